@@ -1,0 +1,27 @@
+//! Core vocabulary of Levada: tenants, names, messages, principals, time, and the
+//! small mechanisms (retry, breaker, token bucket) that every layer shares.
+//!
+//! This crate does no IO and reads no ambient time or randomness: a clock and an id
+//! source are passed in, so that simulations replay from a seed.
+
+pub mod breaker;
+pub mod clock;
+pub mod ids;
+pub mod limits;
+pub mod message;
+pub mod names;
+pub mod principal;
+pub mod problem;
+pub mod retry;
+pub mod source;
+
+pub use breaker::{Breaker, BreakerConfig, BreakerState};
+pub use clock::{Clock, ManualClock, SystemClock};
+pub use ids::{IdSource, RandomIds, SeededIds};
+pub use limits::{Decision, TokenBucket};
+pub use message::{Attributes, Message, attr};
+pub use names::{NameError, SourceName, TableName, TenantId, TopicName, Zone};
+pub use principal::{Authenticator, Principal, Role, TenantContext, TenantSet};
+pub use problem::Problem;
+pub use retry::Backoff;
+pub use source::{ReadError, Record, RecordBatchIn, RecordReader, Reject};
