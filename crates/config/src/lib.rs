@@ -1,1 +1,3 @@
-//! config
+//! The project folder: parsed to a tree with positions, cross-checked, diagnosed.
+
+pub mod model;

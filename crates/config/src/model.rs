@@ -1,0 +1,310 @@
+//! The checked project: what every engine runs from.
+//!
+//! These are domain types, already cross-checked; none of them appears on a wire. Names
+//! resolve, cron expressions parse and secrets are named, not held.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use levada_core::{SourceName, TableName, TenantId, TopicName};
+use serde::Serialize;
+
+/// Whose a thing is.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Owner {
+    /// All tenants share it; rows carry `tenant_id`.
+    Shared,
+    Tenant(TenantId),
+}
+
+/// A whole project folder, checked.
+#[derive(Debug, Clone, Serialize)]
+pub struct Project {
+    pub name: String,
+    /// The folder that holds `levada.yaml`.
+    pub root: PathBuf,
+    pub server: ServerConfig,
+    /// Declared tenants, `default` included.
+    pub tenants: Vec<TenantConfig>,
+    /// Cloud bucket name to folder (relative ones lie under the data directory's `buckets/`).
+    pub buckets: BTreeMap<String, PathBuf>,
+    pub pipelines: Vec<Pipeline>,
+    pub models: Vec<Model>,
+    /// Parts that parse but do not run yet, each with its place: `up` refuses them without `--allow-inactive`.
+    pub inactive: Vec<Inactive>,
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub struct ServerConfig {
+    /// Gateway and console, such as `127.0.0.1:8080`.
+    pub http: String,
+    /// PostgreSQL wire, such as `127.0.0.1:5433`; `None` switches it off.
+    pub postgres: Option<String>,
+    pub data_dir: Option<PathBuf>,
+    pub max_body_bytes: u64,
+    pub limits: Limits,
+    pub query: QueryLimitsConfig,
+}
+
+/// Default limits of a tenant at the gateway.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Limits {
+    /// Events a second, refilled; `None` is unlimited.
+    pub events_per_s: Option<f64>,
+    pub burst_events: Option<f64>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct QueryLimitsConfig {
+    pub memory_bytes: u64,
+    pub timeout: Duration,
+    pub max_rows: u64,
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub struct TenantConfig {
+    pub id: TenantId,
+    pub display_name: Option<String>,
+    /// Overrides the default limits.
+    pub limits: Option<Limits>,
+}
+
+/// A source and what is done with it until silver.
+#[derive(Debug, Clone, Serialize)]
+pub struct Pipeline {
+    /// Also the bronze source name.
+    pub name: SourceName,
+    pub owner: Owner,
+    pub display_name: Option<String>,
+    pub description: Option<String>,
+    /// The file it came from, relative to the project root.
+    pub file: PathBuf,
+    pub source: Source,
+    /// `None`: the schema is missing; the pipeline only archives to bronze (step waiting).
+    pub schema: Option<Schema>,
+    pub validation: Validation,
+    pub steps: Vec<Step>,
+    /// Steps that wait for something the project lacks, with the reason.
+    pub waiting: Vec<Waiting>,
+    /// Where the rows go; normally `silver.<name>`.
+    pub sink: TableName,
+    pub epoch: Duration,
+    pub epoch_bytes: u64,
+    pub retention: Option<Duration>,
+    pub sla: Option<Duration>,
+}
+
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Source {
+    /// Direct events: a topic filled by the gateway.
+    Events {
+        topic: TopicName,
+        /// Exact types or a prefix ending in `*`; empty: only events that name the topic.
+        event_types: Vec<String>,
+    },
+    /// A watched folder.
+    Files(FileSource),
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub struct FileSource {
+    /// As written, such as `gs://landing-zone/example/` or `landing/weather`.
+    pub location: String,
+    /// Resolved: a `gs://`, `s3://` or `az://` bucket through the buckets map.
+    pub folder: FileFolder,
+    /// File name pattern with `*` and `?`; `*` by default.
+    pub pattern: String,
+    pub format: FileFormat,
+    /// `None`: by file name (`.gz`).
+    pub gzip: Option<bool>,
+    /// Cron expression (5 fields, UTC); `None`: on arrival.
+    pub schedule: Option<String>,
+    /// The tenant that owns the rows.
+    pub tenant: TenantId,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FileFolder {
+    /// Under `<data>/buckets/<bucket>/<prefix>` unless `storage.buckets` names a folder.
+    Bucket { bucket: String, prefix: String },
+    /// Relative ones lie under the project root.
+    Local(PathBuf),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FileFormat {
+    Csv,
+    /// One JSON value a line, or one array of objects.
+    Json,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Validation {
+    /// A record that breaks the schema goes to the dead letter.
+    Strict,
+    /// Unknown fields are dropped and values are coerced where that loses nothing; a missing
+    /// required field or an impossible value still goes to the dead letter.
+    Lenient,
+}
+
+/// The fields of a record, from field-list JSON or JSON Schema.
+#[derive(Debug, Clone, Serialize)]
+pub struct Schema {
+    pub file: PathBuf,
+    pub version: String,
+    pub fields: Vec<Field>,
+    /// The JSON Schema document, where the file is one: it is checked besides the fields.
+    pub json_schema: Option<serde_json::Value>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Field {
+    /// Column name.
+    pub name: SourceName,
+    /// Where the value lies in the body: keys from the root. Defaults to the name itself.
+    /// A first segment `@` reads the envelope: `["@", "event_type"]`.
+    pub path: Vec<String>,
+    pub kind: FieldType,
+    pub required: bool,
+    pub description: Option<String>,
+}
+
+/// Types of field-list JSON (BigQuery names and their aliases).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FieldType {
+    String,
+    Int64,
+    Float64,
+    Bool,
+    /// UTC, microseconds.
+    Timestamp,
+    Date,
+    /// Any JSON value, kept as its text.
+    Json,
+}
+
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Step {
+    Deduplicate(Deduplicate),
+    Quality {
+        rules: Vec<Rule>,
+    },
+    Enrich(Enrich),
+    /// `select ... from input`; compiled once, run per batch.
+    Sql {
+        query: String,
+    },
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub struct Deduplicate {
+    pub key: Vec<SourceName>,
+    pub window: Duration,
+    /// At most this many keys are remembered.
+    pub max_keys: u64,
+}
+
+/// One quality rule. A record that breaks it goes to the dead letter.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Rule {
+    pub field: SourceName,
+    pub check: Check,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Check {
+    NotNull,
+    Range {
+        min: Option<f64>,
+        max: Option<f64>,
+    },
+    Regex {
+        pattern: String,
+    },
+    OneOf {
+        values: Vec<String>,
+    },
+    ValidEmail,
+    Positive,
+    /// Within the deduplication window.
+    Unique,
+    /// Not later than now plus the allowance.
+    NotInFuture {
+        allowance: Duration,
+    },
+}
+
+/// HTTP enrichment by a keyed, cached GET.
+#[derive(Debug, Clone, Serialize)]
+pub struct Enrich {
+    pub name: SourceName,
+    /// Absolute URL with `{field}` placeholders, percent-encoded when filled; `${NAME}` was
+    /// already replaced from the environment or the secrets file.
+    pub url: String,
+    /// Name of a secret sent as a Bearer token.
+    pub bearer_secret: Option<String>,
+    /// Output columns: where the value lies in the JSON answer.
+    pub fields: Vec<Field>,
+    pub ttl: Duration,
+    pub timeout: Duration,
+    pub concurrency: usize,
+    pub attempts: u32,
+    pub breaker_failures: u32,
+    pub breaker_open: Duration,
+    /// Let a record pass with nulls when the answer is 404; otherwise it is a dead letter.
+    pub optional: bool,
+}
+
+/// A gold model: one SELECT, its result replaces the table.
+#[derive(Debug, Clone, Serialize)]
+pub struct Model {
+    pub name: SourceName,
+    pub owner: Owner,
+    pub file: PathBuf,
+    pub sql: String,
+    /// Tables it reads; gold ones order the run.
+    pub reads: Vec<TableName>,
+    pub schedule: ModelSchedule,
+    pub description: Option<String>,
+    pub cluster_by: Vec<SourceName>,
+    /// `None`: it can run. Otherwise why it waits.
+    pub waiting: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ModelSchedule {
+    /// Only by command.
+    Manual,
+    /// When a table it reads has changed, at most every so often.
+    OnChange { at_most_every: Duration },
+    /// Cron expression (5 fields, UTC).
+    Cron(String),
+}
+
+/// A step that parsed and waits.
+#[derive(Debug, Clone, Serialize)]
+pub struct Waiting {
+    /// Diagnostic code, such as `W0103`.
+    pub code: String,
+    pub step: String,
+    pub reason: String,
+}
+
+/// A part that is parsed only so far.
+#[derive(Debug, Clone, Serialize)]
+pub struct Inactive {
+    pub file: PathBuf,
+    pub line: u32,
+    pub part: String,
+    pub reason: String,
+}
