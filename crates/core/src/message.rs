@@ -37,46 +37,118 @@ pub mod attr {
     pub const RESENT_FROM: &str = "levada.resent.from";
 }
 
-/// Attributes in the order given. Small (about ten), so a list beats a map.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Attributes(Vec<(Box<str>, Box<str>)>);
+/// Attributes in the order given, packed into one buffer: `u16` name length, `u32` value
+/// length (little endian), name, value, and so on.
+///
+/// The packed form is also the stored form, so that a log record is read without copying or
+/// allocating per attribute. There are about ten of them; a scan beats a map.
+#[derive(Clone, Default)]
+pub struct Attributes(Bytes);
+
+const PREFIX_BYTES: usize = 6;
+
+/// The packed bytes are not a list of attributes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("attributes are malformed at byte {at}")]
+pub struct MalformedAttributes {
+    pub at: usize,
+}
+
+/// Walks packed attributes; `None` inside means malformed at that byte.
+struct Walk<'a> {
+    buf: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Iterator for Walk<'a> {
+    type Item = Result<(&'a str, &'a str), MalformedAttributes>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.at == self.buf.len() {
+            return None;
+        }
+        let item = self.step().ok_or(MalformedAttributes { at: self.at });
+        if item.is_err() {
+            self.at = self.buf.len();
+        }
+        Some(item)
+    }
+}
+
+impl<'a> Walk<'a> {
+    fn step(&mut self) -> Option<(&'a str, &'a str)> {
+        let rest = self.buf.get(self.at..)?;
+        let (name_len, rest) = rest.split_first_chunk::<2>()?;
+        let (value_len, rest) = rest.split_first_chunk::<4>()?;
+        let name_len = usize::from(u16::from_le_bytes(*name_len));
+        let value_len = usize::try_from(u32::from_le_bytes(*value_len)).ok()?;
+        let name = rest.get(..name_len)?;
+        let value = rest.get(name_len..name_len.checked_add(value_len)?)?;
+        let pair = (std::str::from_utf8(name).ok()?, std::str::from_utf8(value).ok()?);
+        self.at += PREFIX_BYTES + name_len + value_len;
+        Some(pair)
+    }
+}
+
+fn pack(buf: &mut Vec<u8>, name: &str, value: &str) {
+    let name = &name[..name.floor_char_boundary(usize::from(u16::MAX))];
+    let value = &value[..value.floor_char_boundary(u32::MAX as usize)];
+    buf.extend_from_slice(&(name.len() as u16).to_le_bytes());
+    buf.extend_from_slice(&(value.len() as u32).to_le_bytes());
+    buf.extend_from_slice(name.as_bytes());
+    buf.extend_from_slice(value.as_bytes());
+}
 
 impl Attributes {
     pub fn new() -> Self {
         Self::default()
     }
 
-    pub fn with_capacity(n: usize) -> Self {
-        Self(Vec::with_capacity(n))
+    /// Takes packed attributes as stored.
+    ///
+    /// # Errors
+    /// [`MalformedAttributes`] unless the whole buffer is well-formed UTF-8 pairs.
+    pub fn from_packed(packed: Bytes) -> Result<Self, MalformedAttributes> {
+        for item in (Walk { buf: &packed, at: 0 }) {
+            item?;
+        }
+        Ok(Self(packed))
+    }
+
+    /// The stored form.
+    pub fn packed(&self) -> &Bytes {
+        &self.0
     }
 
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.0.iter().find(|(k, _)| &**k == name).map(|(_, v)| &**v)
+        self.iter().find(|(k, _)| *k == name).map(|(_, v)| v)
     }
 
     /// Sets an attribute, replacing the value of one of that name.
     pub fn set(&mut self, name: &str, value: &str) {
-        match self.0.iter_mut().find(|(k, _)| &**k == name) {
-            Some(slot) => slot.1 = value.into(),
-            None => self.0.push((name.into(), value.into())),
-        }
+        self.remove(name);
+        self.push(name, value);
     }
 
     /// Adds an attribute that the caller knows to be absent.
     pub fn push(&mut self, name: &str, value: &str) {
-        self.0.push((name.into(), value.into()));
+        let mut buf = Vec::from(std::mem::take(&mut self.0));
+        pack(&mut buf, name, value);
+        self.0 = Bytes::from(buf);
     }
 
     pub fn remove(&mut self, name: &str) {
-        self.0.retain(|(k, _)| &**k != name);
+        if self.get(name).is_some() {
+            *self = self.iter().filter(|(k, _)| *k != name).collect();
+        }
     }
 
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.0.iter().map(|(k, v)| (&**k, &**v))
+        Walk { buf: &self.0, at: 0 }.map_while(Result::ok)
     }
 
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.iter().count()
     }
 
     pub fn is_empty(&self) -> bool {
@@ -86,7 +158,25 @@ impl Attributes {
 
 impl<'a> FromIterator<(&'a str, &'a str)> for Attributes {
     fn from_iter<I: IntoIterator<Item = (&'a str, &'a str)>>(items: I) -> Self {
-        Self(items.into_iter().map(|(k, v)| (k.into(), v.into())).collect())
+        let mut buf = Vec::with_capacity(256);
+        for (name, value) in items {
+            pack(&mut buf, name, value);
+        }
+        Self(Bytes::from(buf))
+    }
+}
+
+impl PartialEq for Attributes {
+    fn eq(&self, other: &Self) -> bool {
+        self.0 == other.0
+    }
+}
+
+impl Eq for Attributes {}
+
+impl std::fmt::Debug for Attributes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_map().entries(self.iter()).finish()
     }
 }
 
@@ -100,4 +190,26 @@ pub struct Message {
     pub ordering_key: Option<Box<str>>,
     /// The original bytes.
     pub body: Bytes,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn attributes_survive_packing_and_refuse_damage() {
+        let mut a: Attributes = [("event_type", "user.login"), ("empty", "")].into_iter().collect();
+        a.set("event_type", "user.logout");
+        a.push("naïve", "ü");
+        assert_eq!(a.get("event_type"), Some("user.logout"));
+        assert_eq!(a.len(), 3);
+        let packed = a.packed().clone();
+        assert_eq!(Attributes::from_packed(packed.clone()), Ok(a.clone()));
+        for cut in 1..packed.len() {
+            let cut_short = Attributes::from_packed(packed.slice(..cut));
+            assert!(cut_short.is_err() || cut_short.is_ok_and(|b| b.len() < a.len()), "cut at {cut}");
+        }
+        a.remove("naïve");
+        assert_eq!(a.get("naïve"), None);
+    }
 }
