@@ -120,6 +120,8 @@ pub struct FileSource {
     pub format: FileFormat,
     /// `None`: by file name (`.gz`).
     pub gzip: Option<bool>,
+    /// Texts that mean null in any column, such as `NA`; the empty text always does.
+    pub null_values: Vec<String>,
     /// Cron expression (5 fields, UTC); `None`: on arrival.
     pub schedule: Option<String>,
     /// The tenant that owns the rows.
@@ -168,7 +170,8 @@ pub struct Field {
     /// Column name.
     pub name: SourceName,
     /// Where the value lies in the body: keys from the root. Defaults to the name itself.
-    /// A first segment `@` reads the envelope: `["@", "event_type"]`.
+    /// A first segment `@` reads the envelope: `["@", "event_type"]`. No segment at all
+    /// means the whole body.
     pub path: Vec<String>,
     pub kind: FieldType,
     pub required: bool,
@@ -248,7 +251,7 @@ pub enum Check {
 pub struct Enrich {
     pub name: SourceName,
     /// Absolute URL with `{field}` placeholders, percent-encoded when filled; `${NAME}` was
-    /// already replaced from the environment or the secrets file.
+    /// already replaced from the environment. Never from a secret: this text is shown.
     pub url: String,
     /// Name of a secret sent as a Bearer token.
     pub bearer_secret: Option<String>,
