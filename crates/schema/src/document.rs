@@ -1,0 +1,102 @@
+//! The check against a JSON Schema document, besides the declared fields.
+//!
+//! Strict records are checked as they came. Lenient and textual ones are checked as they
+//! will be kept: with the coerced values in place and without undeclared top-level fields.
+
+use jsonschema::Validator;
+use levada_config::model::{Field, Schema};
+use serde_json::Value;
+
+use crate::SchemaError;
+use crate::cell::{Cell, Coercion};
+use crate::extract::short;
+
+#[derive(Debug)]
+pub(crate) struct Document {
+    validator: Validator,
+}
+
+impl Document {
+    pub fn new(schema: &Schema) -> Result<Option<Self>, SchemaError> {
+        let Some(document) = &schema.json_schema else { return Ok(None) };
+        let validator = jsonschema::validator_for(document).map_err(|e| SchemaError::Document {
+            file: schema.file.display().to_string(),
+            reason: e.to_string(),
+        })?;
+        Ok(Some(Self { validator }))
+    }
+
+    /// The first breach: the field's path and a sentence.
+    pub fn check(
+        &self,
+        body: &[u8],
+        fields: &[Field],
+        cells: &[Cell<'_>],
+        how: Coercion,
+    ) -> Result<(), (String, String)> {
+        let record: Value = match how {
+            Coercion::Textual => Value::Object(serde_json::Map::new()),
+            // The scan has skipped over what this parse may refuse, such as 1e999.
+            _ => serde_json::from_slice(body).map_err(|e| (String::new(), e.to_string()))?,
+        };
+        let record = if how == Coercion::Strict { record } else { kept(record, fields, cells) };
+        match self.validator.iter_errors(&record).next() {
+            None => Ok(()),
+            Some(error) => Err((error.instance_path().to_string(), short_sentence(&error.to_string()))),
+        }
+    }
+}
+
+fn short_sentence(text: &str) -> String {
+    if text.chars().count() <= 200 { text.to_owned() } else { format!("{}...", short(text)) }
+}
+
+/// The record with its declared values as they will be stored.
+fn kept(mut record: Value, fields: &[Field], cells: &[Cell<'_>]) -> Value {
+    if let Value::Object(map) = &mut record {
+        map.retain(|key, _| fields.iter().any(|f| top(f) == key));
+    }
+    for (field, cell) in fields.iter().zip(cells) {
+        if field.path.first().is_some_and(|p| p == "@") || cell.is_null() {
+            continue;
+        }
+        let own = [field.name.to_string()];
+        let path = if field.path.is_empty() { &own[..] } else { &field.path[..] };
+        if let Some(slot) = slot(&mut record, path) {
+            *slot = value(slot, cell);
+        }
+    }
+    record
+}
+
+fn top(field: &Field) -> &str {
+    field.path.first().map_or(field.name.as_str(), String::as_str)
+}
+
+fn slot<'v>(record: &'v mut Value, path: &[String]) -> Option<&'v mut Value> {
+    path.iter().try_fold(record, |at, key| match at {
+        Value::Array(items) => items.get_mut(key.parse::<usize>().ok()?),
+        Value::Object(map) => Some(map.entry(key.as_str()).or_insert(Value::Null)),
+        Value::Null => {
+            *at = Value::Object(serde_json::Map::new());
+            at.as_object_mut().map(|map| map.entry(key.as_str()).or_insert(Value::Null))
+        }
+        _ => None,
+    })
+}
+
+fn value(old: &Value, cell: &Cell<'_>) -> Value {
+    match cell {
+        Cell::Null => Value::Null,
+        // Containers are kept as text in the table; the document speaks of the container.
+        Cell::Text(_) if old.is_object() || old.is_array() => old.clone(),
+        Cell::Text(text) => Value::String(text.to_string()),
+        Cell::Int(v) => Value::from(*v),
+        Cell::Float(v) => Value::from(*v),
+        Cell::Bool(v) => Value::from(*v),
+        Cell::Micros(v) => chrono::DateTime::from_timestamp_micros(*v)
+            .map_or(Value::Null, |t| t.to_rfc3339_opts(chrono::SecondsFormat::AutoSi, true).into()),
+        Cell::Days(v) => chrono::DateTime::from_timestamp(i64::from(*v) * 86_400, 0)
+            .map_or(Value::Null, |t| t.format("%Y-%m-%d").to_string().into()),
+    }
+}
