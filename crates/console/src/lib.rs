@@ -1,1 +1,25 @@
-//! console
+//! The web console: server-rendered pages over a small port, [`ConsoleData`].
+//!
+//! The console knows nothing of the log, the lake or the pipelines: the binary implements
+//! [`ConsoleData`] over them. What a page shows is asked for with the signed-in principal,
+//! so the port decides what its tenants may see, and the pages decide by role which parts
+//! to ask for at all. Pages work without script; the script adds live updates, keyboard
+//! short cuts and partial loading.
+
+mod app;
+mod assets;
+mod data;
+mod flash;
+mod form;
+mod format;
+mod live;
+mod pages;
+mod session;
+mod signin_limit;
+
+pub use app::{ConsoleConfig, router};
+pub use data::{
+    Column, ConsoleData, DeadLetter, DeadLetterFilter, DeadLetterPage, EpochRow, Health, ModelRow, Overview,
+    PipelineDetail, PipelineRow, QueryAnswer, ReasonCount, Resent, StepRow, TableRow, TopicRow, ZoneRow,
+};
+

@@ -1,0 +1,28 @@
+//! A message that survives one redirect: what became of a form that was sent.
+
+use maud::{Markup, html};
+
+/// Shown once, at the top of the next page.
+#[derive(Debug, Clone)]
+pub(crate) enum Flash {
+    Done(String),
+    Failed { detail: String, hint: Option<String> },
+}
+
+impl Flash {
+    pub fn failed(problem: &levada_core::Problem) -> Self {
+        Self::Failed { detail: problem.detail.clone(), hint: problem.hint.clone() }
+    }
+
+    pub fn render(&self) -> Markup {
+        html! {
+            @match self {
+                Flash::Done(text) => div.notice.good role="status" { p { (text) } },
+                Flash::Failed { detail, hint } => div.notice.bad role="alert" {
+                    p { strong { (detail) } }
+                    @if let Some(hint) = hint { p { (hint) } }
+                },
+            }
+        }
+    }
+}

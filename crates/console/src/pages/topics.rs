@@ -1,0 +1,76 @@
+//! Topics: how much each holds, and what its acknowledgement means.
+
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use levada_core::{Principal, Problem};
+use maud::{Markup, html};
+
+use crate::app::{App, Signed};
+use crate::data::TopicRow;
+use crate::format::{bytes, compact, count, rate};
+use crate::live::{Parts, View};
+use crate::pages::frame::{Frame, Nav, title};
+use crate::pages::{encode, may_operate, missing, nothing, problem_page};
+
+pub(crate) async fn list(State(app): State<App>, signed: Signed) -> Response {
+    let shown = match may_operate(&signed) {
+        Ok(()) => app.data.topics(&signed.principal).await,
+        Err(problem) => Err(problem),
+    };
+    let rows = match shown {
+        Ok(rows) => rows,
+        Err(problem) => return problem_page(&app, &signed, Some(Nav::Topics), &problem),
+    };
+    let view = View::Topics;
+    let body = html! {
+        (title("Topics", Some(&view), &html! {}))
+        div.scroll #live-topics tabindex="0" role="region" aria-label="Topics" { (table(&rows)) }
+    };
+    Frame { title: "Topics", active: Some(Nav::Topics), live: Some(&view) }
+        .render(&app, &signed, &body)
+        .into_response()
+}
+
+pub(crate) async fn parts(app: &App, principal: &Principal) -> Result<Parts, Problem> {
+    if !principal.may_operate() {
+        return Err(missing("there is no such page"));
+    }
+    let rows = app.data.topics(principal).await?;
+    Ok(Parts { parts: vec![("live-topics", table(&rows))], spoken: String::new() })
+}
+
+fn table(rows: &[TopicRow]) -> Markup {
+    if rows.is_empty() {
+        return nothing("No topics yet", "A topic comes with the first connector, or the first event for it.");
+    }
+    html! {
+        table.data.cards {
+            thead { tr {
+                th scope="col" { "Topic" }
+                th.n scope="col" { "Rate /s" }
+                th.n scope="col" { "Kept" }
+                th.n scope="col" { "Offsets" }
+                th.n scope="col" { "Size" }
+                th scope="col" { "Acknowledged when" }
+                th scope="col" { "Retention" }
+                th scope="col" { "Read by" }
+            } }
+            tbody { @for row in rows { tr {
+                th scope="row" {
+                    @if row.name.ends_with("-dlq") {
+                        a href={ "/console/dead-letters?topic=" (encode(&row.name)) } { (row.name) }
+                    } @else { span.name { (row.name) } }
+                }
+                td.n data-l="Rate /s" { (rate(row.rate_per_s)) }
+                td.n data-l="Kept" { (compact(row.next.saturating_sub(row.first))) }
+                td.n.quiet data-l="Offsets" {
+                    @if row.next > row.first { (count(row.first)) "–" (count(row.next - 1)) } @else { "empty" }
+                }
+                td.n data-l="Size" { (bytes(row.bytes)) }
+                td data-l="Acknowledged when" { (row.durability) }
+                td data-l="Retention" { @match &row.retention { Some(text) => (text), None => "keeps all" } }
+                td.wrap.long data-l="Read by" { @if row.readers.is_empty() { span.faint { "nobody" } } @else { (row.readers.join(", ")) } }
+            } } }
+        }
+    }
+}
