@@ -50,7 +50,7 @@ pub enum Coercion {
     Strict,
     /// Whatever converts without losing anything.
     Lenient,
-    /// Everything came as text (CSV): as lenient, and an empty text or `NA` is null.
+    /// Everything came as text (CSV): as lenient, and some texts mean null.
     Textual,
 }
 
@@ -99,9 +99,6 @@ fn unquote(raw: &str) -> Option<Cow<'_, str>> {
 
 /// Converts a plain text: of a JSON string, of a CSV field or of an attribute.
 pub(crate) fn convert_text(text: Cow<'_, str>, kind: FieldType, how: Coercion) -> Option<Cell<'_>> {
-    if how == Coercion::Textual && (text.is_empty() || text == "NA") {
-        return Some(Cell::Null);
-    }
     let loose = how != Coercion::Strict;
     match kind {
         FieldType::String => Some(Cell::Text(text)),

@@ -78,6 +78,13 @@ impl Decoder {
         })
     }
 
+    /// The texts that mean null in textual batches, instead of `NA`; the empty one always does.
+    #[must_use]
+    pub fn null_texts(mut self, texts: &[String]) -> Self {
+        self.extractor = self.extractor.null_texts(texts);
+        self
+    }
+
     /// The columns of every decoded batch.
     pub fn schema(&self) -> &SchemaRef {
         &self.schema
@@ -229,13 +236,20 @@ impl Envelope {
     }
 
     fn append(&mut self, record: &Record) {
-        let text = |name| record.attributes.get(name).map_or(Cell::Null, |v| Cell::Text(v.into()));
+        let (mut id, mut kind, mut time) = (Cell::Null, Cell::Null, None);
+        for (name, value) in record.attributes.iter() {
+            match name {
+                attr::EVENT_ID => id = Cell::Text(value.into()),
+                attr::EVENT_TYPE => kind = Cell::Text(value.into()),
+                attr::TIMESTAMP => time = parse_timestamp(value),
+                _ => {}
+            }
+        }
         let published = record.published_at_ms.saturating_mul(1000);
-        let time = record.attributes.get(attr::TIMESTAMP).and_then(parse_timestamp).unwrap_or(published);
         self.tenant.append(&Cell::Text(record.tenant.as_str().into()));
-        self.id.append(&text(attr::EVENT_ID));
-        self.kind.append(&text(attr::EVENT_TYPE));
-        self.time.append(&Cell::Micros(time));
+        self.id.append(&id);
+        self.kind.append(&kind);
+        self.time.append(&Cell::Micros(time.unwrap_or(published)));
         self.ingested.append(&Cell::Micros(published));
         self.offset.append(&i64::try_from(record.offset).map_or(Cell::Null, Cell::Int));
     }

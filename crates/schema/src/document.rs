@@ -53,24 +53,19 @@ fn short_sentence(text: &str) -> String {
 
 /// The record with its declared values as they will be stored.
 fn kept(mut record: Value, fields: &[Field], cells: &[Cell<'_>]) -> Value {
-    if let Value::Object(map) = &mut record {
-        map.retain(|key, _| fields.iter().any(|f| top(f) == key));
+    let whole = fields.iter().any(|f| f.path.is_empty());
+    if let (Value::Object(map), false) = (&mut record, whole) {
+        map.retain(|key, _| fields.iter().any(|f| f.path.first() == Some(key)));
     }
     for (field, cell) in fields.iter().zip(cells) {
-        if field.path.first().is_some_and(|p| p == "@") || cell.is_null() {
+        if field.path.first().is_none_or(|p| p == "@") || cell.is_null() {
             continue;
         }
-        let own = [field.name.to_string()];
-        let path = if field.path.is_empty() { &own[..] } else { &field.path[..] };
-        if let Some(slot) = slot(&mut record, path) {
+        if let Some(slot) = slot(&mut record, &field.path) {
             *slot = value(slot, cell);
         }
     }
     record
-}
-
-fn top(field: &Field) -> &str {
-    field.path.first().map_or(field.name.as_str(), String::as_str)
 }
 
 fn slot<'v>(record: &'v mut Value, path: &[String]) -> Option<&'v mut Value> {

@@ -94,23 +94,28 @@ impl Node {
 pub struct Extractor {
     fields: Vec<Field>,
     root: Node,
+    null_texts: Vec<String>,
 }
 
 impl Extractor {
-    /// A field whose path begins with `@` lies in the envelope and is not looked for here.
+    /// A field without a path takes the whole text. One whose path begins with `@` lies in the
+    /// envelope and is not looked for here.
     pub fn new(fields: &[Field]) -> Self {
         let mut root = Node::default();
         for (at, field) in fields.iter().enumerate() {
             if field.path.first().is_some_and(|p| p == "@") {
                 continue;
             }
-            if field.path.is_empty() {
-                root.insert(&[field.name.to_string()], at);
-            } else {
-                root.insert(&field.path, at);
-            }
+            root.insert(&field.path, at);
         }
-        Self { fields: fields.to_vec(), root }
+        Self { fields: fields.to_vec(), root, null_texts: vec!["NA".to_owned()] }
+    }
+
+    /// The texts that mean null where every value came as text; the empty one always does.
+    #[must_use]
+    pub fn null_texts(mut self, texts: &[String]) -> Self {
+        self.null_texts = texts.to_vec();
+        self
     }
 
     pub fn fields(&self) -> &[Field] {
@@ -130,8 +135,12 @@ impl Extractor {
                 whole.map_or_else(|e| ScanError::Malformed(e.to_string()), |_| ScanError::NotAnObject)
             );
         }
+        for field in &self.root.fields {
+            row.values[*field] = Some(text.trim_ascii());
+        }
         let mut deserializer = serde_json::Deserializer::from_str(text);
-        let result = Branch { node: &self.root, row, top: true }.deserialize(&mut deserializer);
+        let result =
+            Branch { node: &self.root, row, top: self.root.fields.is_empty() }.deserialize(&mut deserializer);
         result.and_then(|()| deserializer.end()).map_err(|e| ScanError::Malformed(e.to_string()))
     }
 
@@ -141,9 +150,17 @@ impl Extractor {
     /// A sentence that says what the value should have been.
     pub fn cell<'a>(&self, row: &Row<'a>, field: usize, how: Coercion) -> Result<Cell<'a>, String> {
         let Some(raw) = row.value(field) else { return Ok(Cell::Null) };
+        if how == Coercion::Textual && self.means_null(raw) {
+            return Ok(Cell::Null);
+        }
         convert(raw, self.fields[field].kind, how).map_err(|wanted| {
             format!("`{}` should be {}, not {}", self.fields[field].name, wanted.0, short(raw))
         })
+    }
+
+    fn means_null(&self, raw: &str) -> bool {
+        let inner = raw.strip_prefix('"').and_then(|r| r.strip_suffix('"'));
+        inner.is_some_and(|text| text.is_empty() || self.null_texts.iter().any(|n| n == text))
     }
 
     /// The typed cell of a text that lies outside the body, such as an attribute.

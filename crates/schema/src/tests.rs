@@ -222,6 +222,27 @@ fn paths_reach_into_objects_arrays_and_the_envelope() {
 }
 
 #[test]
+fn a_field_without_a_path_takes_the_whole_body() {
+    let s = schema(vec![at(&[], field("raw", FieldType::Json)), field("n", FieldType::Int64)]);
+    let body = r#" {"n":1,"other":[1, 2]} "#;
+    assert_eq!(
+        one(&s, Validation::Strict, false, body),
+        Ok(r#"{"n":1,"other":[1, 2]} | 1"#.to_owned()),
+        "nothing is undeclared then"
+    );
+}
+
+#[test]
+fn a_source_names_its_own_null_texts() {
+    let decoder = Decoder::new(&every_type(), Validation::Strict).expect("a schema");
+    let decoder = decoder.null_texts(&["-".to_owned()]);
+    let records = vec![record(br#"{"s":"NA","i":"-"}"#), record(br#"{"s":"-"}"#)];
+    let out = decoder.decode(&RecordBatchIn { records, textual: true, ..RecordBatchIn::default() });
+    let out = out.expect("a batch");
+    assert_eq!((out.rows, out.failures.len()), (vec![0], 1));
+}
+
+#[test]
 fn the_envelope_fills_the_system_columns() {
     let mut late = record(br#"{"s":"x"}"#);
     late.tenant = TenantId::new("acme").expect("a tenant");
