@@ -129,7 +129,7 @@ mod tests {
         assert_eq!(millis(1204.0), "1.20 s");
         assert_eq!(span(7500), "2 h 5 min");
         assert_eq!(rate(f64::NAN), "0");
-        assert_eq!(rate(3.14), "3.1");
+        assert_eq!(rate(3.26), "3.3");
     }
 
     #[test]

@@ -22,4 +22,3 @@ pub use data::{
     Column, ConsoleData, DeadLetter, DeadLetterFilter, DeadLetterPage, EpochRow, Health, ModelRow, Overview,
     PipelineDetail, PipelineRow, QueryAnswer, ReasonCount, Resent, StepRow, TableRow, TopicRow, ZoneRow,
 };
-

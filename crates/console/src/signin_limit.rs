@@ -39,9 +39,9 @@ impl SigninLimit {
             // A full bucket says nothing that a new one would not.
             buckets.retain(|_, b| b.clone().take(0.0, now).remaining < self.burst as u64);
         }
-        let key = if buckets.len() < MAX_ADDRESSES || buckets.contains_key(&address) { address } else { None };
-        let bucket =
-            buckets.entry(key).or_insert_with(|| TokenBucket::new(self.rate_per_s, self.burst, now));
+        let key =
+            if buckets.len() < MAX_ADDRESSES || buckets.contains_key(&address) { address } else { None };
+        let bucket = buckets.entry(key).or_insert_with(|| TokenBucket::new(self.rate_per_s, self.burst, now));
         let decision = bucket.take(1.0, now);
         if decision.allowed { Ok(()) } else { Err(decision.reset) }
     }

@@ -118,39 +118,83 @@ impl Double {
 
     fn letters(&self, principal: &Principal) -> Vec<DeadLetter> {
         let now = self.clock.now_ms();
-        let of = |offset: u64, who: &str, code: &str, reason: &str, stage: &str, pipeline: &str, body: &[u8]| {
-            let topic = TopicName::new(&format!("{}-dlq", pipeline.replace('_', "-"))).expect("a topic");
-            let resent = self.resent.lock().contains(&format!("{topic}/{offset}"));
-            DeadLetter {
-                topic,
-                offset,
-                tenant: who.to_owned(),
-                code: code.to_owned(),
-                reason: reason.to_owned(),
-                stage: stage.to_owned(),
-                attempts: if stage == "enrich" { 5 } else { 1 },
-                pipeline: Some(pipeline.to_owned()),
-                position: Some((offset * 3821).to_string()),
-                event_id: Some(format!("0199c0de-7a11-7000-8000-{offset:012}")),
-                event_type: Some(format!("{}.created", pipeline.trim_end_matches('s'))),
-                at_ms: now - offset as i64 * 37_000,
-                resent_ms: resent.then_some(now),
-                attributes: vec![
-                    ("tenant_id".into(), who.to_owned()),
-                    ("source_service".into(), "mobile-app".into()),
-                    ("traceparent".into(), "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".into()),
-                ],
-                body: bytes::Bytes::copy_from_slice(body),
-            }
-        };
+        let of =
+            |offset: u64, who: &str, code: &str, reason: &str, stage: &str, pipeline: &str, body: &[u8]| {
+                let topic = TopicName::new(&format!("{}-dlq", pipeline.replace('_', "-"))).expect("a topic");
+                let resent = self.resent.lock().contains(&format!("{topic}/{offset}"));
+                DeadLetter {
+                    topic,
+                    offset,
+                    tenant: who.to_owned(),
+                    code: code.to_owned(),
+                    reason: reason.to_owned(),
+                    stage: stage.to_owned(),
+                    attempts: if stage == "enrich" { 5 } else { 1 },
+                    pipeline: Some(pipeline.to_owned()),
+                    position: Some((offset * 3821).to_string()),
+                    event_id: Some(format!("0199c0de-7a11-7000-8000-{offset:012}")),
+                    event_type: Some(format!("{}.created", pipeline.trim_end_matches('s'))),
+                    at_ms: now - offset as i64 * 37_000,
+                    resent_ms: resent.then_some(now),
+                    attributes: vec![
+                        ("tenant_id".into(), who.to_owned()),
+                        ("source_service".into(), "mobile-app".into()),
+                        (
+                            "traceparent".into(),
+                            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".into(),
+                        ),
+                    ],
+                    body: bytes::Bytes::copy_from_slice(body),
+                }
+            };
         let mut all = Vec::new();
         for i in 0..6u64 {
             let base = i * 5 + 1;
-            all.push(of(base, "alpine", "enrich-failed", "the weather service answered 503 five times; last after 812 ms", "enrich", "checkins", br#"{"user":"u-4711","station":"EWR","time":"2013-07-04T09:00:00Z"}"#));
-            all.push(of(base + 1, "coast", "schema-invalid", "field `time`: `yesterday` is not a timestamp; write RFC 3339, as in 2026-11-21T08:00:00Z", "validate", "checkins", br#"{"user":"u-0815","station":"JFK","time":"yesterday"}"#));
-            all.push(of(base + 2, "alpine", "quality-failed", "rule `humid in 0..100` failed: 104.2", "quality", "weather", b"EWR,2013,1,1,1,39.02,26.06,104.2,270,10.35702,NA,0,1012,10"));
-            all.push(of(base + 3, "coast", "not-utf8", "the body is no valid UTF-8: byte 0xff at 3", "decode", "avalanche_reports", b"{\"a\xff\xfe<script>alert(1)</script>\x00\x01\x02binary"));
-            all.push(of(base + 4, "coast", "schema-invalid", "required field `action` is missing <b>here</b>", "validate", "github_events", br#"{"repository":{"full_name":"octo/<script>alert(1)</script>"}}"#));
+            all.push(of(
+                base,
+                "alpine",
+                "enrich-failed",
+                "the weather service answered 503 five times; last after 812 ms",
+                "enrich",
+                "checkins",
+                br#"{"user":"u-4711","station":"EWR","time":"2013-07-04T09:00:00Z"}"#,
+            ));
+            all.push(of(
+                base + 1,
+                "coast",
+                "schema-invalid",
+                "field `time`: `yesterday` is not a timestamp; write RFC 3339, as in 2026-11-21T08:00:00Z",
+                "validate",
+                "checkins",
+                br#"{"user":"u-0815","station":"JFK","time":"yesterday"}"#,
+            ));
+            all.push(of(
+                base + 2,
+                "alpine",
+                "quality-failed",
+                "rule `humid in 0..100` failed: 104.2",
+                "quality",
+                "weather",
+                b"EWR,2013,1,1,1,39.02,26.06,104.2,270,10.35702,NA,0,1012,10",
+            ));
+            all.push(of(
+                base + 3,
+                "coast",
+                "not-utf8",
+                "the body is no valid UTF-8: byte 0xff at 3",
+                "decode",
+                "avalanche_reports",
+                b"{\"a\xff\xfe<script>alert(1)</script>\x00\x01\x02binary",
+            ));
+            all.push(of(
+                base + 4,
+                "coast",
+                "schema-invalid",
+                "required field `action` is missing <b>here</b>",
+                "validate",
+                "github_events",
+                br#"{"repository":{"full_name":"octo/<script>alert(1)</script>"}}"#,
+            ));
         }
         all.retain(|l| principal.tenants.contains(&tenant(&l.tenant)));
         all.sort_by_key(|l| std::cmp::Reverse(l.at_ms));
@@ -238,15 +282,30 @@ impl ConsoleData for Double {
         let mut steps = vec![
             step("validate", "schema checkin.json, strict", n, 0, dead / 3),
             step("deduplicate", "by event_id, within 1 h or 1,000,000 keys", n - dead / 3, dropped, 0),
-            step("quality", "user not null · station matches ^[A-Z]{3}$ · time not in the future", n - dead / 3 - dropped, 0, 0),
-            step("enrich", "GET http://127.0.0.1:9090/weather/{station}?at={time}, cached 10 min", n - dead / 3 - dropped, 0, dead - dead / 3),
+            step(
+                "quality",
+                "user not null · station matches ^[A-Z]{3}$ · time not in the future",
+                n - dead / 3 - dropped,
+                0,
+                0,
+            ),
+            step(
+                "enrich",
+                "GET http://127.0.0.1:9090/weather/{station}?at={time}, cached 10 min",
+                n - dead / 3 - dropped,
+                0,
+                dead - dead / 3,
+            ),
             step("write", &format!("{}, clustered by tenant_id", row.sink), row.written, 0, 0),
         ];
         if row.health == Health::Waiting {
             steps.insert(
                 3,
                 StepRow {
-                    waits_for: Some("gold.customers is not defined: add models/customers.sql, or take the join out".to_owned()),
+                    waits_for: Some(
+                        "gold.customers is not defined: add models/customers.sql, or take the join out"
+                            .to_owned(),
+                    ),
                     ..step("join", "gold.customers on customer_id", 0, 0, 0)
                 },
             );
@@ -254,7 +313,9 @@ impl ConsoleData for Double {
         let now = self.clock.now_ms();
         let last = row.epoch.unwrap_or(0);
         Ok(Some(PipelineDetail {
-            description: Some("User check-ins, enriched with the weather at the station at that hour.".to_owned()),
+            description: Some(
+                "User check-ins, enriched with the weather at the station at that hour.".to_owned(),
+            ),
             file: format!("connectors/{}.yaml", row.name),
             steps,
             dead_by_reason: vec![
@@ -423,10 +484,22 @@ impl ConsoleData for Double {
             columns: columns.iter().map(|(n, k)| ((*n).to_owned(), (*k).to_owned())).collect(),
             description: name.starts_with("gold").then(|| "Refreshed from its model.".to_owned()),
         };
-        let checkin: &[(&str, &str)] =
-            &[("tenant_id", "text"), ("user", "text"), ("station", "text"), ("time", "timestamptz"), ("temp", "double")];
+        let checkin: &[(&str, &str)] = &[
+            ("tenant_id", "text"),
+            ("user", "text"),
+            ("station", "text"),
+            ("time", "timestamptz"),
+            ("temp", "double"),
+        ];
         let all = vec![
-            (Zone::Gold, table("gold.station_day", 1092, &[("station", "text"), ("day", "date"), ("checkins", "bigint")])),
+            (
+                Zone::Gold,
+                table(
+                    "gold.station_day",
+                    1092,
+                    &[("station", "text"), ("day", "date"), ("checkins", "bigint")],
+                ),
+            ),
             (Zone::Silver, table("silver.checkins", s * 1480, checkin)),
             (Zone::Silver, table("silver.github_events", s * 640, checkin)),
             (Zone::Bronze, table("bronze.checkins", s * 1490, checkin)),

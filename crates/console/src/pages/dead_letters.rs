@@ -331,8 +331,10 @@ pub(crate) async fn body(
     match load(&app, &signed, &topic, offset).await {
         Ok(letter) => {
             let name = format!("attachment; filename=\"{}-{offset}.bin\"", letter.topic);
-            let headers =
-                [(header::CONTENT_TYPE, "application/octet-stream".to_owned()), (header::CONTENT_DISPOSITION, name)];
+            let headers = [
+                (header::CONTENT_TYPE, "application/octet-stream".to_owned()),
+                (header::CONTENT_DISPOSITION, name),
+            ];
             (headers, letter.body).into_response()
         }
         Err(problem) => problem_page(&app, &signed, Some(Nav::DeadLetters), &problem),

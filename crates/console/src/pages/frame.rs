@@ -124,12 +124,13 @@ fn who(app: &App, signed: &Signed) -> Markup {
     }
 }
 
-/// The cut of a levada: two banks, and the water between them.
+/// A levada as a map shows it: water between two banks, along the contour of the hill.
 pub(crate) fn logo() -> Markup {
     html! {
         svg.logo viewBox="0 0 32 24" aria-hidden="true" {
-            path.water d="M8.4 10.4c2.5-2 5.1-2 7.6 0s5.1 2 7.6 0L22 18.3H10z" {}
-            path.banks d="M1.6 4h4.9l3 16.4h13l3-16.4h4.9" {}
+            path.bank d="M2 6.5c4.7-5 9.3-5 14 0s9.3 5 14 0" {}
+            path.water d="M2 12.5c4.7-5 9.3-5 14 0s9.3 5 14 0" {}
+            path.bank d="M2 18.5c4.7-5 9.3-5 14 0s9.3 5 14 0" {}
         }
     }
 }

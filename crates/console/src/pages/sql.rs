@@ -56,8 +56,12 @@ async fn query(app: &App, signed: &Signed, sql: &str) -> Result<QueryAnswer, Pro
         return Err(Problem::new(413, "sql-too-long", "the statement is longer than 64 KiB"));
     }
     let Ok(_permit) = app.queries.try_acquire() else {
-        return Err(Problem::new(429, "too-many-queries", "too many statements are running from the console")
-            .hint("wait for one to end and try again"));
+        return Err(Problem::new(
+            429,
+            "too-many-queries",
+            "too many statements are running from the console",
+        )
+        .hint("wait for one to end and try again"));
     };
     let started = Instant::now();
     let answer = app.data.query(&signed.principal, sql, app.config.max_result_rows).await;

@@ -41,7 +41,10 @@ pub(crate) async fn parts(app: &App, principal: &Principal) -> Result<Parts, Pro
 
 fn table(rows: &[TopicRow]) -> Markup {
     if rows.is_empty() {
-        return nothing("No topics yet", "A topic comes with the first connector, or the first event for it.");
+        return nothing(
+            "No topics yet",
+            "A topic comes with the first connector, or the first event for it.",
+        );
     }
     html! {
         table.data.cards {
