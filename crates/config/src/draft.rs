@@ -1,0 +1,67 @@
+//! What a file gives before the files are checked against each other.
+
+use std::sync::Arc;
+
+use levada_core::{SourceName, TableName};
+
+use crate::columns::Columns;
+use crate::model::{Model, Owner, Pipeline};
+use crate::source::{SourceFile, Span};
+
+/// A pipeline or connector, with the places that cross-checks talk about.
+pub(crate) struct PipelineDraft {
+    pub name: SourceName,
+    pub owner: Owner,
+    pub file: Arc<SourceFile>,
+    pub name_span: Span,
+    pub sink_span: Span,
+    pub sink: TableName,
+    /// `None`: it is parsed only.
+    pub pipeline: Option<Pipeline>,
+    pub gold: Option<GoldDraft>,
+}
+
+/// A model, with the places of its references.
+pub(crate) struct ModelDraft {
+    pub model: Model,
+    pub file: Arc<SourceFile>,
+    /// The place that talks about the model itself.
+    pub span: Span,
+    pub references: Vec<(TableName, Span)>,
+    /// Made from a connector's `silver_to_gold`.
+    pub generated: bool,
+}
+
+/// The `silver_to_gold` part of a connector; its SQL is written when all tables are known.
+pub(crate) struct GoldDraft {
+    pub joins: Vec<Join>,
+    pub aggregate: Option<Aggregate>,
+    /// The columns of the silver table.
+    pub columns: Columns,
+    pub span: Span,
+    pub description: String,
+    /// Why it cannot run, where that is known already.
+    pub waiting: Option<String>,
+}
+
+pub(crate) struct Join {
+    pub table: TableName,
+    pub on: Vec<SourceName>,
+    pub span: Span,
+}
+
+#[derive(Default)]
+pub(crate) struct Aggregate {
+    pub group_by: Vec<(String, Span)>,
+    pub metrics: Vec<Metric>,
+}
+
+pub(crate) struct Metric {
+    /// Lower case: sum, avg, min, max or count.
+    pub function: String,
+    pub distinct: bool,
+    /// `None`: `*`.
+    pub argument: Option<String>,
+    pub alias: SourceName,
+    pub span: Span,
+}

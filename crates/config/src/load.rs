@@ -1,0 +1,132 @@
+//! Reads a project folder whole: every file, every finding, one run.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::codes;
+use crate::connector;
+use crate::cross;
+use crate::diagnostic::{Diagnostic, Sink};
+use crate::draft::PipelineDraft;
+use crate::folder::{self, Files};
+use crate::model::{Inactive, Project};
+use crate::model_file;
+use crate::pipeline;
+use crate::secrets::Secrets;
+use crate::server::{self, Settings};
+use crate::suggest;
+use crate::tree::{self, Node, Value};
+use crate::url::Environment;
+use crate::world::World;
+
+/// What a project folder gave.
+#[derive(Debug)]
+pub struct Loaded {
+    /// There when no diagnostic is an error.
+    pub project: Option<Project>,
+    /// All findings, by file, line and column.
+    pub diagnostics: Vec<Diagnostic>,
+}
+
+/// Reads and checks the folder that holds `levada.yaml`. `${NAME}` in URLs comes from this
+/// process's environment.
+pub fn load(root: &Path, secrets: &Secrets) -> Loaded {
+    load_with(root, secrets, &|name| std::env::var(name).ok())
+}
+
+/// As [`load`], with the environment given.
+pub fn load_with(root: &Path, secrets: &Secrets, environment: Environment<'_>) -> Loaded {
+    let mut sink = Sink::default();
+    let mut inactive = Vec::new();
+    let mut world = World::new(root, secrets, environment);
+    let settings = settings(&world, &mut sink, &mut inactive);
+    world.tenants = settings.tenants.iter().map(|t| t.id.clone()).collect();
+
+    let files = folder::scan(root, &world.tenants, &mut sink);
+    for path in files.iter().flat_map(|f| &f.schemas) {
+        world.load_schema(path, &mut sink);
+    }
+    let mut pipelines = Vec::new();
+    let mut models = Vec::new();
+    for part in &files {
+        read_sources(part, &mut world, &mut sink, &mut inactive, &mut pipelines);
+        for path in &part.models {
+            if let Some(file) = world.read(path, &mut sink) {
+                models.extend(model_file::read(&Arc::new(file), &part.base, &mut sink));
+            }
+        }
+    }
+    let (pipelines, models) = cross::check(pipelines, models, &mut sink);
+    let sound = sink.errors() == 0;
+    inactive.sort_by(|a, b| (&a.file, a.line, &a.part).cmp(&(&b.file, b.line, &b.part)));
+    let Settings { name, server, tenants, buckets } = settings;
+    let project =
+        Project { name, root: root.to_owned(), server, tenants, buckets, pipelines, models, inactive };
+    Loaded { project: sound.then_some(project), diagnostics: sink.finish() }
+}
+
+fn settings(world: &World<'_>, sink: &mut Sink, inactive: &mut Vec<Inactive>) -> Settings {
+    let path = Path::new(server::FILE);
+    if !world.root.join(path).exists() {
+        let message = format!("`{}` holds no levada.yaml", world.root.display());
+        sink.push(Diagnostic::about(path.to_owned(), codes::NO_PROJECT, message))
+            .hint("`levada init DIR` writes a project to start from");
+        return Settings::default();
+    }
+    world.read(path, sink).map(|file| server::read(&file, sink, inactive)).unwrap_or_default()
+}
+
+fn read_sources(
+    part: &Files,
+    world: &mut World<'_>,
+    sink: &mut Sink,
+    inactive: &mut Vec<Inactive>,
+    out: &mut Vec<PipelineDraft>,
+) {
+    for path in &part.sources {
+        let Some(file) = world.read(path, sink).map(Arc::new) else { continue };
+        let Some(tree) = tree::parse(&file, sink) else { continue };
+        let read = match dialect(&tree) {
+            Some("source_id") => connector::read,
+            Some(_) => pipeline::read,
+            None => {
+                no_dialect(&file, &tree, sink);
+                continue;
+            }
+        };
+        out.extend(read(&file, &tree, &part.base, world, sink, inactive));
+    }
+}
+
+/// A file with `source_id` is a connector of the document's dialect; one with `pipeline` is
+/// Levada's own. With both, `pipeline` rules, so that the other is an unknown field.
+fn dialect(tree: &Node) -> Option<&'static str> {
+    ["pipeline", "source_id"].into_iter().find(|name| tree.get(name).is_some())
+}
+
+fn no_dialect(file: &crate::source::SourceFile, tree: &Node, sink: &mut Sink) {
+    let (span, near) = match &tree.value {
+        Value::Map(entries) => {
+            let near = entries
+                .iter()
+                .find_map(|(k, _)| Some((k, suggest::nearest(&k.text, ["pipeline", "source_id"])?)));
+            let span =
+                near.map(|(k, _)| k).or(entries.first().map(|(k, _)| k)).map_or(0..0, |k| k.span.clone());
+            (span, near.map(|(_, word)| word))
+        }
+        _ => (tree.span.clone(), None),
+    };
+    let hint = match near {
+        Some(word) => format!("did you mean `{word}`?"),
+        None => {
+            "begin Levada's own file with `pipeline: <name>`, a connector with `source_id: <name>`".to_owned()
+        }
+    };
+    sink.push(Diagnostic::at(
+        file,
+        codes::NO_DIALECT,
+        &span,
+        "the file names neither a pipeline nor a connector",
+    ))
+    .hint(hint);
+}

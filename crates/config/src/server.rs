@@ -1,0 +1,202 @@
+//! `levada.yaml`: the name, addresses, limits, tenants and buckets of a project.
+
+use std::collections::BTreeMap;
+use std::net::ToSocketAddrs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use levada_core::TenantId;
+
+use crate::codes;
+use crate::diagnostic::Sink;
+use crate::fields::{Cx, Dialect, Fields, cut};
+use crate::model::{Inactive, Limits, QueryLimitsConfig, ServerConfig, TenantConfig};
+use crate::source::SourceFile;
+use crate::tree::{self, Node, Value};
+
+pub(crate) const FILE: &str = "levada.yaml";
+const MIB: u64 = 1 << 20;
+
+/// What `levada.yaml` says; its defaults where it is silent or wrong.
+pub(crate) struct Settings {
+    pub name: String,
+    pub server: ServerConfig,
+    pub tenants: Vec<TenantConfig>,
+    pub buckets: BTreeMap<String, PathBuf>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        let default_tenant =
+            TenantConfig { id: TenantId::default_tenant(), display_name: None, limits: None };
+        Self {
+            name: String::new(),
+            server: ServerConfig {
+                http: "127.0.0.1:8080".into(),
+                postgres: Some("127.0.0.1:5433".into()),
+                data_dir: None,
+                max_body_bytes: 10 * MIB,
+                limits: Limits { events_per_s: None, burst_events: None },
+                query: QueryLimitsConfig {
+                    memory_bytes: 256 * MIB,
+                    timeout: Duration::from_secs(30),
+                    max_rows: 100_000,
+                },
+            },
+            tenants: vec![default_tenant],
+            buckets: BTreeMap::new(),
+        }
+    }
+}
+
+/// Reads `levada.yaml`.
+pub(crate) fn read(file: &SourceFile, sink: &mut Sink, inactive: &mut Vec<Inactive>) -> Settings {
+    let mut settings = Settings::default();
+    let Some(tree) = tree::parse(file, sink) else { return settings };
+    let mut cx = Cx { file, sink, dialect: Dialect::Own, inactive };
+    let cx = &mut cx;
+    let Some(mut map) = Fields::of(cx, &tree, "levada.yaml") else { return settings };
+    if let Some(name) = map.need(cx, "name").and_then(|n| cx.text(n, "name")) {
+        settings.name = name.to_owned();
+    }
+    if let Some(mut listen) = map.get("listen").and_then(|n| Fields::of(cx, n, "listen")) {
+        if let Some(address) = listen.get("http").and_then(|n| address(cx, n, "http")) {
+            settings.server.http = address;
+        }
+        if let Some(node) = listen.get("postgres") {
+            let off = matches!(&node.value, Value::Scalar { text, .. } if text == "off" || text == "false");
+            settings.server.postgres = if off { None } else { address(cx, node, "postgres") };
+        }
+        listen.finish(cx);
+    }
+    settings.server.data_dir = map.get("data_dir").and_then(|n| cx.text(n, "data_dir")).map(PathBuf::from);
+    if let Some(size) = map.get("max_body").and_then(|n| cx.size(n, "max_body", 1_024..=(1 << 30))) {
+        settings.server.max_body_bytes = size;
+    }
+    if let Some(node) = map.get("limits") {
+        settings.server.limits = limits(cx, node);
+    }
+    if let Some(node) = map.get("query") {
+        query(cx, node, &mut settings.server.query);
+    }
+    if let Some(node) = map.get("storage") {
+        settings.buckets = storage(cx, node);
+    }
+    if let Some(node) = map.get("tenants") {
+        tenants(cx, node, &mut settings.tenants);
+    }
+    map.finish(cx);
+    settings
+}
+
+/// `host:port`; the port may be 0, which takes a free one.
+fn address(cx: &mut Cx<'_>, node: &Node, what: &str) -> Option<String> {
+    let text = cx.text(node, what)?;
+    let port = text
+        .rsplit_once(':')
+        .and_then(|(host, port)| (!host.is_empty()).then(|| port.parse::<u16>().ok())?);
+    // A literal address is checked whole; a host name is left to the start.
+    let literal =
+        text.starts_with('[') || text.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'.' | b':'));
+    if port.is_none() || literal && text.to_socket_addrs().is_err() {
+        cx.report(codes::BAD_VALUE, &node.span, format!("`{}` is not an address", cut(text)))
+            .hint("write host:port, such as 127.0.0.1:8080 or 0.0.0.0:8080");
+        return None;
+    }
+    Some(text.to_owned())
+}
+
+fn limits(cx: &mut Cx<'_>, node: &Node) -> Limits {
+    let mut out = Limits { events_per_s: None, burst_events: None };
+    let Some(mut map) = Fields::of(cx, node, "limits") else { return out };
+    let rate = map.entry("events_per_s");
+    let burst = map.entry("burst");
+    map.finish(cx);
+    for (entry, slot) in [(rate, &mut out.events_per_s), (burst, &mut out.burst_events)] {
+        let Some((key, node)) = entry else { continue };
+        match cx.number(node, &key.text) {
+            Some(n) if n > 0.0 => *slot = Some(n),
+            Some(_) => {
+                cx.report(codes::BAD_VALUE, &node.span, format!("`{}` must be above 0", key.text))
+                    .hint("leave it out for no limit");
+            }
+            None => {}
+        }
+    }
+    if let (None, Some(_), Some((key, _))) = (out.events_per_s, out.burst_events, burst) {
+        cx.report(codes::MISSING_FIELD, &key.span, "`burst` needs `events_per_s` beside it");
+    }
+    out
+}
+
+fn query(cx: &mut Cx<'_>, node: &Node, out: &mut QueryLimitsConfig) {
+    let Some(mut map) = Fields::of(cx, node, "query") else { return };
+    if let Some(size) = map.get("memory").and_then(|n| cx.size(n, "memory", (16 * MIB)..=(1 << 40))) {
+        out.memory_bytes = size;
+    }
+    let longest = Duration::from_secs(86_400);
+    if let Some(time) =
+        map.get("timeout").and_then(|n| cx.duration(n, "timeout", Duration::from_millis(100)..=longest))
+    {
+        out.timeout = time;
+    }
+    if let Some(rows) = map.get("max_rows").and_then(|n| cx.integer(n, "max_rows", 1..=1_000_000_000)) {
+        out.max_rows = rows;
+    }
+    map.finish(cx);
+}
+
+fn storage(cx: &mut Cx<'_>, node: &Node) -> BTreeMap<String, PathBuf> {
+    let mut out = BTreeMap::new();
+    let Some(mut map) = Fields::of(cx, node, "storage") else { return out };
+    if let Some(entries) = map.get("buckets").and_then(|n| cx.map(n, "buckets")) {
+        for (key, node) in entries {
+            let Some(text) = cx.text(node, &key.text) else { continue };
+            if text.is_empty() || text.contains("://") || text.split(['/', '\\']).any(|s| s == "..") {
+                cx.report(codes::BAD_LOCATION, &node.span, format!("`{}` is not a folder", cut(text)))
+                    .hint("name an absolute folder, or one under the data directory's `buckets/`");
+                continue;
+            }
+            out.insert(key.text.clone(), PathBuf::from(text));
+        }
+    }
+    map.finish(cx);
+    out
+}
+
+fn tenants(cx: &mut Cx<'_>, node: &Node, out: &mut Vec<TenantConfig>) {
+    let Some(items) = cx.list(node, "tenants") else { return };
+    let mut declared: Vec<TenantId> = Vec::new();
+    for item in items {
+        let (id_node, tenant) = match &item.value {
+            Value::Map(_) => {
+                let Some(mut map) = Fields::of(cx, item, "a tenant") else { continue };
+                let id_node = map.need(cx, "id");
+                let display_name =
+                    map.get("display_name").and_then(|n| cx.text(n, "display_name")).map(str::to_owned);
+                let limits = map.get("limits").map(|n| limits(cx, n));
+                map.finish(cx);
+                let Some(id) = id_node.and_then(|n| cx.name(n, "id")) else { continue };
+                (id_node.unwrap_or(item), TenantConfig { id, display_name, limits })
+            }
+            _ => {
+                let Some(id) = cx.name(item, "tenants") else { continue };
+                (item, TenantConfig { id, display_name: None, limits: None })
+            }
+        };
+        if declared.contains(&tenant.id) {
+            cx.report(
+                codes::DUPLICATE_TENANT,
+                &id_node.span,
+                format!("tenant `{}` is declared twice", tenant.id),
+            );
+            continue;
+        }
+        declared.push(tenant.id.clone());
+        // `default` is there already and may be given limits here.
+        match out.iter_mut().find(|t| t.id == tenant.id) {
+            Some(known) => *known = tenant,
+            None => out.push(tenant),
+        }
+    }
+}
