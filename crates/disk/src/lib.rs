@@ -27,6 +27,8 @@ pub enum OpenMode {
     Read,
     /// Reading and writing; the file is created when absent and kept as it is otherwise.
     Write,
+    /// Reading and writing; the file must exist.
+    Existing,
     /// Reading and writing; fails with `AlreadyExists` when the name is taken.
     CreateNew,
 }

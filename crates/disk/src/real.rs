@@ -49,6 +49,9 @@ impl Disk for RealDisk {
         options.read(true).mode(FILE_MODE);
         match mode {
             OpenMode::Read => {}
+            OpenMode::Existing => {
+                options.write(true);
+            }
             OpenMode::Write => {
                 options.write(true).create(true).truncate(false);
             }

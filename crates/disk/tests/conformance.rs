@@ -22,6 +22,7 @@ fn kind<T>(result: std::io::Result<T>) -> Option<ErrorKind> {
 fn files_are_read_and_written_at_positions() {
     on_both(|disk| {
         assert_eq!(kind(disk.open("f", OpenMode::Read)), Some(ErrorKind::NotFound));
+        assert_eq!(kind(disk.open("f", OpenMode::Existing)), Some(ErrorKind::NotFound));
         let file = disk.open("f", OpenMode::Write).unwrap();
         file.write_at(3, b"abc").unwrap();
         assert_eq!(read_all(&*disk, "f").unwrap(), b"\0\0\0abc");

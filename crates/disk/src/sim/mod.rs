@@ -163,7 +163,7 @@ impl Disk for SimDisk {
         let file = match (state.tree.file(path), mode) {
             (Ok(_), OpenMode::CreateNew) => return Err(io::ErrorKind::AlreadyExists.into()),
             (Ok(file), _) => file,
-            (Err(error), OpenMode::Read) => return Err(error),
+            (Err(error), OpenMode::Read | OpenMode::Existing) => return Err(error),
             (Err(error), _) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             (Err(_), _) => {
                 state.check_space(1)?;

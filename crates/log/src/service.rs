@@ -1,0 +1,367 @@
+//! The log on three threads, behind a handle that is cheap to clone.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use levada_core::{Clock, TenantId, TopicName};
+use levada_disk::Disk;
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use crate::checkpoint::Plan;
+use crate::commit::{Committer, Group, check_append};
+use crate::demux::Demux;
+use crate::engine::{Engine, ensure_lanes, ensure_topics, stats};
+use crate::error::LogError;
+use crate::quarantine::Quarantined;
+use crate::queue::{Queue, Waiting, block_on};
+use crate::recover::Recovery;
+use crate::retain::{Retention, retain};
+use crate::shared::Shared;
+use crate::{Append, Bounds, LogConfig, LogStats, Stored, TopicId};
+
+/// Durable groups that may wait for the demultiplexer, each at most about `group_bytes`.
+const GROUPS_IN_FLIGHT: usize = 3;
+/// Pause before a full disk is tried again.
+const FULL_RETRY: Duration = Duration::from_millis(100);
+/// Group buffers above this are not kept.
+const MAX_KEPT_BUFFER: usize = 8 << 20;
+
+/// A log. Clones share it; it is closed with the last of them, or by [`Log::close`].
+#[derive(Debug, Clone)]
+pub struct Log {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    shared: Arc<Shared>,
+    queue: Arc<Queue>,
+    demux: Arc<Mutex<Demux>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+/// Group buffers on their way back from the demultiplexer.
+type Buffers = Arc<Mutex<Vec<Vec<u8>>>>;
+
+impl Log {
+    /// Opens the log in `dir`, creating it when there is none, replays what was committed
+    /// after the last checkpoint, and starts its threads.
+    ///
+    /// # Errors
+    /// `Full` when there is no space to replay into, `CorruptFile` when the checkpoint or
+    /// the registry is damaged, `Io` otherwise. Nothing is lost by trying again.
+    pub fn open(
+        disk: Arc<dyn Disk>,
+        dir: &str,
+        config: LogConfig,
+        clock: Arc<dyn Clock>,
+    ) -> Result<(Self, Recovery), LogError> {
+        let (engine, recovery) = Engine::open(disk, dir, config, clock)?;
+        let Engine { shared, committer, demux, .. } = engine;
+        let queue = Arc::new(Queue::new(shared.config.queue_bytes));
+        let demux = Arc::new(Mutex::new(demux));
+        let buffers: Buffers = Arc::default();
+        let (groups_in, groups_out) = sync_channel(GROUPS_IN_FLIGHT);
+        // Without a buffer: a plan is handed over only when the one before it is done with.
+        let (plans_in, plans_out) = sync_channel(0);
+        let commit =
+            CommitThread { committer, queue: queue.clone(), buffers: buffers.clone(), groups: groups_in };
+        let demultiplex =
+            DemuxThread { shared: shared.clone(), demux: demux.clone(), buffers, plans: plans_in };
+        let (s, d) = (shared.clone(), demux.clone());
+        let threads = vec![
+            spawn("log-commit", move || commit.run())?,
+            spawn("log-demux", move || demultiplex.run(&groups_out))?,
+            spawn("log-checkpoint", move || run_checkpoints(&s, &d, &plans_out))?,
+        ];
+        let inner = Inner { shared, queue, demux, threads: Mutex::new(threads) };
+        Ok((Self { inner: Arc::new(inner) }, recovery))
+    }
+
+    /// The number of a topic, given out durably when it has none yet.
+    pub fn topic(&self, name: &TopicName) -> Result<TopicId, LogError> {
+        Ok(self.ensure_topics(std::slice::from_ref(name))?[0])
+    }
+
+    /// As [`Log::topic`] for many, with one sync.
+    pub fn ensure_topics(&self, names: &[TopicName]) -> Result<Vec<TopicId>, LogError> {
+        ensure_topics(&self.inner.shared, names)
+    }
+
+    pub fn topics(&self) -> Vec<(TopicId, TopicName)> {
+        self.inner.shared.topics.read().iter().map(|t| (t.id, t.name.clone())).collect()
+    }
+
+    /// The number of a tenant, given out durably when it has none yet.
+    pub fn lane(&self, tenant: &TenantId) -> Result<u32, LogError> {
+        Ok(self.ensure_lanes(std::slice::from_ref(tenant))?[0])
+    }
+
+    /// As [`Log::lane`] for many, with one sync.
+    pub fn ensure_lanes(&self, tenants: &[TenantId]) -> Result<Vec<u32>, LogError> {
+        ensure_lanes(&self.inner.shared, tenants)
+    }
+
+    pub fn lane_name(&self, lane: u32) -> Option<TenantId> {
+        self.inner.shared.registry.lane_name(lane)
+    }
+
+    /// Appends the records in one commit group and answers their offsets once the group is
+    /// durable. Readers see them shortly after. Waits while the queue is full.
+    ///
+    /// Cancellation: a dropped future may or may not have appended.
+    pub async fn append(&self, records: Vec<Append>) -> Result<Vec<u64>, LogError> {
+        if records.is_empty() {
+            return Ok(Vec::new());
+        }
+        let bytes = check_append(&self.inner.shared, &records)?;
+        self.inner.shared.check_accepts()?;
+        let answer = self.inner.queue.push(records, bytes).await?;
+        // The commit thread ends without an answer only when it is poisoned.
+        answer.await.unwrap_or_else(|_| Err(self.inner.shared.poisoned().unwrap_or(LogError::Closed)))
+    }
+
+    /// As [`Log::append`] for callers outside of a runtime; blocks the thread.
+    pub fn append_blocking(&self, records: Vec<Append>) -> Result<Vec<u64>, LogError> {
+        block_on(self.append(records))
+    }
+
+    /// Committed records from an offset on, in order; empty at the end. Starts at the first
+    /// kept record when `from` lies before it. At least one record is answered even if it
+    /// alone has more than `max_bytes`. Blocks on the disk.
+    ///
+    /// # Errors
+    /// `Corrupt` when the record at `from` is damaged: it names the offset from which
+    /// reading can go on. Good records before the damage are answered first.
+    pub fn read(
+        &self,
+        topic: TopicId,
+        from: u64,
+        max_records: usize,
+        max_bytes: usize,
+    ) -> Result<Vec<Stored>, LogError> {
+        crate::read::read(&self.inner.shared, topic, from, max_records, max_bytes)
+    }
+
+    /// What a topic holds; zeros for an unknown topic.
+    pub fn bounds(&self, topic: TopicId) -> Bounds {
+        self.inner.shared.topic(topic).map_or_else(|_| Bounds::default(), |t| t.bounds())
+    }
+
+    /// The end visible to readers, as it moves. For an unknown topic it stays at 0.
+    pub fn watch(&self, topic: TopicId) -> watch::Receiver<u64> {
+        let topic = self.inner.shared.topic(topic);
+        topic.map_or_else(|_| watch::Sender::new(0).subscribe(), |t| t.visible.subscribe())
+    }
+
+    /// The first offset whose record is at or after a time; the end when there is none or
+    /// the index cannot be read.
+    pub fn offset_at(&self, topic: TopicId, timestamp_ms: i64) -> u64 {
+        crate::read::offset_at(&self.inner.shared, topic, timestamp_ms).unwrap_or_else(|error| {
+            tracing::warn!(%topic, %error, "no offset for a time");
+            self.bounds(topic).next
+        })
+    }
+
+    /// Removes what the retention does not allow, in whole segments; answers how many
+    /// records went.
+    pub fn retain(&self, topic: TopicId, retention: Retention) -> Result<u64, LogError> {
+        let topic = self.inner.shared.topic(topic)?;
+        retain(&mut self.inner.demux.lock(), &topic, retention)
+    }
+
+    /// Hands every record at or after a time to `visit`, topic by topic, newest topics
+    /// last, until so many bytes were read. Damaged records are passed over.
+    pub fn scan_since(
+        &self,
+        timestamp_ms: i64,
+        limit_bytes: u64,
+        mut visit: impl FnMut(TopicId, &Stored),
+    ) -> Result<(), LogError> {
+        let mut left = limit_bytes;
+        for (topic, _) in self.topics() {
+            let mut from = self.offset_at(topic, timestamp_ms);
+            while left > 0 {
+                let records = match self.read(topic, from, 4_096, 1 << 20) {
+                    Ok(records) => records,
+                    Err(LogError::Corrupt(damage)) => {
+                        from = damage.resume;
+                        continue;
+                    }
+                    Err(error) => return Err(error),
+                };
+                let Some(last) = records.last() else { break };
+                from = last.offset + 1;
+                for record in records.iter().filter(|r| r.timestamp_ms >= timestamp_ms) {
+                    left = left.saturating_sub((record.head.len() + record.body.len()) as u64);
+                    visit(topic, record);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Damage found since the log was opened.
+    pub fn quarantined(&self) -> Vec<Quarantined> {
+        self.inner.shared.quarantine.list()
+    }
+
+    pub fn stats(&self) -> LogStats {
+        LogStats { queued_bytes: self.inner.queue.queued_bytes(), ..stats(&self.inner.shared) }
+    }
+
+    /// Commits what is queued, makes a checkpoint and ends the threads. Later appends
+    /// answer `Closed`; reads go on. Blocks; calling it again does nothing.
+    pub fn close(&self) -> Result<(), LogError> {
+        self.inner.close()
+    }
+}
+
+impl Inner {
+    fn close(&self) -> Result<(), LogError> {
+        self.shared.closing.store(true, Ordering::Release);
+        self.queue.close();
+        let threads = std::mem::take(&mut *self.threads.lock());
+        let was_open = !threads.is_empty();
+        for thread in threads {
+            if thread.join().is_err() {
+                tracing::error!("a thread of the log has panicked");
+            }
+        }
+        if let Some(error) = self.shared.poisoned() {
+            return Err(error);
+        }
+        if !was_open {
+            return Ok(());
+        }
+        let plan = Plan::take(&mut self.demux.lock());
+        plan.run(&self.shared)
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        if let Err(error) = self.close() {
+            tracing::warn!(%error, "the log was closed without a checkpoint");
+        }
+    }
+}
+
+fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, LogError> {
+    std::thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(run)
+        .map_err(crate::error::io_error(format!("start the thread {name}")))
+}
+
+struct CommitThread {
+    committer: Committer,
+    queue: Arc<Queue>,
+    buffers: Buffers,
+    groups: SyncSender<Group>,
+}
+
+impl CommitThread {
+    fn run(mut self) {
+        let group_bytes = self.committer.shared.config.group_bytes;
+        while let Some(waiting) = self.queue.take(group_bytes) {
+            self.wait_for_checkpoint();
+            self.commit(waiting);
+        }
+    }
+
+    fn commit(&mut self, waiting: Vec<Waiting>) {
+        let buffer = self.buffers.lock().pop().unwrap_or_default();
+        let appends: Vec<&[Append]> = waiting.iter().map(|w| w.records.as_slice()).collect();
+        match self.committer.commit(&appends, buffer) {
+            Ok((group, offsets)) => {
+                waiting.into_iter().zip(offsets).for_each(|(w, offsets)| w.finish(Ok(offsets)));
+                // Fails only when the demultiplexer has given up, which poisons the log.
+                drop(self.groups.send(group));
+            }
+            Err(error) => waiting.into_iter().for_each(|w| w.finish(Err(error.clone()))),
+        }
+    }
+
+    /// Bounds the commit files that a restart would replay.
+    fn wait_for_checkpoint(&self) {
+        let shared = &self.committer.shared;
+        let too_many = || {
+            let first = shared.first_needed_file.load(Ordering::Acquire);
+            self.committer.file_seq() >= first + shared.config.max_commit_files
+        };
+        while too_many() && shared.check_accepts().is_ok() {
+            std::thread::park_timeout(Duration::from_millis(1));
+        }
+    }
+}
+
+struct DemuxThread {
+    shared: Arc<Shared>,
+    demux: Arc<Mutex<Demux>>,
+    buffers: Buffers,
+    plans: SyncSender<Plan>,
+}
+
+impl DemuxThread {
+    fn run(self, groups: &Receiver<Group>) {
+        let idle = Duration::from_millis(self.shared.config.idle_checkpoint_ms.max(1));
+        loop {
+            match groups.recv_timeout(idle) {
+                Ok(group) => {
+                    if !self.apply(&group) {
+                        return;
+                    }
+                    let mut buffers = self.buffers.lock();
+                    if buffers.len() < GROUPS_IN_FLIGHT && group.buffer.capacity() <= MAX_KEPT_BUFFER {
+                        buffers.push(group.buffer);
+                    }
+                    drop(buffers);
+                    self.checkpoint(false);
+                }
+                Err(RecvTimeoutError::Timeout) => self.checkpoint(true),
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+        }
+    }
+
+    /// Applies a group, waiting for space if need be; false when the log is poisoned.
+    fn apply(&self, group: &Group) -> bool {
+        loop {
+            match self.demux.lock().apply(group) {
+                Ok(()) => return true,
+                Err(LogError::Full) if !self.shared.closing.load(Ordering::Acquire) => {}
+                // When closing, the group is replayed at the next start.
+                Err(_) => return false,
+            }
+            tracing::warn!("the disk is full: appends are refused until there is space");
+            std::thread::park_timeout(FULL_RETRY);
+        }
+    }
+
+    /// Hands a checkpoint to its thread when one is due and none is under way.
+    fn checkpoint(&self, idle: bool) {
+        let mut demux = self.demux.lock();
+        let first = self.shared.first_needed_file.load(Ordering::Acquire);
+        let due = demux.position.file_seq >= first + self.shared.config.checkpoint_files;
+        if !(due || idle && demux.dirty.has_segments()) {
+            return;
+        }
+        let plan = Plan::take(&mut demux);
+        if let Err(TrySendError::Full(plan) | TrySendError::Disconnected(plan)) = self.plans.try_send(plan) {
+            demux.return_dirty(plan.dirty);
+        }
+    }
+}
+
+fn run_checkpoints(shared: &Arc<Shared>, demux: &Mutex<Demux>, plans: &Receiver<Plan>) {
+    while let Ok(plan) = plans.recv() {
+        if plan.run(shared).is_err() {
+            demux.lock().return_dirty(plan.dirty);
+        }
+    }
+}
