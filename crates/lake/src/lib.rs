@@ -21,11 +21,11 @@
 //! async Lake::table_stats(&self, &TableKey) -> Result<TableStats, LakeError>
 //! Lake::session(&self, &Principal, narrowed: Option<&TenantId>) -> Result<SqlSession, Problem>
 //! Lake::compile(&self, sql: &str, input: SchemaRef) -> Result<Program, Problem>
-//! async Lake::execute_model(&self, sql: &str, owner: &Owner) -> Result<Vec<RecordBatch>, Problem>
-//! Lake::describe_model(&self, sql, owner) -> Result<SchemaRef, Problem>  (async)
+//! async Lake::execute_model(&self, sql: &str, owner: &Owner, QueryLimits) -> Result<Vec<RecordBatch>, Problem>
+//! async Lake::describe_model(&self, sql: &str, owner: &Owner) -> Result<SchemaRef, Problem>
 //!
 //! SqlSession::tables(&self) -> Vec<TableInfo>
-//! SqlSession::add_relation(&mut self, schema: &str, name: &str, RecordBatch)   // e.g. pg_catalog.pg_tables
+//! SqlSession::add_relation(&mut self, schema: &str, name: &str, RecordBatch) -> Result<(), Problem>   // e.g. pg_catalog.pg_tables
 //! async SqlSession::describe(&self, sql: &str) -> Result<Description, Problem>
 //! async SqlSession::query(&self, sql: &str, Vec<Param>, QueryLimits) -> Result<QueryOutput, Problem>
 //! QueryOutput { schema: SchemaRef, stream: BatchStream, as_of: Vec<AsOf> }, .truncated() -> bool after the end,
@@ -34,8 +34,37 @@
 //! bronze::encode_line(&bronze::Envelope, &mut Vec<u8>)
 //! ```
 
+mod answer;
+pub mod bronze;
+mod catalog;
+mod commit;
+mod diskstore;
+mod engine;
 mod error;
+mod guard;
+mod lake;
+mod limits;
+mod maintain;
+mod metrics;
+mod pins;
+mod program;
+mod provider;
+mod schema;
+mod scope;
+mod session;
+mod spec;
+mod stage;
+mod statement;
+mod stats;
+mod table;
 pub mod types;
 
+#[cfg(test)]
+mod tests;
+
+pub use diskstore::DiskStore;
 pub use error::LakeError;
+pub use lake::Lake;
+pub use program::{INPUT, Program};
+pub use session::{BatchStream, QueryOutput, SqlSession, Truncation};
 pub use types::*;

@@ -1,0 +1,256 @@
+//! What the store does on the disk, synchronously: the order of writes and syncs is here.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::ops::Range;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use chrono::DateTime;
+use levada_disk::{Entry, OpenMode, parent, read_exact_at};
+use object_store::path::Path;
+use object_store::{ListResult, ObjectMeta};
+
+use super::{Inner, KNOWN_DIRS, TEMPORARY};
+
+impl Inner {
+    /// The path on the disk.
+    pub(super) fn full(&self, location: &str) -> String {
+        match (self.dir.is_empty(), location.is_empty()) {
+            (true, _) => location.to_owned(),
+            (false, true) => self.dir.clone(),
+            (false, false) => format!("{}/{location}", self.dir),
+        }
+    }
+
+    fn check_poison(&self) -> io::Result<()> {
+        if self.poisoned.load(Ordering::SeqCst) {
+            return Err(io::Error::other(
+                "an earlier fsync failed, so the lake takes no writes until a restart",
+            ));
+        }
+        Ok(())
+    }
+
+    /// Notes a failed sync: nothing may be written after it.
+    fn synced(&self, result: io::Result<()>) -> io::Result<()> {
+        if let Err(error) = &result
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            self.poisoned.store(true, Ordering::SeqCst);
+            tracing::error!(%error, dir = %self.dir, "fsync failed; the lake takes no more writes until a restart");
+        }
+        result
+    }
+
+    pub(super) fn sync_dir(&self, path: &str) -> io::Result<()> {
+        self.check_poison()?;
+        self.synced(self.disk.sync_dir(path))
+    }
+
+    /// Creates a directory and makes its name, and those above it, durable.
+    pub(super) fn ensure_dir(&self, path: &str) -> io::Result<()> {
+        if path.is_empty() || self.durable_dirs.lock().contains(path) {
+            return Ok(());
+        }
+        self.ensure_dir(parent(path))?;
+        self.disk.create_dir_all(path)?;
+        self.sync_dir(parent(path))?;
+        let mut known = self.durable_dirs.lock();
+        if known.len() >= KNOWN_DIRS {
+            known.clear();
+        }
+        known.insert(path.to_owned());
+        Ok(())
+    }
+
+    pub(super) fn clear_temporary(&self) -> io::Result<()> {
+        let dir = self.full(TEMPORARY);
+        for entry in self.disk.list(&dir)? {
+            self.disk.remove(&format!("{dir}/{}", entry.name))?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn temporary(&self) -> String {
+        let n = self.next_temporary.fetch_add(1, Ordering::Relaxed);
+        self.full(&format!("{TEMPORARY}/{n}"))
+    }
+
+    pub(super) fn put<'a>(
+        &self,
+        location: &Path,
+        chunks: impl Iterator<Item = &'a Bytes>,
+        create: bool,
+    ) -> io::Result<()> {
+        self.check_poison()?;
+        let temporary = self.temporary();
+        let written = self.write_temporary(&temporary, chunks);
+        self.publish(&temporary, location, create, written)
+    }
+
+    fn write_temporary<'a>(&self, path: &str, chunks: impl Iterator<Item = &'a Bytes>) -> io::Result<()> {
+        let file = self.disk.open(path, OpenMode::Write)?;
+        file.set_len(0)?;
+        let mut offset = 0;
+        for chunk in chunks {
+            file.write_at(offset, chunk)?;
+            offset += chunk.len() as u64;
+        }
+        self.synced(file.sync_all())
+    }
+
+    /// Syncs a temporary file that was written piecemeal and gives it its name.
+    pub(super) fn finish(&self, temporary: &str, location: &Path) -> io::Result<()> {
+        self.check_poison()?;
+        let synced =
+            self.disk.open(temporary, OpenMode::Write).and_then(|file| self.synced(file.sync_all()));
+        self.publish(temporary, location, false, synced)
+    }
+
+    /// Names a synced temporary file, durably. `written` is how writing it went; the
+    /// temporary file is gone afterwards in any case.
+    fn publish(
+        &self,
+        temporary: &str,
+        location: &Path,
+        create: bool,
+        written: io::Result<()>,
+    ) -> io::Result<()> {
+        let target = self.full(location.as_ref());
+        let named = written.and_then(|()| self.ensure_dir(parent(&target))).and_then(|()| {
+            if create { self.disk.link_new(temporary, &target) } else { self.disk.rename(temporary, &target) }
+        });
+        if create || named.is_err() {
+            // Only space is lost when this fails, and the next open sweeps it up.
+            let _ = self.disk.remove(temporary);
+        }
+        named?;
+        self.sync_dir(parent(&target))
+    }
+
+    pub(super) fn copy(&self, from: &Path, to: &Path, create: bool) -> io::Result<()> {
+        self.check_poison()?;
+        // Objects are never changed in place, so a second name is a copy.
+        let temporary = self.temporary();
+        let linked = self.disk.link_new(&self.full(from.as_ref()), &temporary);
+        self.publish(&temporary, to, create, linked)
+    }
+
+    pub(super) fn rename(&self, from: &Path, to: &Path, create: bool) -> io::Result<()> {
+        self.copy(from, to, create)?;
+        let source = self.full(from.as_ref());
+        self.disk.remove(&source)?;
+        self.sync_dir(parent(&source))
+    }
+
+    pub(super) fn remove_all(&self, paths: Vec<Path>) -> Vec<(Path, io::Result<()>)> {
+        let mut dirs = BTreeSet::new();
+        let mut done = Vec::with_capacity(paths.len());
+        for path in paths {
+            let full = self.full(path.as_ref());
+            let removed = self.check_poison().and_then(|()| self.disk.remove(&full));
+            if removed.is_ok() {
+                dirs.insert(parent(&full).to_owned());
+            }
+            done.push((path, removed));
+        }
+        for dir in dirs {
+            if let Err(error) = self.sync_dir(&dir) {
+                for (path, result) in &mut done {
+                    if result.is_ok() && parent(&self.full(path.as_ref())) == dir {
+                        *result = Err(io::Error::new(error.kind(), error.to_string()));
+                    }
+                }
+            }
+        }
+        done
+    }
+
+    pub(super) fn read(&self, location: &Path, range: Range<u64>) -> io::Result<Bytes> {
+        let file = self.disk.open(&self.full(location.as_ref()), OpenMode::Read)?;
+        read_range(&*file, range)
+    }
+
+    pub(super) fn read_ranges(&self, location: &Path, ranges: &[Range<u64>]) -> io::Result<Vec<Bytes>> {
+        let file = self.disk.open(&self.full(location.as_ref()), OpenMode::Read)?;
+        let len = file.len()?;
+        ranges.iter().map(|range| read_range(&*file, range.start..range.end.min(len))).collect()
+    }
+
+    pub(super) fn meta(&self, location: &Path) -> io::Result<ObjectMeta> {
+        let entry = self.disk.metadata(&self.full(location.as_ref()))?;
+        if entry.is_dir {
+            return Err(io::Error::new(io::ErrorKind::NotFound, "a directory is no object"));
+        }
+        Ok(describe(location.clone(), &entry))
+    }
+
+    /// Every object below `prefix` and after `offset`, in the order of their names.
+    pub(super) fn list_all(&self, prefix: &Path, offset: Option<&Path>) -> io::Result<Vec<ObjectMeta>> {
+        let mut found = Vec::new();
+        let mut open = vec![prefix.clone()];
+        while let Some(dir) = open.pop() {
+            for entry in self.entries(&dir)? {
+                let location = child(&dir, &entry.name)?;
+                if entry.is_dir {
+                    open.push(location);
+                } else if offset.is_none_or(|offset| location > *offset) {
+                    found.push(describe(location, &entry));
+                }
+            }
+        }
+        found.sort_by(|a, b| a.location.cmp(&b.location));
+        Ok(found)
+    }
+
+    pub(super) fn list_level(&self, prefix: &Path) -> io::Result<ListResult> {
+        let (mut common_prefixes, mut objects) = (Vec::new(), Vec::new());
+        for entry in self.entries(prefix)? {
+            let location = child(prefix, &entry.name)?;
+            if entry.is_dir {
+                common_prefixes.push(location);
+            } else {
+                objects.push(describe(location, &entry));
+            }
+        }
+        common_prefixes.sort();
+        objects.sort_by(|a, b| a.location.cmp(&b.location));
+        Ok(ListResult { common_prefixes, objects })
+    }
+
+    fn entries(&self, dir: &Path) -> io::Result<Vec<Entry>> {
+        let is_root = dir.as_ref().is_empty();
+        match self.disk.list(&self.full(dir.as_ref())) {
+            Ok(entries) => Ok(entries.into_iter().filter(|e| !(is_root && e.name == TEMPORARY)).collect()),
+            Err(error) if is_no_directory(&error) => Ok(Vec::new()),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+fn is_no_directory(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+}
+
+fn child(dir: &Path, name: &str) -> io::Result<Path> {
+    let text = if dir.as_ref().is_empty() { name.to_owned() } else { format!("{dir}/{name}") };
+    Path::parse(&text).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+}
+
+fn describe(location: Path, entry: &Entry) -> ObjectMeta {
+    ObjectMeta {
+        location,
+        last_modified: DateTime::from_timestamp_millis(entry.modified_ms).unwrap_or_default(),
+        size: entry.len,
+        e_tag: Some(format!("{:x}-{:x}", entry.modified_ms, entry.len)),
+        version: None,
+    }
+}
+
+fn read_range(file: &dyn levada_disk::DiskFile, range: Range<u64>) -> io::Result<Bytes> {
+    let len = usize::try_from(range.end.saturating_sub(range.start)).map_err(io::Error::other)?;
+    let mut buffer = vec![0; len];
+    read_exact_at(file, range.start, &mut buffer)?;
+    Ok(buffer.into())
+}

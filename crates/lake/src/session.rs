@@ -1,0 +1,414 @@
+//! SQL for one caller.
+//!
+//! A session is a scope and nothing more: it costs nothing to make. Each query gets a
+//! catalogue of what the scope shows, a pinned version of every table it names, a share
+//! of the memory pool and a deadline.
+
+use std::collections::BTreeSet;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use arrow::array::{RecordBatch, StringArray};
+use arrow::datatypes::{DataType, SchemaRef};
+use datafusion::catalog::{MemTable, TableProvider};
+use datafusion::common::{ParamValues, ScalarValue, TableReference};
+use datafusion::execution::SessionState;
+use datafusion::execution::context::SQLOptions;
+use datafusion::logical_expr::{DescribeTable, LogicalPlan};
+use datafusion::physical_plan::execute_stream;
+use datafusion::sql::parser::Statement;
+use futures::{Stream, StreamExt, TryStreamExt};
+use levada_core::{Principal, Problem, TableName, TenantId, Zone};
+use tokio::time::Instant;
+
+use crate::answer;
+use crate::catalog::{Catalogs, Relations, Visible};
+use crate::engine::{CATALOG, DEFAULT_SCHEMA};
+use crate::lake::Lake;
+use crate::limits::Limited;
+use crate::pins::Pins;
+use crate::schema::sql_type;
+use crate::scope::{Meaning, Scope, qualified};
+use crate::statement;
+use crate::types::{AsOf, ColumnInfo, Description, Owner, Param, QueryLimits, TableInfo};
+
+const INFORMATION_SCHEMA: &str = "information_schema";
+
+/// Batches of a result. Dropping it cancels the query.
+pub type BatchStream = Pin<Box<dyn Stream<Item = Result<RecordBatch, Problem>> + Send>>;
+
+/// A running query.
+pub struct QueryOutput {
+    pub schema: SchemaRef,
+    pub stream: BatchStream,
+    /// The versions that the answer is made from.
+    pub as_of: Vec<AsOf>,
+    truncated: Arc<AtomicBool>,
+}
+
+impl std::fmt::Debug for QueryOutput {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("QueryOutput").field("schema", &self.schema).field("as_of", &self.as_of).finish()
+    }
+}
+
+impl QueryOutput {
+    /// Whether the row limit cut the result. True at the earliest when the stream has ended.
+    pub fn truncated(&self) -> bool {
+        self.truncated.load(Ordering::SeqCst)
+    }
+
+    /// The same, for a caller that gives the stream away.
+    pub fn truncation(&self) -> Truncation {
+        Truncation(Arc::clone(&self.truncated))
+    }
+
+    /// Reads the whole result.
+    ///
+    /// # Errors
+    /// What the query answers.
+    pub async fn collect(self) -> Result<Vec<RecordBatch>, Problem> {
+        self.stream.try_collect().await
+    }
+}
+
+/// Tells, after the end of a result, whether the row limit cut it.
+#[derive(Debug, Clone)]
+pub struct Truncation(Arc<AtomicBool>);
+
+impl Truncation {
+    pub fn is_truncated(&self) -> bool {
+        self.0.load(Ordering::SeqCst)
+    }
+}
+
+/// SQL within what one principal may see. Cheap to make and to clone.
+#[derive(Debug, Clone)]
+pub struct SqlSession {
+    lake: Lake,
+    scope: Arc<Scope>,
+    relations: Arc<Relations>,
+}
+
+impl Lake {
+    /// Opens a session for the principal, narrowed to one of its tenants if wished.
+    ///
+    /// # Errors
+    /// `tenant-forbidden` when `narrowed` is outside the principal's set.
+    pub fn session(
+        &self,
+        principal: &Principal,
+        narrowed: Option<&TenantId>,
+    ) -> Result<SqlSession, Problem> {
+        Ok(self.session_of(Scope::of(principal, narrowed)?))
+    }
+
+    pub(crate) fn session_of(&self, scope: Scope) -> SqlSession {
+        SqlSession { lake: self.clone(), scope: Arc::new(scope), relations: Arc::default() }
+    }
+
+    /// Runs the query of a gold model of `owner`: it sees all zones of that tenant, or,
+    /// for [`Owner::Shared`], every tenant's rows of the shared tables.
+    ///
+    /// # Errors
+    /// What the query answers; `sql-row-limit` when the result is larger than `limits` allow.
+    pub async fn execute_model(
+        &self,
+        sql: &str,
+        owner: &Owner,
+        limits: QueryLimits,
+    ) -> Result<Vec<RecordBatch>, Problem> {
+        statement::parse_query(sql)?;
+        let session = self.session_of(Scope::of_owner(owner));
+        let output = session.query(sql, Vec::new(), limits).await?;
+        let truncation = output.truncation();
+        let batches = output.collect().await?;
+        match truncation.is_truncated() {
+            true => Err(Problem::new(
+                422,
+                "sql-row-limit",
+                format!("the model has more than {} rows", limits.max_rows),
+            )),
+            false => Ok(batches),
+        }
+    }
+
+    /// The columns of a model's result, without running it.
+    ///
+    /// # Errors
+    /// What the query answers.
+    pub async fn describe_model(&self, sql: &str, owner: &Owner) -> Result<SchemaRef, Problem> {
+        statement::parse_query(sql)?;
+        Ok(self.session_of(Scope::of_owner(owner)).describe(sql).await?.schema)
+    }
+}
+
+/// A statement that was checked and planned.
+struct Planned {
+    state: SessionState,
+    plan: LogicalPlan,
+    pins: Arc<Pins>,
+}
+
+impl SqlSession {
+    /// Adds a relation of constant rows, for instance a stub of `pg_catalog`. A zone's
+    /// own tables cannot be replaced: zones are refused.
+    ///
+    /// # Errors
+    /// `sql-invalid` when `schema` is a zone or the rows do not make a table.
+    pub fn add_relation(&mut self, schema: &str, name: &str, rows: RecordBatch) -> Result<(), Problem> {
+        if schema.parse::<Zone>().is_ok() || schema == INFORMATION_SCHEMA {
+            return Err(Problem::new(400, "sql-invalid", format!("schema `{schema}` is the lake's own")));
+        }
+        let table = MemTable::try_new(rows.schema(), vec![vec![rows]]).map_err(|e| answer::problem(&e))?;
+        let table: Arc<dyn TableProvider> = Arc::new(table);
+        let relations = Arc::make_mut(&mut self.relations);
+        relations.entry(schema.to_owned()).or_default().insert(name.to_owned(), table);
+        Ok(())
+    }
+
+    fn visible(&self) -> Arc<Visible> {
+        Arc::new(Visible {
+            scope: Arc::clone(&self.scope),
+            relations: Arc::clone(&self.relations),
+            pins: Arc::new(Pins::new(self.lake.clone())),
+        })
+    }
+
+    /// The tables that this session may read, in the order of their names.
+    pub fn tables(&self) -> Vec<TableInfo> {
+        let lake = &self.lake;
+        let mut found = Vec::new();
+        let mut catalogs = vec![CATALOG.to_owned()];
+        catalogs.extend(self.scope.tenant_catalogs(lake));
+        let mut seen = BTreeSet::new();
+        for catalog in &catalogs {
+            for zone in &self.scope.zones {
+                for name in self.scope.names(lake, catalog, *zone) {
+                    let name = TableName::new(*zone, name);
+                    let shown =
+                        if catalog == CATALOG { name.to_string() } else { qualified(catalog, &name) };
+                    let Some(info) = self.info(catalog, &name, shown) else { continue };
+                    if seen.insert((info.tenant.clone(), name)) {
+                        found.push(info);
+                    }
+                }
+            }
+        }
+        found
+    }
+
+    fn info(&self, catalog: &str, name: &TableName, shown: String) -> Option<TableInfo> {
+        let (schema, tenant, description) = match self.scope.resolve(&self.lake, catalog, name) {
+            Meaning::Table(slot, _) => {
+                let spec = slot.spec();
+                (Arc::clone(&spec.schema), spec.owner.tenant().cloned(), spec.description.clone())
+            }
+            Meaning::Source(..) => (crate::bronze::table_schema(), None, None),
+            Meaning::Ambiguous(_) | Meaning::Nothing => return None,
+        };
+        let columns = schema.fields().iter().map(|field| ColumnInfo {
+            name: field.name().clone(),
+            data_type: sql_type(field.data_type()),
+            nullable: field.is_nullable(),
+        });
+        Some(TableInfo {
+            name: shown,
+            zone: name.zone.to_string(),
+            table: name.name.to_string(),
+            tenant,
+            description,
+            columns: columns.collect(),
+        })
+    }
+
+    /// Types of the parameters and columns of the result, without running the query.
+    ///
+    /// # Errors
+    /// As [`SqlSession::query`] before it runs.
+    pub async fn describe(&self, sql: &str) -> Result<Description, Problem> {
+        let planned = self.plan(sql).await?;
+        let types = planned.plan.get_parameter_types().map_err(|e| answer::problem(&e))?;
+        let count = types.keys().filter_map(|name| position(name)).max().unwrap_or(0);
+        let params =
+            (1..=count).map(|i| types.get(&format!("${i}")).cloned().flatten()).collect();
+        let schema = match &planned.plan {
+            LogicalPlan::DescribeTable(_) => describe_rows(&planned.plan)?.schema(),
+            plan => Arc::new(plan.schema().as_arrow().clone()),
+        };
+        Ok(Description { params, schema })
+    }
+
+    /// Plans and starts a query.
+    ///
+    /// # Errors
+    /// `sql-syntax`, `sql-not-allowed`, `sql-unknown-table`, `sql-ambiguous-table`,
+    /// `sql-unknown-column`, `sql-invalid`, `sql-parameters`, `sql-timeout`, and others
+    /// beginning with `sql-`; the stream may end with one too.
+    pub async fn query(
+        &self,
+        sql: &str,
+        params: Vec<Param>,
+        limits: QueryLimits,
+    ) -> Result<QueryOutput, Problem> {
+        let deadline = Instant::now() + limits.timeout;
+        let started = tokio::time::timeout_at(deadline, self.start(sql, params, limits, deadline)).await;
+        let result = started.unwrap_or_else(|_| Err(answer::timeout(limits.timeout)));
+        crate::metrics::query(if result.is_ok() { "started" } else { "refused" });
+        result
+    }
+
+    async fn start(
+        &self,
+        sql: &str,
+        params: Vec<Param>,
+        limits: QueryLimits,
+        deadline: Instant,
+    ) -> Result<QueryOutput, Problem> {
+        let Planned { state, plan, pins } = self.plan(sql).await?;
+        let truncated = Arc::new(AtomicBool::new(false));
+        if matches!(plan, LogicalPlan::DescribeTable(_)) {
+            let rows = describe_rows(&plan)?;
+            let schema = rows.schema();
+            let stream = futures::stream::iter([Ok(rows)]).boxed();
+            return Ok(QueryOutput { schema, stream, as_of: Vec::new(), truncated });
+        }
+        let plan = bind(plan, params)?;
+        let physical = state.create_physical_plan(&plan).await.map_err(|e| answer::problem(&e))?;
+        let task = self.lake.inner.engine.task(&state, limits.memory_bytes);
+        let stream = execute_stream(physical, task).map_err(|e| answer::problem(&e))?;
+        let schema = stream.schema();
+        let limited = Limited::new(stream, deadline, limits, Arc::clone(&truncated));
+        Ok(QueryOutput { schema, stream: Box::pin(limited), as_of: pins.as_of(), truncated })
+    }
+
+    async fn plan(&self, sql: &str) -> Result<Planned, Problem> {
+        let statement = statement::parse(sql)?;
+        let visible = self.visible();
+        let pins = Arc::clone(&visible.pins);
+        let mut state = self.lake.inner.engine.planner(Arc::new(Catalogs(Arc::clone(&visible))));
+        set_time(&mut state, &self.lake);
+        self.check_tables(&state, &statement, &visible)?;
+        let plan = state.statement_to_plan(statement).await.map_err(|e| answer::problem(&e))?;
+        let read_only =
+            SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
+        read_only.verify_plan(&plan).map_err(|_| answer::not_allowed("this statement"))?;
+        Ok(Planned { state, plan, pins })
+    }
+
+    /// Refuses names that mean nothing here before the engine does, with one answer for
+    /// missing and hidden tables.
+    fn check_tables(
+        &self,
+        state: &SessionState,
+        statement: &Statement,
+        visible: &Visible,
+    ) -> Result<(), Problem> {
+        let names = state.resolve_table_references(statement).map_err(|e| answer::problem(&e))?;
+        for name in names {
+            let resolved = name.clone().resolve(CATALOG, DEFAULT_SCHEMA);
+            let (catalog, schema, table) = (&*resolved.catalog, &*resolved.schema, &*resolved.table);
+            if schema == INFORMATION_SCHEMA || visible.knows(catalog, schema, table) {
+                continue;
+            }
+            if is_function(&name) {
+                continue;
+            }
+            if let Meaning::Ambiguous(owners) = visible.resolve(catalog, schema, table) {
+                return Err(answer::ambiguous_table(&name.to_string(), &owners));
+            }
+            let known: Vec<String> = self.tables().into_iter().map(|table| table.name).collect();
+            return Err(answer::unknown_table(&shown(&name), &known));
+        }
+        Ok(())
+    }
+}
+
+/// Table functions appear among the names; the allow-list has already judged them.
+fn is_function(name: &TableReference) -> bool {
+    name.schema().is_none() && matches!(name.table(), "generate_series" | "range" | "unnest")
+}
+
+fn shown(name: &TableReference) -> String {
+    let parts = [name.catalog(), name.schema(), Some(name.table())];
+    parts.into_iter().flatten().collect::<Vec<_>>().join(".")
+}
+
+/// Queries read the lake's clock, not the machine's.
+pub(crate) fn set_time(state: &mut SessionState, lake: &Lake) {
+    let options = Arc::clone(state.config_options());
+    let props = state.execution_props_mut();
+    props.mark_start_execution(options);
+    props.query_execution_start_time = chrono::DateTime::from_timestamp_millis(lake.clock().now_ms());
+}
+
+fn position(name: &str) -> Option<usize> {
+    name.strip_prefix('$')?.parse().ok()
+}
+
+/// Puts the parameters in their places, cast to the types that the query wants.
+fn bind(plan: LogicalPlan, params: Vec<Param>) -> Result<LogicalPlan, Problem> {
+    let types = plan.get_parameter_types().map_err(|e| answer::problem(&e))?;
+    let wanted = types.keys().filter_map(|name| position(name)).max().unwrap_or(0);
+    if wanted != params.len() || types.keys().any(|name| position(name).is_none()) {
+        return Err(Problem::new(
+            400,
+            "sql-parameters",
+            format!("the query has {wanted} parameters and {} were given", params.len()),
+        )
+        .hint("parameters are written $1, $2, and so on"));
+    }
+    if params.is_empty() {
+        return Ok(plan);
+    }
+    let mut values = Vec::with_capacity(params.len());
+    for (i, param) in params.into_iter().enumerate() {
+        let value = scalar(param);
+        let wanted = types.get(&format!("${}", i + 1)).cloned().flatten();
+        values.push(match wanted {
+            Some(wanted) if wanted != value.data_type() => value.cast_to(&wanted).map_err(|error| {
+                let text = format!("parameter ${} is no {}: {}", i + 1, sql_type(&wanted), error.strip_backtrace());
+                Problem::new(400, "sql-parameters", text)
+            })?,
+            _ => value,
+        });
+    }
+    plan.with_param_values(ParamValues::from(values)).map_err(|e| answer::problem(&e))
+}
+
+fn scalar(param: Param) -> ScalarValue {
+    match param {
+        Param::Null => ScalarValue::Null,
+        Param::Bool(value) => ScalarValue::Boolean(Some(value)),
+        Param::Int(value) => ScalarValue::Int64(Some(value)),
+        Param::Float(value) => ScalarValue::Float64(Some(value)),
+        Param::Text(value) => ScalarValue::Utf8(Some(value)),
+        Param::Bytes(value) => ScalarValue::Binary(Some(value)),
+        Param::Date(days) => ScalarValue::Date32(Some(days)),
+        Param::Timestamp(us) => ScalarValue::TimestampMicrosecond(Some(us), Some("UTC".into())),
+    }
+}
+
+/// The answer to DESCRIBE.
+fn describe_rows(plan: &LogicalPlan) -> Result<RecordBatch, Problem> {
+    let LogicalPlan::DescribeTable(DescribeTable { schema, .. }) = plan else {
+        return Err(answer::not_allowed("this statement"));
+    };
+    let column = |name| arrow::datatypes::Field::new(name, DataType::Utf8, false);
+    let fields = schema.fields();
+    let nullable = |yes| if yes { "YES" } else { "NO" };
+    let rows = RecordBatch::try_new(
+        Arc::new(arrow::datatypes::Schema::new(vec![
+            column("column_name"),
+            column("data_type"),
+            column("is_nullable"),
+        ])),
+        vec![
+            Arc::new(StringArray::from_iter_values(fields.iter().map(|f| f.name()))),
+            Arc::new(StringArray::from_iter_values(fields.iter().map(|f| sql_type(f.data_type())))),
+            Arc::new(StringArray::from_iter_values(fields.iter().map(|f| nullable(f.is_nullable())))),
+        ],
+    );
+    rows.map_err(|error| answer::problem(&error.into()))
+}
