@@ -32,9 +32,10 @@ pub(crate) fn unknown_table(name: &str, visible: &[String]) -> Problem {
     let problem = Problem::new(404, "sql-unknown-table", format!("there is no table `{name}`"));
     match visible.len() {
         0 => problem.hint("no table is visible to this key yet"),
-        n if n > LISTED => {
-            problem.hint(format!("among {n} visible tables: {}; SHOW TABLES lists all", visible[..LISTED].join(", ")))
-        }
+        n if n > LISTED => problem.hint(format!(
+            "among {n} visible tables: {}; SHOW TABLES lists all",
+            visible[..LISTED].join(", ")
+        )),
         _ => problem.hint(format!("visible tables: {}", visible.join(", "))),
     }
 }
@@ -117,8 +118,11 @@ fn schema_problem(error: &SchemaError) -> Problem {
             let mut names: Vec<String> = valid_fields.iter().map(|column| column.name.clone()).collect();
             names.dedup();
             names.truncate(LISTED * 3);
-            let problem =
-                Problem::new(400, "sql-unknown-column", format!("there is no column `{}`", field.flat_name()));
+            let problem = Problem::new(
+                400,
+                "sql-unknown-column",
+                format!("there is no column `{}`", field.flat_name()),
+            );
             if names.is_empty() { problem } else { problem.hint(format!("columns: {}", names.join(", "))) }
         }
         SchemaError::AmbiguousReference { field } => {
@@ -136,7 +140,8 @@ fn schema_problem(error: &SchemaError) -> Problem {
 /// Something that the caller can neither cause nor mend: details go to the log.
 fn internal(error: &DataFusionError) -> Problem {
     tracing::error!(%error, "query failed inside");
-    Problem::new(500, "sql-internal", "the query failed inside the engine").hint("the server's log has the details")
+    Problem::new(500, "sql-internal", "the query failed inside the engine")
+        .hint("the server's log has the details")
 }
 
 /// A storage error met by a query.

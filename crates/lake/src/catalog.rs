@@ -68,11 +68,7 @@ impl Visible {
 pub(crate) struct Catalogs(pub Arc<Visible>);
 
 impl CatalogProviderList for Catalogs {
-    fn register_catalog(
-        &self,
-        _: String,
-        _: Arc<dyn CatalogProvider>,
-    ) -> Option<Arc<dyn CatalogProvider>> {
+    fn register_catalog(&self, _: String, _: Arc<dyn CatalogProvider>) -> Option<Arc<dyn CatalogProvider>> {
         None
     }
 

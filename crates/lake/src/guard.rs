@@ -149,7 +149,6 @@ fn mask(column: &dyn Array, tenants: &BTreeSet<TenantId>) -> BooleanArray {
     BooleanArray::new(bits.finish(), None)
 }
 
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -160,7 +159,10 @@ mod tests {
         let tenants = ["a", "c"].iter().map(|t| TenantId::new(t).unwrap()).collect();
         let column = StringArray::from(vec![Some("a"), Some("a"), None, Some("b"), Some("c"), Some("")]);
         let mask = mask(&column, &tenants);
-        assert_eq!(mask.iter().map(|b| b.unwrap()).collect::<Vec<_>>(), [true, true, false, false, true, false]);
+        assert_eq!(
+            mask.iter().map(|b| b.unwrap()).collect::<Vec<_>>(),
+            [true, true, false, false, true, false]
+        );
         assert_eq!(super::mask(&column, &BTreeSet::new()).true_count(), 0);
     }
 }

@@ -330,13 +330,15 @@ impl Lake {
             let now_ms = self.clock().now_ms();
             let n = self.inner.next_file.fetch_add(1, Ordering::Relaxed);
             let path = format!("{dir}part-{now_ms:013}-{n:06}.parquet");
-            let put = self.store().put_opts(&slot.path(&path), file.bytes.clone().into(), PutMode::Create.into());
+            let put =
+                self.store().put_opts(&slot.path(&path), file.bytes.clone().into(), PutMode::Create.into());
             match put.await {
                 Ok(_) => {}
                 // An earlier run of the program used this number in the same millisecond.
                 Err(object_store::Error::AlreadyExists { .. }) => continue,
                 Err(error) => {
-                    return Err(deltalake::DeltaTableError::from(error)).context(|| format!("writing {path}"));
+                    return Err(deltalake::DeltaTableError::from(error))
+                        .context(|| format!("writing {path}"));
                 }
             }
             return Ok(StagedFile {
@@ -394,4 +396,11 @@ fn escape(value: &str) -> String {
         if plain(byte) { text.push(char::from(byte)) } else { text.push_str(&format!("_{byte:02x}")) }
     }
     text
+}
+
+#[cfg(test)]
+impl Lake {
+    pub(crate) fn loaded(&self) -> usize {
+        self.slots().iter().filter(|slot| slot.last_used().is_some()).count()
+    }
 }

@@ -21,7 +21,7 @@
 //! async Lake::table_stats(&self, &TableKey) -> Result<TableStats, LakeError>
 //! Lake::session(&self, &Principal, narrowed: Option<&TenantId>) -> Result<SqlSession, Problem>
 //! Lake::compile(&self, sql: &str, input: SchemaRef) -> Result<Program, Problem>
-//! async Lake::execute_model(&self, sql: &str, owner: &Owner, QueryLimits) -> Result<Vec<RecordBatch>, Problem>
+//! async Lake::execute_model(&self, sql: &str, owner: &Owner) -> Result<Vec<RecordBatch>, Problem>
 //! async Lake::describe_model(&self, sql: &str, owner: &Owner) -> Result<SchemaRef, Problem>
 //!
 //! SqlSession::tables(&self) -> Vec<TableInfo>

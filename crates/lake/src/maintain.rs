@@ -138,7 +138,8 @@ impl Lake {
         let slot = self.slot(table)?;
         let _turn = slot.maintenance.lock().await;
         let what = || format!("sweeping {}", slot.key);
-        let cutoff = self.clock().now_ms() - i64::try_from(self.config().retention.as_millis()).unwrap_or(i64::MAX);
+        let cutoff =
+            self.clock().now_ms() - i64::try_from(self.config().retention.as_millis()).unwrap_or(i64::MAX);
         // Listed before the state is read: a file that is committed in between is then live.
         let root = Path::from(slot.dir.as_str());
         let mut listing = self.store().list(Some(&root));

@@ -73,7 +73,8 @@ impl Lake {
         set_time(&mut state, self);
         for name in state.resolve_table_references(&statement).map_err(|e| answer::problem(&e))? {
             let is_input = name.schema().is_none() && name.table() == INPUT;
-            let is_function = name.schema().is_none() && matches!(name.table(), "generate_series" | "range" | "unnest");
+            let is_function =
+                name.schema().is_none() && matches!(name.table(), "generate_series" | "range" | "unnest");
             if !is_input && !is_function {
                 return Err(answer::unknown_table(&name.to_string(), &[INPUT.to_owned()]));
             }
@@ -121,7 +122,11 @@ impl Program {
             schema.fields().iter().map(|f| (f.name().clone(), f.data_type().clone())).collect()
         };
         if batch.schema_ref() != &inner.input && columns(batch.schema_ref()) != columns(&inner.input) {
-            return Err(Problem::new(422, "sql-input", "the batch has other columns than the query was made for"));
+            return Err(Problem::new(
+                422,
+                "sql-input",
+                "the batch has other columns than the query was made for",
+            ));
         }
         self.execute(batch).await.map_err(|error| answer::problem(&error))
     }

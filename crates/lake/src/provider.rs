@@ -90,7 +90,10 @@ impl LakeTable {
         let predicate = self.predicate(state, filters)?;
         let files = prune(&table.files, predicate.as_ref(), &self.spec.schema);
         if files.is_empty() {
-            return Ok(Arc::new(EmptyExec::new(project_schema(&self.spec.schema, Some(&projection.to_vec()))?)));
+            return Ok(Arc::new(EmptyExec::new(project_schema(
+                &self.spec.schema,
+                Some(&projection.to_vec()),
+            )?)));
         }
         let files = files.into_iter().map(|file| self.partitioned(file)).collect();
         let groups = FileGroup::new(files).split_files(state.config().target_partitions());
@@ -173,9 +176,7 @@ pub(crate) fn is_plain(filter: &Expr) -> bool {
             compares && operand(&binary.left) && operand(&binary.right)
         }
         Expr::InList(list) => operand(&list.expr) && list.list.iter().all(operand),
-        Expr::Between(between) => {
-            operand(&between.expr) && operand(&between.low) && operand(&between.high)
-        }
+        Expr::Between(between) => operand(&between.expr) && operand(&between.low) && operand(&between.high),
         Expr::IsNull(inner) | Expr::IsNotNull(inner) => operand(inner),
         Expr::Not(inner) => is_plain(inner),
         Expr::Column(_) | Expr::Literal(..) => true,
@@ -191,7 +192,9 @@ fn prune<'a>(
 ) -> Vec<&'a FileEntry> {
     let all = || files.iter().map(Arc::as_ref).collect();
     let Some(predicate) = predicate else { return all() };
-    let Ok(pruning) = PruningPredicate::try_new(Arc::clone(predicate), Arc::clone(schema)) else { return all() };
+    let Ok(pruning) = PruningPredicate::try_new(Arc::clone(predicate), Arc::clone(schema)) else {
+        return all();
+    };
     match pruning.prune(&FileBounds { files, schema }) {
         Ok(kept) => files.iter().zip(kept).filter(|(_, keep)| *keep).map(|(file, _)| file.as_ref()).collect(),
         Err(error) => {
@@ -208,7 +211,11 @@ struct FileBounds<'a> {
 }
 
 impl FileBounds<'_> {
-    fn values(&self, column: &Column, pick: fn(&crate::stats::Bounds) -> Option<&ScalarValue>) -> Option<ArrayRef> {
+    fn values(
+        &self,
+        column: &Column,
+        pick: fn(&crate::stats::Bounds) -> Option<&ScalarValue>,
+    ) -> Option<ArrayRef> {
         let data_type = self.schema.field_with_name(&column.name).ok()?.data_type();
         let unknown = ScalarValue::try_from(data_type).ok()?;
         let values = self.files.iter().map(|file| {

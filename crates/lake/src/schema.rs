@@ -138,7 +138,10 @@ mod tests {
         ]);
         let once = normalise(&wanted).unwrap();
         assert_eq!(once, normalise(&once).unwrap());
-        assert_eq!(once.field(0).data_type(), &DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())));
+        assert_eq!(
+            once.field(0).data_type(),
+            &DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()))
+        );
         assert_eq!(once.field(1).data_type(), &DataType::Utf8);
     }
 
@@ -146,12 +149,14 @@ mod tests {
     fn a_batch_is_fitted_or_refused() {
         let table = schema(&[("a", DataType::Int64, false), ("b", DataType::Utf8, true)]);
         let narrow = schema(&[("a", DataType::Int32, true)]);
-        let batch = RecordBatch::try_new(narrow.clone(), vec![Arc::new(Int32Array::from(vec![1, 2]))]).unwrap();
+        let batch =
+            RecordBatch::try_new(narrow.clone(), vec![Arc::new(Int32Array::from(vec![1, 2]))]).unwrap();
         let fitted = conform(&batch, &table).unwrap();
         assert_eq!(fitted.column(0).as_ref(), &Int64Array::from(vec![1, 2]) as &dyn arrow::array::Array);
         assert_eq!(fitted.column(1).null_count(), 2);
 
-        let holes = RecordBatch::try_new(narrow, vec![Arc::new(Int32Array::from(vec![Some(1), None]))]).unwrap();
+        let holes =
+            RecordBatch::try_new(narrow, vec![Arc::new(Int32Array::from(vec![Some(1), None]))]).unwrap();
         assert!(conform(&holes, &table).is_err(), "null in a column that may not be null");
         let text = schema(&[("a", DataType::Utf8, true)]);
         let batch = RecordBatch::try_new(text, vec![Arc::new(StringArray::from(vec!["x"]))]).unwrap();

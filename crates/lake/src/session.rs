@@ -96,11 +96,7 @@ impl Lake {
     ///
     /// # Errors
     /// `tenant-forbidden` when `narrowed` is outside the principal's set.
-    pub fn session(
-        &self,
-        principal: &Principal,
-        narrowed: Option<&TenantId>,
-    ) -> Result<SqlSession, Problem> {
+    pub fn session(&self, principal: &Principal, narrowed: Option<&TenantId>) -> Result<SqlSession, Problem> {
         Ok(self.session_of(Scope::of(principal, narrowed)?))
     }
 
@@ -112,14 +108,11 @@ impl Lake {
     /// for [`Owner::Shared`], every tenant's rows of the shared tables.
     ///
     /// # Errors
-    /// What the query answers; `sql-row-limit` when the result is larger than `limits` allow.
-    pub async fn execute_model(
-        &self,
-        sql: &str,
-        owner: &Owner,
-        limits: QueryLimits,
-    ) -> Result<Vec<RecordBatch>, Problem> {
+    /// What the query answers; `sql-row-limit` when the result has more rows than
+    /// [`crate::LakeConfig::model_limits`] allow.
+    pub async fn execute_model(&self, sql: &str, owner: &Owner) -> Result<Vec<RecordBatch>, Problem> {
         statement::parse_query(sql)?;
+        let limits = self.config().model_limits;
         let session = self.session_of(Scope::of_owner(owner));
         let output = session.query(sql, Vec::new(), limits).await?;
         let truncation = output.truncation();
@@ -187,8 +180,7 @@ impl SqlSession {
             for zone in &self.scope.zones {
                 for name in self.scope.names(lake, catalog, *zone) {
                     let name = TableName::new(*zone, name);
-                    let shown =
-                        if catalog == CATALOG { name.to_string() } else { qualified(catalog, &name) };
+                    let shown = if catalog == CATALOG { name.to_string() } else { qualified(catalog, &name) };
                     let Some(info) = self.info(catalog, &name, shown) else { continue };
                     if seen.insert((info.tenant.clone(), name)) {
                         found.push(info);
@@ -231,8 +223,7 @@ impl SqlSession {
         let planned = self.plan(sql).await?;
         let types = planned.plan.get_parameter_types().map_err(|e| answer::problem(&e))?;
         let count = types.keys().filter_map(|name| position(name)).max().unwrap_or(0);
-        let params =
-            (1..=count).map(|i| types.get(&format!("${i}")).cloned().flatten()).collect();
+        let params = (1..=count).map(|i| types.get(&format!("${i}")).cloned().flatten()).collect();
         let schema = match &planned.plan {
             LogicalPlan::DescribeTable(_) => describe_rows(&planned.plan)?.schema(),
             plan => Arc::new(plan.schema().as_arrow().clone()),
@@ -368,7 +359,8 @@ fn bind(plan: LogicalPlan, params: Vec<Param>) -> Result<LogicalPlan, Problem> {
         let wanted = types.get(&format!("${}", i + 1)).cloned().flatten();
         values.push(match wanted {
             Some(wanted) if wanted != value.data_type() => value.cast_to(&wanted).map_err(|error| {
-                let text = format!("parameter ${} is no {}: {}", i + 1, sql_type(&wanted), error.strip_backtrace());
+                let text =
+                    format!("parameter ${} is no {}: {}", i + 1, sql_type(&wanted), error.strip_backtrace());
                 Problem::new(400, "sql-parameters", text)
             })?,
             _ => value,

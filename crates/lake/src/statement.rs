@@ -110,7 +110,11 @@ impl Visitor for ReadOnly {
     }
 
     fn pre_visit_select(&mut self, select: &Select) -> ControlFlow<String> {
-        if select.into.is_some() { ControlFlow::Break("SELECT INTO".into()) } else { ControlFlow::Continue(()) }
+        if select.into.is_some() {
+            ControlFlow::Break("SELECT INTO".into())
+        } else {
+            ControlFlow::Continue(())
+        }
     }
 
     fn pre_visit_statement(&mut self, statement: &SqlStatement) -> ControlFlow<String> {
@@ -129,7 +133,9 @@ impl Visitor for ReadOnly {
                 name.to_string().to_ascii_lowercase()
             }
             TableFactor::TableFunction { .. } => "TABLE(...)".to_owned(),
-            TableFactor::OpenJsonTable { .. } | TableFactor::XmlTable { .. } => "this table function".to_owned(),
+            TableFactor::OpenJsonTable { .. } | TableFactor::XmlTable { .. } => {
+                "this table function".to_owned()
+            }
             _ => return ControlFlow::Continue(()),
         };
         match TABLE_FUNCTIONS.contains(&function.as_str()) {

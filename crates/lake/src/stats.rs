@@ -162,7 +162,9 @@ fn scalar(value: &Value, field: &Field) -> Option<ScalarValue> {
         DataType::Utf8 => ScalarValue::Utf8(Some(value.as_str()?.to_owned())),
         DataType::Date32 => {
             let date: NaiveDate = value.as_str()?.parse().ok()?;
-            ScalarValue::Date32(i32::try_from(date.signed_duration_since(NaiveDate::default()).num_days()).ok())
+            ScalarValue::Date32(
+                i32::try_from(date.signed_duration_since(NaiveDate::default()).num_days()).ok(),
+            )
         }
         DataType::Timestamp(TimeUnit::Microsecond, zone) => {
             let text = value.as_str()?;
@@ -200,8 +202,9 @@ mod tests {
                 ScalarValue::TimestampMicrosecond(Some(1_001), None),
             ),
         ];
-        let schema =
-            Schema::new(fields.iter().map(|(n, v, _)| Field::new(*n, v.data_type(), true)).collect::<Vec<_>>());
+        let schema = Schema::new(
+            fields.iter().map(|(n, v, _)| Field::new(*n, v.data_type(), true)).collect::<Vec<_>>(),
+        );
         let columns = fields
             .iter()
             .map(|(n, min, max)| {

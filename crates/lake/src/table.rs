@@ -66,7 +66,8 @@ impl TableState {
         previous: &TableState,
         epochs: BTreeMap<String, i64>,
     ) -> Result<Self, LakeError> {
-        let schema = schema::to_arrow(delta.schema().as_ref()).context(|| "reading a table's schema".into())?;
+        let schema =
+            schema::to_arrow(delta.schema().as_ref()).context(|| "reading a table's schema".into())?;
         let known: HashMap<&str, &Arc<FileEntry>> =
             previous.files.iter().map(|f| (f.path.as_str(), f)).collect();
         let files = delta
@@ -185,10 +186,10 @@ impl Slot {
         let log = self.log_store();
         let mut table = DeltaTable::new(Arc::clone(&log));
         table.load().await.context(what)?;
-        let delta = table.state.take().ok_or_else(|| LakeError::Damaged {
-            path: log_dir,
-            reason: "the log holds no state".into(),
-        })?;
+        let delta = table
+            .state
+            .take()
+            .ok_or_else(|| LakeError::Damaged { path: log_dir, reason: "the log holds no state".into() })?;
         self.adopt_schema(&delta)?;
         let mut epochs = BTreeMap::new();
         let writers = self.described.read().writers.clone();

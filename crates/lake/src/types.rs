@@ -243,6 +243,8 @@ pub struct LakeConfig {
     pub memory_bytes: usize,
     /// Threads' worth of parallelism within one query.
     pub query_partitions: usize,
+    /// Bounds of a model's query.
+    pub model_limits: QueryLimits,
     /// Tables whose file lists are kept in memory; the least recently used go first.
     pub loaded_tables: usize,
     /// Files with more rows are split.
@@ -255,7 +257,7 @@ pub struct LakeConfig {
     pub target_file_bytes: u64,
     /// Commits between checkpoints of a table's log.
     pub checkpoint_commits: u64,
-    /// Unreferenced files and log entries before the last checkpoint are kept this long.
+    /// Files that left a table, or never entered it, are kept this long.
     pub retention: Duration,
 }
 
@@ -264,13 +266,18 @@ impl Default for LakeConfig {
         Self {
             memory_bytes: 512 << 20,
             query_partitions: std::thread::available_parallelism().map_or(2, usize::from).min(8),
+            model_limits: QueryLimits {
+                memory_bytes: 512 << 20,
+                timeout: Duration::from_secs(600),
+                max_rows: 10_000_000,
+            },
             loaded_tables: 256,
             file_rows: 1_000_000,
             small_file_bytes: 32 << 20,
             compact_files: 24,
-            target_file_bytes: 128 << 20,
+            target_file_bytes: 64 << 20,
             checkpoint_commits: 20,
-            retention: Duration::from_secs(24 * 3600),
+            retention: Duration::from_secs(6 * 3600),
         }
     }
 }

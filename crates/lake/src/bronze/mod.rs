@@ -87,7 +87,8 @@ impl Lake {
 
 fn location(object: &BronzeObject) -> Result<String, LakeError> {
     let BronzeObject { tenant, source, date, name, .. } = object;
-    let refuse = |reason: &str| LakeError::Damaged { path: format!("bronze object `{name}`"), reason: reason.into() };
+    let refuse =
+        |reason: &str| LakeError::Damaged { path: format!("bronze object `{name}`"), reason: reason.into() };
     if chrono::NaiveDate::parse_from_str(date, "%Y-%m-%d").is_err() || date.len() != 10 {
         return Err(refuse("its date is not YYYY-MM-DD"));
     }

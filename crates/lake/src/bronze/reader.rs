@@ -6,9 +6,7 @@
 use std::io::{self, BufRead, BufReader, Read};
 use std::sync::Arc;
 
-use arrow::array::{
-    Date32Builder, Int64Builder, RecordBatch, StringBuilder, TimestampMicrosecondBuilder,
-};
+use arrow::array::{Date32Builder, Int64Builder, RecordBatch, StringBuilder, TimestampMicrosecondBuilder};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use arrow::error::ArrowError;
 use chrono::{DateTime, NaiveDate};
@@ -114,9 +112,9 @@ impl Batches {
         let mut rows = Rows::default();
         let mut buffer = Vec::new();
         while rows.count < BATCH_ROWS && rows.bytes < BATCH_BYTES {
-            let more = self
-                .next_line(&mut buffer)
-                .map_err(|error| ArrowError::IoError(format!("object {}: {error}", self.object.name), error))?;
+            let more = self.next_line(&mut buffer).map_err(|error| {
+                ArrowError::IoError(format!("object {}: {error}", self.object.name), error)
+            })?;
             if !more {
                 self.done = true;
                 break;

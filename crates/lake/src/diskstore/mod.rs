@@ -187,10 +187,7 @@ impl ObjectStore for DiskStore {
         self.run(location, move |inner| inner.read_ranges(&at, &ranges)).await
     }
 
-    fn delete_stream(
-        &self,
-        locations: BoxStream<'static, Result<Path>>,
-    ) -> BoxStream<'static, Result<Path>> {
+    fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
         let store = self.clone();
         // One directory sync serves all that waits, so that a sweep of a thousand files is not a thousand syncs.
         locations

@@ -103,8 +103,7 @@ impl Inner {
     /// Syncs a temporary file that was written piecemeal and gives it its name.
     pub(super) fn finish(&self, temporary: &str, location: &Path) -> io::Result<()> {
         self.check_poison()?;
-        let synced =
-            self.disk.open(temporary, OpenMode::Write).and_then(|file| self.synced(file.sync_all()));
+        let synced = self.disk.open(temporary, OpenMode::Write).and_then(|file| self.synced(file.sync_all()));
         self.publish(temporary, location, false, synced)
     }
 
