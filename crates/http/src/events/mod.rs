@@ -1,0 +1,131 @@
+//! `POST /v1/events`: the way in for events.
+//!
+//! Read the body within bounds, cut it into events, admit each for a tenant, take the
+//! tenants' tokens, publish per topic, and answer once all of it is on disk.
+
+mod admit;
+mod answer;
+mod batch;
+mod cloudevents;
+mod envelope;
+mod publish;
+mod scan;
+#[cfg(test)]
+mod tests;
+
+use axum::extract::{Request, State};
+use axum::response::Response;
+use levada_core::{Decision, Principal, Problem};
+use serde::Deserialize;
+
+use self::admit::Admission;
+use self::answer::Outcome;
+use self::batch::Batch;
+use crate::auth::Caller;
+use crate::body::read_body;
+use crate::extract::Query;
+use crate::layers::{context::RequestContext, limit};
+use crate::metrics;
+use crate::problem::ApiProblem;
+use crate::state::AppState;
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EventsQuery {
+    topic: Option<String>,
+}
+
+pub async fn post_events(
+    State(state): State<AppState>,
+    caller: Caller,
+    Query(query): Query<EventsQuery>,
+    request: Request,
+) -> Result<Response, ApiProblem> {
+    if !caller.principal.may_publish() {
+        return Err(ApiProblem::from(
+            Problem::new(403, "role-forbidden", "this credential may not publish")
+                .hint("use a key with the role engineer, service or client"),
+        ));
+    }
+    let format = batch::format(request.headers())?;
+    let (parts, body) = request.into_parts();
+    let body = read_body(&state, &parts.headers, body).await?;
+    let context = RequestContext::of(&parts.extensions);
+    let batch = batch::parse(format, &parts.headers, &body, state.config.max_batch_events)?;
+    let single = batch.single;
+    let mut admission = Admission::new(&state, &caller.principal, &context);
+    admission.topic = query.topic.as_deref();
+    admission.idempotency_key = idempotency_header(&parts.headers, single)?;
+    let (outcomes, decision) = keep(admission, batch, &body).await;
+    metrics::events(&state.tenant_labels, &outcomes);
+    let mut response = answer::respond(outcomes.into_iter().map(|(_, o)| o).collect(), single);
+    if let Some(decision) = decision {
+        limit::write_headers(response.headers_mut(), &decision);
+    }
+    Ok(response)
+}
+
+/// An outcome and the tenant that it counts for, where that is known.
+pub type Counted = (Option<levada_core::TenantId>, Outcome);
+
+async fn keep(
+    mut admission: Admission<'_>,
+    batch: Batch<'_>,
+    body: &bytes::Bytes,
+) -> (Vec<Counted>, Option<Decision>) {
+    let mut plan = publish::Plan::with_capacity(batch.events.len());
+    for event in batch.events {
+        match event.and_then(|envelope| admission.admit(envelope, body)) {
+            Ok((topic, publish)) => plan.add(topic, publish),
+            Err(problem) => plan.refuse(problem),
+        }
+    }
+    let decision = take_tokens(admission.state, admission.principal, &mut plan);
+    (plan.publish(admission.state).await, decision)
+}
+
+/// Takes a token an event of each tenant. A tenant without enough keeps none of its events.
+/// A request without any admissible event costs its only tenant one token, so that rubbish
+/// is not free. Returns the tightest decision.
+fn take_tokens(state: &AppState, principal: &Principal, plan: &mut publish::Plan) -> Option<Decision> {
+    let costs = plan.costs();
+    let mut tightest: Option<Decision> = None;
+    if costs.is_empty() {
+        return principal.tenants.single().and_then(|tenant| state.limits.take(tenant, 1));
+    }
+    for (tenant, cost) in costs {
+        let Some(decision) = state.limits.take(&tenant, cost) else { continue };
+        if !decision.allowed {
+            metrics::rate_limited(&state.tenant_labels, &tenant);
+            plan.refuse_tenant(&tenant, &limit::exceeded(&decision));
+        }
+        let tighter =
+            tightest.is_none_or(|t| (decision.allowed, decision.remaining) < (t.allowed, t.remaining));
+        if tighter {
+            tightest = Some(decision);
+        }
+    }
+    tightest
+}
+
+fn idempotency_header(headers: &http::HeaderMap, single: bool) -> Result<Option<&str>, ApiProblem> {
+    let Some(value) = headers.get("idempotency-key") else { return Ok(None) };
+    if !single {
+        return Err(ApiProblem::from(
+            Problem::new(
+                400,
+                "idempotency-key-on-batch",
+                "one Idempotency-Key cannot stand for several events",
+            )
+            .hint("give each event its own `idempotency_key` or `event_id`"),
+        ));
+    }
+    let text = value.to_str().ok().filter(|t| (1..=envelope::MAX_FIELD_BYTES).contains(&t.len()));
+    text.map(Some).ok_or_else(|| {
+        ApiProblem::from(Problem::new(
+            400,
+            "header-invalid",
+            "the Idempotency-Key header is empty, too long or not ASCII",
+        ))
+    })
+}

@@ -1,0 +1,104 @@
+//! The outermost layer: every answer, whatever made it, leaves through here.
+//!
+//! It names the request, sheds load, turns a panic into a 500, renders problems, adds the
+//! security headers, counts and logs. Query strings and headers are never logged: they may
+//! carry secrets.
+
+use std::panic::AssertUnwindSafe;
+use std::time::Duration;
+
+use axum::extract::{MatchedPath, Request, State};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use futures::FutureExt;
+use http::{HeaderName, HeaderValue, Method, header};
+use levada_core::Problem;
+
+use super::context::RequestContext;
+use crate::metrics;
+use crate::problem::{ApiProblem, Pending, of_status};
+use crate::state::AppState;
+
+/// Added where an answer does not set its own.
+const SECURITY_HEADERS: [(HeaderName, &str); 6] = [
+    (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    (header::X_FRAME_OPTIONS, "DENY"),
+    (header::REFERRER_POLICY, "no-referrer"),
+    (header::CONTENT_SECURITY_POLICY, "default-src 'none'; frame-ancestors 'none'"),
+    (header::CACHE_CONTROL, "no-store"),
+    (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
+];
+
+pub async fn frame(State(state): State<AppState>, mut request: Request, next: Next) -> Response {
+    let started = state.clock.monotonic();
+    let context = RequestContext::new(request.headers(), &*state.ids);
+    let method = method_label(request.method());
+    let path = request.extensions().get::<MatchedPath>().cloned();
+    request.extensions_mut().insert(context.clone());
+    let mut response = match state.requests.clone().try_acquire_owned() {
+        Ok(_permit) => match AssertUnwindSafe(next.run(request)).catch_unwind().await {
+            Ok(response) => response,
+            Err(panic) => panicked(&panic, &context),
+        },
+        Err(_) => overloaded(),
+    };
+    finish(&mut response, &context);
+    let route = path.as_ref().map_or("unmatched", MatchedPath::as_str);
+    let took = state.clock.monotonic().saturating_sub(started);
+    metrics::request(method, route, response.status().as_u16(), took);
+    log(method, route, &response, took, &context);
+    response
+}
+
+fn finish(response: &mut Response, context: &RequestContext) {
+    if let Some(Pending(problem)) = response.extensions_mut().remove::<Pending>() {
+        problem.render(response, &context.id);
+    } else if response.status().as_u16() >= 400 && !response.headers().contains_key(header::CONTENT_TYPE) {
+        ApiProblem::from(of_status(response.status())).render(response, &context.id);
+    }
+    context.write(response);
+    let headers = response.headers_mut();
+    for (name, value) in SECURITY_HEADERS {
+        headers.entry(name).or_insert(HeaderValue::from_static(value));
+    }
+}
+
+fn panicked(panic: &(dyn std::any::Any + Send), context: &RequestContext) -> Response {
+    let text = panic.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message");
+    tracing::error!(request_id = %context.id, panic = text, "a request panicked");
+    let problem = Problem::new(500, "internal", "the server failed while answering")
+        .hint("report it with the request_id; other requests are not affected");
+    ApiProblem::from(problem).into_response()
+}
+
+fn overloaded() -> Response {
+    let problem = Problem::new(503, "overloaded", "the server answers as many requests as it may")
+        .hint("send the request again in a moment")
+        .retry_after_s(1);
+    ApiProblem::from(problem).into_response()
+}
+
+/// Methods that a client invents must not become labels.
+fn method_label(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::POST => "POST",
+        Method::PUT => "PUT",
+        Method::DELETE => "DELETE",
+        Method::PATCH => "PATCH",
+        Method::HEAD => "HEAD",
+        Method::OPTIONS => "OPTIONS",
+        _ => "other",
+    }
+}
+
+fn log(method: &str, route: &str, response: &Response, took: Duration, context: &RequestContext) {
+    let status = response.status().as_u16();
+    let took_ms = took.as_secs_f64() * 1e3;
+    if status >= 500 {
+        tracing::warn!(method, route, status, took_ms, request_id = %context.id, "request failed");
+    } else {
+        tracing::debug!(method, route, status, took_ms, request_id = %context.id, "request");
+    }
+}

@@ -1,0 +1,6 @@
+//! What happens around every request, one concern a file.
+
+pub mod context;
+pub mod frame;
+pub mod guard;
+pub mod limit;

@@ -1,0 +1,133 @@
+//! The table of routes: address, method, who may call, and its documentation, in one place.
+//!
+//! The router and the OpenAPI document are made from the same table, so neither can know
+//! a route that the other does not.
+
+mod dead_letters;
+mod health;
+mod keys;
+mod operations;
+mod sql;
+mod status;
+mod topics;
+mod visible;
+
+use axum::Router;
+use axum::middleware::{from_fn_with_state, map_response};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{MethodRouter, delete, get, post};
+use http::{Method, StatusCode};
+use levada_core::Problem;
+
+use crate::events::post_events;
+use crate::layers::frame::frame;
+use crate::layers::guard::{EVENTS_PATH, guard};
+use crate::problem::ApiProblem;
+use crate::state::AppState;
+
+/// Who may call a route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Access {
+    /// Anybody.
+    Open,
+    /// The guard lets only authenticated callers through.
+    Key,
+    /// The handler decides by configuration.
+    Configured,
+}
+
+/// One route. `id` is the name of its documentation and of its operation.
+pub(crate) struct Endpoint {
+    pub method: Method,
+    pub path: &'static str,
+    pub id: &'static str,
+    pub access: Access,
+    handler: fn() -> MethodRouter<AppState>,
+}
+
+const fn route(
+    method: Method,
+    path: &'static str,
+    id: &'static str,
+    access: Access,
+    handler: fn() -> MethodRouter<AppState>,
+) -> Endpoint {
+    Endpoint { method, path, id, access, handler }
+}
+
+/// Every route of the gateway.
+pub(crate) const ENDPOINTS: &[Endpoint] = &[
+    route(Method::POST, EVENTS_PATH, "postEvents", Access::Key, || post(post_events)),
+    route(Method::POST, "/v1/sql", "querySql", Access::Key, || post(sql::query)),
+    route(Method::GET, "/v1/topics", "listTopics", Access::Key, || get(topics::list)),
+    route(Method::GET, "/v1/topics/{topic}/messages", "readMessages", Access::Key, || get(topics::messages)),
+    route(Method::GET, "/v1/dead-letters", "listDeadLetters", Access::Key, || get(dead_letters::list)),
+    route(Method::POST, "/v1/dead-letters/resend", "resendDeadLetters", Access::Key, || {
+        post(dead_letters::resend)
+    }),
+    route(Method::GET, "/v1/keys", "listKeys", Access::Key, || get(keys::list)),
+    route(Method::POST, "/v1/keys", "createKey", Access::Key, || post(keys::create)),
+    route(Method::DELETE, "/v1/keys/{id}", "revokeKey", Access::Key, || delete(keys::revoke)),
+    route(Method::GET, "/v1/pipelines", "listPipelines", Access::Key, || get(operations::pipelines)),
+    route(Method::GET, "/v1/models", "listModels", Access::Key, || get(operations::models)),
+    route(Method::POST, "/v1/models/{name}/run", "runModel", Access::Key, || post(operations::run_model)),
+    route(Method::GET, "/v1/status", "getStatus", Access::Key, || get(status::status)),
+    route(Method::GET, "/healthz", "getHealth", Access::Open, || get(health::healthz)),
+    route(Method::GET, "/readyz", "getReadiness", Access::Open, || get(health::readyz)),
+    route(Method::GET, "/metrics", "getMetrics", Access::Configured, || get(health::metrics)),
+    route(Method::GET, "/openapi.json", "getOpenApi", Access::Open, || get(health::openapi)),
+];
+
+/// The gateway's router.
+pub fn app(state: AppState) -> Router {
+    app_with(state, Router::new())
+}
+
+/// The gateway's router with further routes inside its frame. `extra` must not have a
+/// fallback of its own; it brings its own authentication.
+pub fn app_with(state: AppState, extra: Router) -> Router {
+    let mut closed = Router::new();
+    let mut open = Router::new();
+    for endpoint in ENDPOINTS {
+        let handler = (endpoint.handler)();
+        if endpoint.access == Access::Key {
+            closed = closed.route(endpoint.path, handler);
+        } else {
+            open = open.route(endpoint.path, handler);
+        }
+    }
+    // `route_layer` would let an unknown method pass to the 405 without a key; `layer` shuts
+    // the whole address.
+    let closed = closed.layer(from_fn_with_state(state.clone(), guard));
+    Router::new()
+        .merge(closed)
+        .merge(open)
+        .with_state(state.clone())
+        .merge(extra)
+        .fallback(not_found)
+        .layer(map_response(method_not_allowed))
+        .layer(from_fn_with_state(state, frame))
+}
+
+async fn not_found() -> ApiProblem {
+    Problem::new(404, "not-found", "there is nothing at this address")
+        .hint("GET /openapi.json lists every address")
+        .into()
+}
+
+/// The router answers an unknown method with an empty 405 and the `Allow` header.
+async fn method_not_allowed(response: Response) -> Response {
+    if response.status() != StatusCode::METHOD_NOT_ALLOWED {
+        return response;
+    }
+    let allowed = response.headers().get(http::header::ALLOW).cloned();
+    let shown = allowed.as_ref().and_then(|a| a.to_str().ok()).unwrap_or("other methods").to_owned();
+    let problem = ApiProblem::from(
+        Problem::new(405, "method-not-allowed", "this address does not know that method")
+            .hint(format!("it knows {shown}")),
+    );
+    match allowed {
+        Some(allowed) => problem.header(http::header::ALLOW, allowed).into_response(),
+        None => problem.into_response(),
+    }
+}

@@ -1,0 +1,227 @@
+//! Runs a router on a listener: HTTP/1.1 and HTTP/2 on one port, bounded, drained at the end.
+//!
+//! Bounds against slow and idle clients: a head must arrive in time, also the very first
+//! byte of a connection; a connection without requests is closed after a while; there are
+//! at most so many connections, and further ones wait in the kernel's queue.
+
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::ConnectInfo;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tower::ServiceExt;
+
+use crate::metrics::OpenConnection;
+
+/// Bounds of the listener.
+#[derive(Debug, Clone)]
+pub struct ServerConfig {
+    pub max_connections: usize,
+    /// A request's head must be complete within this time; so an idle HTTP/1.1 connection
+    /// is closed after it too.
+    pub head_timeout: Duration,
+    /// A connection without a request in flight is closed after this.
+    pub idle_timeout: Duration,
+    /// Requests in flight at shutdown may take this long to finish.
+    pub drain_timeout: Duration,
+    /// Streams of one HTTP/2 connection at the same time.
+    pub max_streams: u32,
+    pub max_head_bytes: usize,
+}
+
+impl Default for ServerConfig {
+    fn default() -> Self {
+        Self {
+            max_connections: 4_096,
+            head_timeout: Duration::from_secs(30),
+            idle_timeout: Duration::from_secs(300),
+            drain_timeout: Duration::from_secs(20),
+            max_streams: 256,
+            max_head_bytes: 64 << 10,
+        }
+    }
+}
+
+/// Accepts until `shutdown` ends, then lets requests in flight finish within the drain
+/// timeout, closing idle connections at once. Returns how many connections had to be cut.
+pub async fn serve(
+    listener: TcpListener,
+    router: Router,
+    shutdown: impl Future<Output = ()>,
+    config: ServerConfig,
+) -> usize {
+    let slots = Arc::new(Semaphore::new(config.max_connections.max(1)));
+    let (stop, stopping) = watch::channel(false);
+    let config = Arc::new(config);
+    let mut connections = JoinSet::new();
+    let mut shutdown = pin!(shutdown);
+    loop {
+        let accepted = async {
+            let slot = slots.clone().acquire_owned().await;
+            (slot, listener.accept().await)
+        };
+        tokio::select! {
+            biased;
+            () = &mut shutdown => break,
+            Some(_) = connections.join_next() => {}
+            (slot, accepted) = accepted => match accepted {
+                Ok((stream, peer)) => {
+                    let connection = Connection {
+                        router: router.clone(),
+                        peer,
+                        config: config.clone(),
+                        activity: Arc::default(),
+                    };
+                    let stopping = stopping.clone();
+                    connections.spawn(async move {
+                        let _slot = slot;
+                        connection.run(stream, stopping).await;
+                    });
+                }
+                Err(error) => {
+                    // Out of file descriptors, or a peer that left: never a reason to stop.
+                    tracing::warn!(%error, "cannot accept a connection");
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+            },
+        }
+    }
+    drop(listener);
+    stop.send_replace(true);
+    let drained = async { while connections.join_next().await.is_some() {} };
+    if tokio::time::timeout(config.drain_timeout, drained).await.is_ok() {
+        return 0;
+    }
+    let cut = connections.len();
+    tracing::warn!(connections = cut, "requests did not finish in time and are cut");
+    connections.shutdown().await;
+    cut
+}
+
+struct Connection {
+    router: Router,
+    peer: SocketAddr,
+    config: Arc<ServerConfig>,
+    activity: Arc<Activity>,
+}
+
+/// Requests of one connection.
+#[derive(Debug, Default)]
+struct Activity {
+    in_flight: AtomicUsize,
+    total: AtomicU64,
+}
+
+struct InFlight(Arc<Activity>);
+
+impl InFlight {
+    fn new(activity: Arc<Activity>) -> Self {
+        activity.in_flight.fetch_add(1, Ordering::Relaxed);
+        activity.total.fetch_add(1, Ordering::Relaxed);
+        Self(activity)
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Connection {
+    async fn run(self, stream: TcpStream, mut stopping: watch::Receiver<bool>) {
+        let _open = OpenConnection::new();
+        let _ = stream.set_nodelay(true);
+        let builder = self.builder();
+        let service = service_fn(|mut request: http::Request<Incoming>| {
+            request.extensions_mut().insert(ConnectInfo(self.peer));
+            let in_flight = InFlight::new(self.activity.clone());
+            let response = self.router.clone().oneshot(request.map(axum::body::Body::new));
+            async move {
+                let response = response.await;
+                drop(in_flight);
+                response
+            }
+        });
+        let mut connection = pin!(builder.serve_connection_with_upgrades(TokioIo::new(stream), service));
+        let mut watch = pin!(self.watch());
+        // Once it is closing, answers may take as long again as an idle connection may live.
+        let mut cut_at: Option<Instant> = None;
+        loop {
+            let closing = cut_at.is_some();
+            let cut = tokio::time::sleep_until(cut_at.unwrap_or_else(Instant::now));
+            tokio::select! {
+                result = &mut connection => {
+                    if let Err(error) = result {
+                        tracing::debug!(peer = %self.peer, error, "connection ended");
+                    }
+                    return;
+                }
+                () = &mut watch, if !closing => {
+                    if self.activity.total.load(Ordering::Relaxed) == 0 {
+                        return;
+                    }
+                    cut_at = Some(Instant::now() + self.config.idle_timeout);
+                    connection.as_mut().graceful_shutdown();
+                }
+                _ = stopping.wait_for(|stop| *stop), if !closing => {
+                    cut_at = Some(Instant::now() + self.config.idle_timeout);
+                    connection.as_mut().graceful_shutdown();
+                }
+                () = cut, if closing => return,
+            }
+        }
+    }
+
+    fn builder(&self) -> auto::Builder<TokioExecutor> {
+        let config = &self.config;
+        let mut builder = auto::Builder::new(TokioExecutor::new());
+        builder
+            .http1()
+            .timer(TokioTimer::new())
+            .header_read_timeout(config.head_timeout)
+            .max_buf_size(config.max_head_bytes.max(128 << 10))
+            .pipeline_flush(true);
+        builder
+            .http2()
+            .timer(TokioTimer::new())
+            .keep_alive_interval(config.head_timeout)
+            .keep_alive_timeout(config.head_timeout)
+            .max_concurrent_streams(config.max_streams)
+            .max_header_list_size(u32::try_from(config.max_head_bytes).unwrap_or(u32::MAX))
+            .adaptive_window(true);
+        builder
+    }
+
+    /// Ends when the connection has not sent its first request in time, or has been without
+    /// requests for too long.
+    async fn watch(&self) {
+        tokio::time::sleep(self.config.head_timeout).await;
+        let mut seen = self.activity.total.load(Ordering::Relaxed);
+        if seen == 0 {
+            return;
+        }
+        let mut idle_since = Instant::now();
+        loop {
+            tokio::time::sleep(self.config.idle_timeout / 4).await;
+            let total = self.activity.total.load(Ordering::Relaxed);
+            if total != seen || self.activity.in_flight.load(Ordering::Relaxed) > 0 {
+                seen = total;
+                idle_since = Instant::now();
+            } else if idle_since.elapsed() >= self.config.idle_timeout {
+                return;
+            }
+        }
+    }
+}

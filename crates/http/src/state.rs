@@ -1,0 +1,162 @@
+//! What the handlers work with: the engines, the ports, the bounds.
+
+use std::ops::Deref;
+use std::sync::Arc;
+use std::time::Duration;
+
+use levada_access::{KeyRing, RateLimiter};
+use levada_bus::Bus;
+use levada_core::{Authenticator, Clock, IdSource, Principal};
+use levada_lake::Lake;
+use metrics_exporter_prometheus::PrometheusHandle;
+use tokio::sync::{Semaphore, watch};
+
+use crate::auth::Tenants;
+use crate::metrics::TenantLabels;
+use crate::operations::Operations;
+use crate::routing::Route;
+
+/// Who may read `/metrics`. Its figures are of the whole platform, so a key that is bound
+/// to single tenants is never enough.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum MetricsAccess {
+    /// A key for all tenants with the role admin or engineer.
+    #[default]
+    Key,
+    /// Also any client on the machine itself.
+    Loopback,
+    /// Anybody who reaches the port.
+    Open,
+}
+
+/// Bounds of the gateway.
+#[derive(Debug, Clone)]
+pub struct GatewayConfig {
+    pub max_body_bytes: usize,
+    pub max_batch_events: usize,
+    /// Request bodies held in memory by all requests together.
+    pub max_bodies_bytes: usize,
+    /// Requests being answered at the same time; more get 503.
+    pub max_requests: usize,
+    /// A body must be complete within this time.
+    pub body_timeout: Duration,
+    pub publish_timeout: Duration,
+    /// Longest `wait_ms` of a read that waits for messages.
+    pub max_wait: Duration,
+    pub query: QueryConfig,
+    pub metrics: MetricsAccess,
+    /// The caller of requests without a credential that come from the machine itself, as
+    /// the demo wants it. `None` keeps the gateway closed.
+    pub loopback_principal: Option<Arc<Principal>>,
+}
+
+/// Bounds of one SQL query.
+#[derive(Debug, Clone)]
+pub struct QueryConfig {
+    pub memory_bytes: usize,
+    pub timeout: Duration,
+    pub max_rows: usize,
+    /// Queries that run at the same time; more wait, then get 503.
+    pub concurrent: usize,
+}
+
+impl Default for GatewayConfig {
+    fn default() -> Self {
+        Self {
+            max_body_bytes: 10 << 20,
+            max_batch_events: 10_000,
+            max_bodies_bytes: 256 << 20,
+            max_requests: 4_096,
+            body_timeout: Duration::from_secs(30),
+            publish_timeout: Duration::from_secs(30),
+            max_wait: Duration::from_secs(30),
+            query: QueryConfig::default(),
+            metrics: MetricsAccess::default(),
+            loopback_principal: None,
+        }
+    }
+}
+
+impl Default for QueryConfig {
+    fn default() -> Self {
+        Self { memory_bytes: 256 << 20, timeout: Duration::from_secs(30), max_rows: 100_000, concurrent: 16 }
+    }
+}
+
+/// What the binary puts together.
+pub struct Parts {
+    pub authenticator: Arc<dyn Authenticator>,
+    pub keys: Arc<KeyRing>,
+    pub limits: Arc<RateLimiter>,
+    pub bus: Bus,
+    pub lake: Lake,
+    pub routes: Arc<dyn Route>,
+    pub tenants: Arc<dyn Tenants>,
+    pub operations: Arc<dyn Operations>,
+    pub clock: Arc<dyn Clock>,
+    pub ids: Arc<dyn IdSource>,
+    /// `None`: `/metrics` answers 404.
+    pub metrics: Option<PrometheusHandle>,
+    pub config: GatewayConfig,
+}
+
+/// Shared by all requests; cheap to clone.
+#[derive(Clone)]
+pub struct AppState(Arc<Inner>);
+
+pub struct Inner {
+    pub parts: Parts,
+    pub started_ms: i64,
+    pub tenant_labels: TenantLabels,
+    /// Kilobytes of request bodies that may still be taken in.
+    pub body_budget: Arc<Semaphore>,
+    pub requests: Arc<Semaphore>,
+    pub queries: Arc<Semaphore>,
+    draining: watch::Sender<bool>,
+}
+
+impl Deref for AppState {
+    type Target = Inner;
+    fn deref(&self) -> &Inner {
+        &self.0
+    }
+}
+
+impl Deref for Inner {
+    type Target = Parts;
+    fn deref(&self) -> &Parts {
+        &self.parts
+    }
+}
+
+impl AppState {
+    pub fn new(parts: Parts) -> Self {
+        let config = &parts.config;
+        Self(Arc::new(Inner {
+            started_ms: parts.clock.now_ms(),
+            tenant_labels: TenantLabels::default(),
+            body_budget: Arc::new(Semaphore::new((config.max_bodies_bytes / 1024).max(1))),
+            requests: Arc::new(Semaphore::new(config.max_requests.max(1))),
+            queries: Arc::new(Semaphore::new(config.query.concurrent.max(1))),
+            draining: watch::Sender::new(false),
+            parts,
+        }))
+    }
+
+    /// Says that the process is about to stop: `/readyz` turns to 503 and waiting reads
+    /// return at once. Call it when the shutdown signal comes, before [`crate::serve`] drains.
+    pub fn drain(&self) {
+        self.draining.send_replace(true);
+    }
+
+    pub fn is_draining(&self) -> bool {
+        *self.draining.borrow()
+    }
+
+    /// Ends when [`AppState::drain`] is called.
+    pub async fn drained(&self) {
+        let mut draining = self.draining.subscribe();
+        // The sender lives as long as `self`, so an error cannot come.
+        let _ = draining.wait_for(|d| *d).await;
+    }
+}
