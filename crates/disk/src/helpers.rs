@@ -63,17 +63,14 @@ pub fn write_atomic(disk: &dyn Disk, path: &str, bytes: &[u8]) -> io::Result<()>
     disk.sync_dir(parent(path))
 }
 
-/// Creates a folder and those above it, and makes each of their names durable.
+/// Creates a folder and those above it, and makes each of their names durable, also of
+/// those that exist: whoever created them may have been killed before the sync.
 pub fn create_dir_durable(disk: &dyn Disk, path: &str) -> io::Result<()> {
-    match disk.metadata(path) {
-        Ok(entry) if entry.is_dir => return Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Ok(_) => return Err(io::ErrorKind::NotADirectory.into()),
-        Err(error) => return Err(error),
-    }
-    if !path.is_empty() {
-        create_dir_durable(disk, parent(path))?;
-    }
     disk.create_dir_all(path)?;
-    if path.is_empty() { Ok(()) } else { disk.sync_dir(parent(path)) }
+    let mut dir = path;
+    while !dir.is_empty() {
+        dir = parent(dir);
+        disk.sync_dir(dir)?;
+    }
+    Ok(())
 }

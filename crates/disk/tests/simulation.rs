@@ -145,6 +145,17 @@ fn write_atomic_needs_the_sync_of_its_folder() {
 }
 
 #[test]
+fn create_dir_durable_covers_folders_that_a_killed_process_left() {
+    for seed in 0..100 {
+        let disk = SimDisk::new(seed);
+        disk.create_dir_all("a/b").unwrap();
+        let disk = disk.restart();
+        create_dir_durable(&disk, "a/b").unwrap();
+        assert!(disk.crash().metadata("a/b").is_ok(), "seed {seed}");
+    }
+}
+
+#[test]
 fn create_dir_durable_needs_the_sync_of_each_folder_above() {
     let survives = |skip: Option<&str>| {
         (0..100).all(|seed| {
