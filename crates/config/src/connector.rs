@@ -16,7 +16,7 @@ use crate::diagnostic::Sink;
 use crate::draft::PipelineDraft;
 use crate::fields::{Cx, Dialect, Fields, cut};
 use crate::gold;
-use crate::model::{FileSource, Inactive, Owner, Pipeline, Schema, Source, Validation, Waiting};
+use crate::model::{FileSource, Inactive, Owner, Pipeline, Source, Validation, Waiting};
 use crate::pipeline::{EPOCH, EPOCH_BYTES, event_types, file_format, validation};
 use crate::source::{SourceFile, Span};
 use crate::steps::StepReader;
@@ -112,8 +112,14 @@ pub(crate) fn read(
     };
     let mut waiting = Vec::new();
     let runs = matches!(source, Some(Some(_)));
-    let (schema, validation) =
+    let (found, validation) =
         schema(cx, flat_schema, schema_node, base, world, runs.then_some(&mut waiting), &place);
+    // A schema that is there and broken was reported in its own file.
+    let broken = matches!(found, SchemaLookup::Broken);
+    let schema = match found {
+        SchemaLookup::Found(schema) => Some(schema),
+        _ => None,
+    };
     let columns = schema.as_ref().map_or_else(Columns::open, |s| Columns::of(&s.fields));
     let mut steps = Vec::new();
     let mut gold = None;
@@ -137,7 +143,7 @@ pub(crate) fn read(
     let name = name?;
     let sink_table = TableName::new(Zone::Silver, name.clone());
     let name_span = name_node?.span.clone();
-    let sound = cx.sink.errors() == before;
+    let sound = cx.sink.errors() == before && !broken;
     let pipeline = match source {
         Some(Some(source)) if sound => Some(Pipeline {
             name: name.clone(),
@@ -165,6 +171,7 @@ pub(crate) fn read(
         sink_span: name_span.clone(),
         name_span,
         sink: sink_table,
+        sound,
         pipeline,
         gold,
     })
@@ -352,7 +359,7 @@ fn schema(
     world: &mut World<'_>,
     waiting: Option<&mut Vec<Waiting>>,
     place: &Span,
-) -> (Option<Arc<Schema>>, Validation) {
+) -> (SchemaLookup, Validation) {
     let mut mode = Validation::Strict;
     let mut file = flat.map(|(_, node)| node);
     if let Some(mut map) = nested.and_then(|node| Fields::of(cx, node, "schema")) {
@@ -385,7 +392,7 @@ fn schema(
     };
     let Some(node) = file else {
         if !runs {
-            return (None, mode);
+            return (SchemaLookup::Missing, mode);
         }
         wait(
             cx,
@@ -393,18 +400,15 @@ fn schema(
             "the connector names no schema".into(),
             "add `schema_file: schemas/<name>.json`".into(),
         );
-        return (None, mode);
+        return (SchemaLookup::Missing, mode);
     };
-    let Some(written) = cx.text(node, "schema file") else { return (None, mode) };
-    match world.schema(base, written, cx.sink) {
-        SchemaLookup::Found(schema) => (Some(schema), mode),
-        SchemaLookup::Broken => (None, mode),
-        SchemaLookup::Missing => {
-            let hint = world.schema_hint(written);
-            wait(cx, &node.span, format!("there is no schema file `{}`", cut(written)), hint);
-            (None, mode)
-        }
+    let Some(written) = cx.text(node, "schema file") else { return (SchemaLookup::Broken, mode) };
+    let found = world.schema(base, written, cx.sink);
+    if matches!(found, SchemaLookup::Missing) {
+        let hint = world.schema_hint(written);
+        wait(cx, &node.span, format!("there is no schema file `{}`", cut(written)), hint);
     }
+    (found, mode)
 }
 
 fn evolution(cx: &mut Cx<'_>, node: &Node) {

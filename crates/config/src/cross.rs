@@ -9,7 +9,7 @@ use levada_core::{SourceName, TableName, TenantId, Zone};
 
 use crate::codes::{self, Code};
 use crate::diagnostic::{Diagnostic, Sink};
-use crate::draft::{GoldDraft, Join, ModelDraft, PipelineDraft};
+use crate::draft::{Join, ModelDraft, PipelineDraft};
 use crate::gold;
 use crate::model::{Model, ModelSchedule, Owner, Pipeline, Waiting};
 use crate::model_file::{self, ON_CHANGE};
@@ -83,9 +83,12 @@ fn report<'s>(
 }
 
 /// Checks the drafts against each other and gives what the project runs.
+///
+/// `broken` are the names of files that gave no draft: their tables are not called missing.
 pub(crate) fn check(
     drafts: Vec<PipelineDraft>,
     models: Vec<ModelDraft>,
+    broken: &[String],
     sink: &mut Sink,
 ) -> (Vec<Pipeline>, Vec<Model>) {
     let mut tables = Tables::default();
@@ -113,7 +116,7 @@ pub(crate) fn check(
         all.extend(model);
     }
     let order = order(&all, sink);
-    let models = resolve(all, &order, &mut tables, sink);
+    let models = resolve(all, &order, broken, &mut tables, sink);
     (pipelines, models)
 }
 
@@ -147,6 +150,8 @@ fn pipeline_tables(drafts: &[PipelineDraft], tables: &mut Tables, sink: &mut Sin
             span: draft.sink_span.clone(),
         };
         let (bronze_state, sink_state) = match &draft.pipeline {
+            // Its errors stop the project; what reads it is not at fault.
+            None if !draft.sound => (State::Live, State::Live),
             None => {
                 let why = State::Idle(format!("`{}` does not run", draft.name));
                 (why.clone(), why)
@@ -210,19 +215,21 @@ fn finish(draft: PipelineDraft, tables: &Tables, sink: &mut Sink) -> (Option<Pip
             reason,
         });
     }
-    let made = write(&gold, &silver, &owner, &joins, waiting.first());
-    let (sql, why) = match made {
-        Ok(sql) => (sql, gold.waiting.clone()),
-        Err(unclear) => {
-            report(sink, &file, codes::WAITING_AGGREGATE, &unclear.span, unclear.message.clone())
-                .hint(unclear.hint);
-            let step = "silver_to_gold".to_owned();
+    // A join alone whose table is missing leaves nothing to do.
+    let alone = gold.aggregate.is_none() && joins.is_empty();
+    let lost = if alone { waiting.first().map(|w| w.reason.clone()) } else { None };
+    let (sql, why) = match (lost.or(gold.waiting.clone()), gold::sql(&gold, &silver, &owner, &joins)) {
+        (why, Ok(sql)) => (sql, why),
+        (_, Err(unclear)) => {
+            let code = codes::WAITING_AGGREGATE;
+            let reason = unclear.message;
+            report(sink, &file, code, &unclear.span, reason.clone()).hint(unclear.hint);
             waiting.push(Waiting {
-                code: codes::WAITING_AGGREGATE.id.into(),
-                step,
-                reason: unclear.message.clone(),
+                code: code.id.into(),
+                step: "silver_to_gold".into(),
+                reason: reason.clone(),
             });
-            (String::new(), Some(unclear.message))
+            (String::new(), Some(reason))
         }
     };
     let mut references = vec![(silver, name_span)];
@@ -242,21 +249,6 @@ fn finish(draft: PipelineDraft, tables: &Tables, sink: &mut Sink) -> (Option<Pip
         waiting: why,
     };
     (pipeline, Some(ModelDraft { model, file, span: gold.span, references, generated: true }))
-}
-
-fn write(
-    gold: &GoldDraft,
-    silver: &TableName,
-    owner: &Owner,
-    joins: &[&Join],
-    lost: Option<&Waiting>,
-) -> Result<String, gold::Unclear> {
-    // A join alone whose table is missing leaves nothing to do.
-    if let (None, [], Some(lost)) = (&gold.aggregate, joins, lost) {
-        let hint = "the model runs once the table is there".to_owned();
-        return Err(gold::Unclear { span: gold.span.clone(), message: lost.reason.clone(), hint });
-    }
-    gold::sql(gold, silver, owner, joins)
 }
 
 /// The models in the order in which they can run; circles are reported.
@@ -343,7 +335,13 @@ impl Sort<'_> {
 }
 
 /// Checks what models read, in an order in which a waiting model makes those after it wait.
-fn resolve(models: Vec<ModelDraft>, order: &[usize], tables: &mut Tables, sink: &mut Sink) -> Vec<Model> {
+fn resolve(
+    models: Vec<ModelDraft>,
+    order: &[usize],
+    broken: &[String],
+    tables: &mut Tables,
+    sink: &mut Sink,
+) -> Vec<Model> {
     let mut slots: Vec<Option<ModelDraft>> = models.into_iter().map(Some).collect();
     let mut out = Vec::new();
     for at in order {
@@ -361,16 +359,15 @@ fn resolve(models: Vec<ModelDraft>, order: &[usize], tables: &mut Tables, sink: 
                     }
                     draft.model.waiting.get_or_insert(why);
                 }
+                None if broken.iter().any(|stem| stem == name.name.as_str()) => {}
                 None => dangling(name, span, &draft, tables, sink),
             }
         }
-        if draft.model.waiting.is_some() {
+        if let Some(why) = &draft.model.waiting {
             let filled = model_file::table(&draft.model);
-            let why = format!("`{filled}` waits itself");
-            if let Some(table) =
-                tables.by_name.get_mut(&filled).and_then(|all| all.iter_mut().find(|t| t.owner == owner))
-            {
-                table.state = State::Idle(why);
+            let all = tables.by_name.get_mut(&filled);
+            if let Some(table) = all.and_then(|all| all.iter_mut().find(|t| t.owner == owner)) {
+                table.state = State::Idle(why.clone());
             }
         }
         out.push(draft.model);

@@ -16,7 +16,9 @@ pub(crate) struct PipelineDraft {
     pub name_span: Span,
     pub sink_span: Span,
     pub sink: TableName,
-    /// `None`: it is parsed only.
+    /// Whether the file is free of errors.
+    pub sound: bool,
+    /// `None`: it is parsed only, or not sound.
     pub pipeline: Option<Pipeline>,
     pub gold: Option<GoldDraft>,
 }

@@ -248,7 +248,10 @@ pub(crate) fn check_cron(text: &str) -> Result<(), String> {
     if fields != 5 {
         return Err(format!("it has {fields} fields, not 5"));
     }
-    text.parse::<croner::Cron>().map(|_| ()).map_err(|e| e.to_string())
+    text.parse::<croner::Cron>().map(|_| ()).map_err(|e| {
+        let all = e.to_string();
+        all.trim_start_matches("Component error: ").trim_end_matches('.').to_lowercase()
+    })
 }
 
 /// A text short enough for a message.

@@ -8,7 +8,7 @@ use crate::connector;
 use crate::cross;
 use crate::diagnostic::{Diagnostic, Sink};
 use crate::draft::PipelineDraft;
-use crate::folder::{self, Files};
+use crate::folder;
 use crate::model::{Inactive, Project};
 use crate::model_file;
 use crate::pipeline;
@@ -17,7 +17,7 @@ use crate::server::{self, Settings};
 use crate::suggest;
 use crate::tree::{self, Node, Value};
 use crate::url::Environment;
-use crate::world::World;
+use crate::world::{Base, World};
 
 /// What a project folder gave.
 #[derive(Debug)]
@@ -48,15 +48,23 @@ pub fn load_with(root: &Path, secrets: &Secrets, environment: Environment<'_>) -
     }
     let mut pipelines = Vec::new();
     let mut models = Vec::new();
+    let mut broken = Vec::new();
     for part in &files {
-        read_sources(part, &mut world, &mut sink, &mut inactive, &mut pipelines);
+        for path in &part.sources {
+            match read_source(path, &part.base, &mut world, &mut sink, &mut inactive) {
+                Some(draft) => pipelines.push(draft),
+                None => broken.extend(stem(path)),
+            }
+        }
         for path in &part.models {
-            if let Some(file) = world.read(path, &mut sink) {
-                models.extend(model_file::read(&Arc::new(file), &part.base, &mut sink));
+            let file = world.read(path, &mut sink).map(Arc::new);
+            match file.and_then(|file| model_file::read(&file, &part.base, &mut sink)) {
+                Some(draft) => models.push(draft),
+                None => broken.extend(stem(path)),
             }
         }
     }
-    let (pipelines, models) = cross::check(pipelines, models, &mut sink);
+    let (pipelines, models) = cross::check(pipelines, models, &broken, &mut sink);
     let sound = sink.errors() == 0;
     inactive.sort_by(|a, b| (&a.file, a.line, &a.part).cmp(&(&b.file, b.line, &b.part)));
     let Settings { name, server, tenants, buckets } = settings;
@@ -69,32 +77,38 @@ fn settings(world: &World<'_>, sink: &mut Sink, inactive: &mut Vec<Inactive>) ->
     let path = Path::new(server::FILE);
     if !world.root.join(path).exists() {
         let message = format!("`{}` holds no levada.yaml", world.root.display());
-        sink.push(Diagnostic::about(path.to_owned(), codes::NO_PROJECT, message))
-            .hint("`levada init DIR` writes a project to start from");
+        sink.push(Diagnostic::about(path.to_owned(), codes::NO_PROJECT, message)).hint(
+            if world.root.join("levada.yml").exists() {
+                "rename levada.yml to levada.yaml"
+            } else {
+                "`levada init DIR` writes a project to start from"
+            },
+        );
         return Settings::default();
     }
     world.read(path, sink).map(|file| server::read(&file, sink, inactive)).unwrap_or_default()
 }
 
-fn read_sources(
-    part: &Files,
+fn stem(path: &Path) -> Option<String> {
+    path.file_stem().map(|s| s.to_string_lossy().into_owned())
+}
+
+fn read_source(
+    path: &Path,
+    base: &Base,
     world: &mut World<'_>,
     sink: &mut Sink,
     inactive: &mut Vec<Inactive>,
-    out: &mut Vec<PipelineDraft>,
-) {
-    for path in &part.sources {
-        let Some(file) = world.read(path, sink).map(Arc::new) else { continue };
-        let Some(tree) = tree::parse(&file, sink) else { continue };
-        let read = match dialect(&tree) {
-            Some("source_id") => connector::read,
-            Some(_) => pipeline::read,
-            None => {
-                no_dialect(&file, &tree, sink);
-                continue;
-            }
-        };
-        out.extend(read(&file, &tree, &part.base, world, sink, inactive));
+) -> Option<PipelineDraft> {
+    let file = Arc::new(world.read(path, sink)?);
+    let tree = tree::parse(&file, sink)?;
+    match dialect(&tree) {
+        Some("source_id") => connector::read(&file, &tree, base, world, sink, inactive),
+        Some(_) => pipeline::read(&file, &tree, base, world, sink, inactive),
+        None => {
+            no_dialect(&file, &tree, sink);
+            None
+        }
     }
 }
 

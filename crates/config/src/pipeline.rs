@@ -73,7 +73,8 @@ pub(crate) fn read(
     let sink_table = table.unwrap_or_else(|| TableName::new(Zone::Silver, name.clone()));
     let name_span = name_node?.span.clone();
     let sink_span = sink_node.map_or(name_span.clone(), |n| n.span.clone());
-    let sound = cx.sink.errors() == before;
+    // A schema that is there and broken was reported in its own file.
+    let sound = cx.sink.errors() == before && schema.is_some();
     let pipeline = match (sound, source, schema) {
         (true, Some(source), Some((schema, validation))) => Some(Pipeline {
             name: name.clone(),
@@ -101,6 +102,7 @@ pub(crate) fn read(
         name_span,
         sink_span,
         sink: sink_table,
+        sound,
         pipeline,
         gold: None,
     })
@@ -206,17 +208,19 @@ fn topic(cx: &mut Cx<'_>, node: &Node) -> Option<TopicName> {
 
 pub(crate) fn event_types(cx: &mut Cx<'_>, node: &Node) -> Option<Vec<String>> {
     let mut types = Vec::new();
-    for (node, text) in cx.texts(node, "event_types")? {
+    let texts = cx.texts(node, "event_types")?;
+    let all = texts.len();
+    for (node, text) in texts {
         let stem = text.strip_suffix('*').unwrap_or(text);
         if text.is_empty() || stem.contains('*') || text.chars().any(|c| c.is_whitespace() || c.is_control())
         {
             cx.report(codes::BAD_VALUE, &node.span, format!("`{}` is not an event type", cut(text)))
                 .hint("write the exact type, or a prefix that ends in `*`, such as `github.*`");
-            return None;
+        } else {
+            types.push(text.to_owned());
         }
-        types.push(text.to_owned());
     }
-    Some(types)
+    (types.len() == all).then_some(types)
 }
 
 fn files_source(cx: &mut Cx<'_>, node: &Node) -> Option<FileSource> {

@@ -1,7 +1,7 @@
 //! `levada.yaml`: the name, addresses, limits, tenants and buckets of a project.
 
 use std::collections::BTreeMap;
-use std::net::ToSocketAddrs;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -98,7 +98,7 @@ fn address(cx: &mut Cx<'_>, node: &Node, what: &str) -> Option<String> {
     // A literal address is checked whole; a host name is left to the start.
     let literal =
         text.starts_with('[') || text.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'.' | b':'));
-    if port.is_none() || literal && text.to_socket_addrs().is_err() {
+    if port.is_none() || literal && text.parse::<SocketAddr>().is_err() {
         cx.report(codes::BAD_VALUE, &node.span, format!("`{}` is not an address", cut(text)))
             .hint("write host:port, such as 127.0.0.1:8080 or 0.0.0.0:8080");
         return None;

@@ -111,12 +111,12 @@ impl StepReader<'_, '_, '_> {
         let key_node = fields.need(self.cx, "key");
         let names = key_node.and_then(|n| self.cx.texts(n, "key"));
         let window = match fields.get("window") {
-            Some(n) => self.cx.duration(n, "window", Duration::from_secs(1)..=366 * DAY)?,
-            None => DAY,
+            Some(n) => self.cx.duration(n, "window", Duration::from_secs(1)..=366 * DAY),
+            None => Some(DAY),
         };
         let max_keys = match fields.get("max_keys") {
-            Some(n) => self.cx.integer(n, "max_keys", 1..=100_000_000)?,
-            None => 1_000_000,
+            Some(n) => self.cx.integer(n, "max_keys", 1..=100_000_000),
+            None => Some(1_000_000),
         };
         fields.finish(self.cx);
         let names = names?;
@@ -130,6 +130,7 @@ impl StepReader<'_, '_, '_> {
             .map(|(name, _)| name)
             .collect();
         // A key with a part missing would drop rows that differ in that part.
+        let (window, max_keys) = (window?, max_keys?);
         (columns.len() == names.len()).then_some(Step::Deduplicate(Deduplicate {
             key: columns,
             window,
@@ -160,7 +161,10 @@ impl StepReader<'_, '_, '_> {
             (Some(n), Some(check)) => self.check(&mut fields, check, n, &step),
             _ => None,
         };
-        fields.finish(self.cx);
+        // What an unknown check would take is not known either.
+        if check.is_none_or(|c| CHECKS.contains(&c) || c == "positive_number") {
+            fields.finish(self.cx);
+        }
         let (name, kind) = self.column(field?, &field_node?.span, &step)?;
         let check = read?;
         if let Some(why) = kind.and_then(|kind| misfit(&check, kind)) {

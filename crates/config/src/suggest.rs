@@ -1,5 +1,8 @@
 //! "Did you mean": the known word nearest to a misspelt one.
 
+/// A hint lists at most so many words.
+const MAX_LISTED: usize = 15;
+
 /// Edit distance with transpositions of neighbours as one edit (optimal string alignment).
 fn distance(a: &[char], b: &[char]) -> usize {
     let mut before: Vec<usize> = Vec::new();
@@ -50,8 +53,12 @@ pub(crate) fn hint<'a>(
     if let Some(near) = nearest(word, candidates.clone()) {
         return format!("did you mean `{near}`?");
     }
-    let all: Vec<&str> = candidates.into_iter().take(25).collect();
-    if all.is_empty() { format!("{there_is}: none") } else { format!("{there_is}: {}", all.join(", ")) }
+    let all: Vec<&str> = candidates.into_iter().take(MAX_LISTED + 1).collect();
+    match all.as_slice() {
+        [] => format!("{there_is}: none"),
+        _ if all.len() > MAX_LISTED => format!("{there_is}: {}, ...", all[..MAX_LISTED].join(", ")),
+        _ => format!("{there_is}: {}", all.join(", ")),
+    }
 }
 
 #[cfg(test)]

@@ -167,7 +167,11 @@ impl Builder<'_> {
     }
 
     fn syntax(&mut self, error: &ScanError) {
-        let at = self.byte(error.marker().index());
+        let found = self.byte(error.marker().index());
+        // Where the text ends too early, its last character is shown and not the void after it.
+        let before = self.file.text[..self.file.text.floor_char_boundary(found)].trim_end();
+        let void = self.file.line_around(&(found..found)).0.trim().is_empty();
+        let at = if void { before.char_indices().next_back().map_or(0, |(i, _)| i) } else { found };
         let message = format!("not valid YAML: {}", error.info());
         let line = self.file.line_around(&(at..at)).0;
         let tab = line.trim_start_matches(' ').starts_with('\t');
@@ -334,12 +338,7 @@ fn parse_json(file: &SourceFile, sink: &mut Sink) -> Option<Node> {
     let mut scan = JsonScan { file, bytes: file.text.as_bytes(), at: 0, nodes: 0 };
     match scan.value(0, sink) {
         Ok(node) => Some(node),
-        Err((span, message)) => {
-            let code = if message.contains("deeper") || message.contains("more than") {
-                codes::TOO_LARGE
-            } else {
-                codes::SYNTAX
-            };
+        Err((code, span, message)) => {
             sink.push(Diagnostic::at(file, code, &span, message));
             None
         }
@@ -363,7 +362,7 @@ struct JsonScan<'a> {
     nodes: usize,
 }
 
-type JsonResult<T> = Result<T, (Span, String)>;
+type JsonResult<T> = Result<T, (&'static codes::Code, Span, &'static str)>;
 
 impl JsonScan<'_> {
     fn space(&mut self) {
@@ -377,10 +376,10 @@ impl JsonScan<'_> {
         let start = self.at;
         self.nodes += 1;
         if depth > MAX_DEPTH {
-            return Err((start..start + 1, "the document is nested deeper than 64 levels".into()));
+            return Err((codes::TOO_LARGE, start..start + 1, "the document is nested deeper than 64 levels"));
         }
         if self.nodes > MAX_NODES {
-            return Err((start..start + 1, "the document has more than 200,000 values".into()));
+            return Err((codes::TOO_LARGE, start..start + 1, "the document has more than 200,000 values"));
         }
         let value = match self.bytes.get(self.at) {
             Some(b'{') => self.map(depth, sink)?,
@@ -439,6 +438,6 @@ impl JsonScan<'_> {
         }
         let span = start..self.at;
         serde_json::from_str(&self.file.text[span.clone()])
-            .map_err(|_| (span, "not valid JSON: a broken escape in a text".to_owned()))
+            .map_err(|_| (codes::SYNTAX, span, "not valid JSON: a broken escape in a text"))
     }
 }

@@ -162,3 +162,26 @@ fn the_documents_examples_parse_as_they_stand() {
         names.iter().map(String::as_str).zip(flat.iter().map(String::as_str)).collect();
     check_flat(&files);
 }
+
+#[test]
+fn json_schema_gives_columns_in_the_documents_order() {
+    use crate::model::FieldType::{Bool, Date, Float64, Int64, Json, String as Text, Timestamp};
+    let pipeline = "pipeline: orders\nsource: {events: {}}\nschema: {file: schemas/order.json}\n";
+    let schema = include_str!("../../testdata/dialect/json_schema.json");
+    let (_, project) = loaded(&[("pipelines/orders.yaml", pipeline), ("schemas/order.json", schema)]);
+    let schema = project.pipelines[0].schema.as_ref().expect("a schema");
+    assert!(schema.json_schema.is_some());
+    let fields: Vec<_> =
+        schema.fields.iter().map(|f| (f.name.as_str(), f.path.join("."), f.kind, f.required)).collect();
+    let expected = [
+        ("order_id", "orderId", Text, true),
+        ("total", "total", Float64, true),
+        ("lines", "lines", Json, false),
+        ("placed", "placed", Timestamp, false),
+        ("due", "due", Date, false),
+        ("gift", "gift", Bool, false),
+        ("count", "count", Int64, false),
+        ("address", "address", Json, false),
+    ];
+    assert_eq!(fields, expected.map(|(name, path, kind, required)| (name, path.to_owned(), kind, required)));
+}

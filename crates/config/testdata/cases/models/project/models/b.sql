@@ -1,0 +1,2 @@
+-- a comment that says: from silver.nowhere
+with w as (select * from gold.c) select 'from silver.x' as x from w

@@ -1,0 +1,1 @@
+select * from gold.a join silver.ordres using (id)

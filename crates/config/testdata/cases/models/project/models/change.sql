@@ -1,0 +1,2 @@
+--! schedule: on_change soon
+select * from orders, silver.later

@@ -1,0 +1,2 @@
+--! shared: true
+select id from gold.lots

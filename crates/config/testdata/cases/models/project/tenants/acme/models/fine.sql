@@ -1,0 +1,2 @@
+--! shared: true
+select * from silver.inside join silver.orders using (id)
