@@ -1,1 +1,26 @@
-//! bus
+//! Topics with one lane a tenant, cursors, subscriptions, dead letters and idempotency,
+//! over the durable log.
+//!
+//! A publish is answered once its commit group is on disk. A reader sees committed records
+//! only. Every operation that touches a tenant's data takes that tenant's context.
+
+mod bus;
+mod codec;
+mod config;
+mod dead;
+mod idempotency;
+mod lanes;
+pub mod metrics;
+mod pull;
+mod stats;
+mod subscription;
+
+#[cfg(test)]
+mod tests;
+
+pub use bus::{Bus, Delivered, Publish, Published, Recovery};
+pub use config::{BusConfig, BusError, Retention, TopicConfig};
+pub use dead::{DeadEntry, DeadFilter, DeadLetter, ResendOutcome};
+pub use pull::{Leased, Subscription};
+pub use stats::{LaneStats, TopicInfo};
+pub use subscription::{AckError, SubscriptionConfig};

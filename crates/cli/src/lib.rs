@@ -1,1 +1,35 @@
-//! cli
+//! The command line: what a person types, and the commands that talk to a running server.
+//!
+//! `up` and `demo` start a server and are carried out by the binary; everything else here is
+//! a client of the HTTP API or works on the project folder alone.
+
+mod args;
+mod client;
+mod commands;
+mod output;
+
+pub use args::{Cli, Command, DemoArgs, Global, UpArgs};
+pub use client::Connection;
+pub use output::{Failure, Output, exit};
+
+/// Carries out a command that needs no server of its own.
+///
+/// # Errors
+/// A [`Failure`] with the exit code and what to print.
+pub async fn run(global: &Global, command: Command) -> Result<(), Failure> {
+    let output = Output::new(global);
+    match command {
+        Command::Init(args) => commands::project::init(&output, &args),
+        Command::Check(args) => commands::project::check(&output, &args),
+        Command::Publish(args) => commands::publish::publish(&output, global, args).await,
+        Command::Tail(args) => commands::tail::tail(&output, global, args).await,
+        Command::Sql(args) => commands::sql::sql(&output, global, args).await,
+        Command::Keys(args) => commands::keys::keys(&output, global, args).await,
+        Command::Deadletters(args) => commands::deadletters::deadletters(&output, global, args).await,
+        Command::Completions(args) => {
+            commands::completions(args.shell);
+            Ok(())
+        }
+        Command::Up(_) | Command::Demo(_) => Err(Failure::new(exit::FAILED, "this command starts a server")),
+    }
+}

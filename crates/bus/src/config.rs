@@ -1,0 +1,91 @@
+//! What can be set on the bus and on a topic, and what can go wrong.
+
+use std::time::Duration;
+
+use levada_core::TopicName;
+use levada_log::{LogConfig, LogError};
+use levada_store::StoreError;
+
+/// Bounds and windows of the bus.
+#[derive(Debug, Clone)]
+pub struct BusConfig {
+    pub log: LogConfig,
+    /// How long a publish is remembered for idempotency.
+    pub idempotency_window: Duration,
+    /// At most this many publishes are remembered; the oldest is forgotten first.
+    pub idempotency_keys: usize,
+    /// Bytes of one tenant that may wait for commit at once; more waits its turn.
+    pub tenant_in_flight_bytes: usize,
+    pub max_topics: usize,
+    /// Largest body plus attributes of a message.
+    pub max_message_bytes: usize,
+    pub default_retention: Retention,
+}
+
+impl Default for BusConfig {
+    fn default() -> Self {
+        Self {
+            log: LogConfig::default(),
+            idempotency_window: Duration::from_secs(600),
+            idempotency_keys: 1_000_000,
+            tenant_in_flight_bytes: 32 << 20,
+            max_topics: 20_000,
+            max_message_bytes: 10_000_000,
+            default_retention: Retention::default(),
+        }
+    }
+}
+
+/// When records of a topic may be deleted: past the age or above the size, whichever comes first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retention {
+    pub max_age: Option<Duration>,
+    pub max_bytes: Option<u64>,
+}
+
+impl Default for Retention {
+    /// Seven days, any size.
+    fn default() -> Self {
+        Self { max_age: Some(Duration::from_secs(7 * 24 * 3600)), max_bytes: None }
+    }
+}
+
+/// Settings of one topic.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct TopicConfig {
+    /// `None`: the bus's default.
+    pub retention: Option<Retention>,
+}
+
+/// Why an operation on the bus failed as a whole.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum BusError {
+    #[error("topic {0} does not exist")]
+    UnknownTopic(TopicName),
+    #[error("the bus holds {0} topics, its maximum: raise `max_topics` or delete some")]
+    TooManyTopics(usize),
+    #[error(transparent)]
+    Log(#[from] LogError),
+    #[error("{0}")]
+    Store(String),
+    #[error("record {offset} of topic {topic} cannot be read: {reason}")]
+    Record { topic: TopicName, offset: u64, reason: String },
+    #[error("the bus is shutting down")]
+    Closed,
+}
+
+impl BusError {
+    /// Whether the same call may succeed later.
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            BusError::Log(error) => error.is_retryable(),
+            _ => false,
+        }
+    }
+}
+
+impl From<StoreError> for BusError {
+    fn from(error: StoreError) -> Self {
+        BusError::Store(error.to_string())
+    }
+}

@@ -1,0 +1,344 @@
+//! The idempotency window: which publishes are remembered, bounded by time and count.
+//!
+//! A key is reserved before its record is appended, so that two publishes of one key that
+//! race end as one record. The window is saved as a chain of files, each with the keys
+//! added since the one before and the offset per topic up to which the chain is complete;
+//! a restart loads the chain and reads only the records after it, whatever the log's size.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use bytes::{Buf, BufMut};
+use levada_core::{TenantId, TopicName};
+use levada_disk::{Disk, read_all, write_atomic};
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+const MAGIC: &[u8; 4] = b"LVDW";
+const VERSION: u32 = 1;
+const ENTRY_BYTES: usize = 16 + 8 + 4 + 8 + 8;
+
+/// What identifies a publish: 128 bits of BLAKE3 over topic, tenant and key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct KeyHash(u128);
+
+impl KeyHash {
+    pub fn new(topic: &TopicName, tenant: &TenantId, key: &str) -> Self {
+        let mut hasher = blake3::Hasher::new();
+        for part in [topic.as_str(), tenant.as_str(), key] {
+            hasher.update(&(part.len() as u64).to_le_bytes());
+            hasher.update(part.as_bytes());
+        }
+        let mut first = [0u8; 16];
+        first.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
+        Self(u128::from_le_bytes(first))
+    }
+}
+
+/// 64 bits of BLAKE3 over the body: tells a repeat from a conflict.
+pub(crate) fn fingerprint(body: &[u8]) -> u64 {
+    let mut first = [0u8; 8];
+    first.copy_from_slice(&blake3::hash(body).as_bytes()[..8]);
+    u64::from_le_bytes(first)
+}
+
+/// Where the first publish of a key ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    Pending,
+    At(u64),
+    Failed,
+}
+
+#[derive(Debug)]
+enum Slot {
+    Pending { fingerprint: u64, outcome: watch::Sender<Outcome> },
+    Done { fingerprint: u64, offset: u64, at_ms: i64 },
+}
+
+/// What the window says of a key.
+#[derive(Debug)]
+pub(crate) enum Reservation {
+    /// The caller must end it with [`Window::complete`] or [`Window::release`].
+    New,
+    Duplicate(u64),
+    /// The first publish is under way.
+    Wait(watch::Receiver<Outcome>),
+    Conflict,
+}
+
+/// A remembered publish, as saved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Entry {
+    pub key: KeyHash,
+    pub fingerprint: u64,
+    pub topic: u32,
+    pub offset: u64,
+    pub at_ms: i64,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    slots: HashMap<KeyHash, Slot, ahash::RandomState>,
+    order: VecDeque<(KeyHash, i64)>,
+    unsaved: Vec<Entry>,
+    files: VecDeque<SavedFile>,
+    next_file: u64,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct SavedFile {
+    number: u64,
+    newest_ms: i64,
+    entries: usize,
+}
+
+/// The window of one bus.
+#[derive(Debug)]
+pub(crate) struct Window {
+    window_ms: i64,
+    max_keys: usize,
+    inner: Mutex<Inner>,
+}
+
+impl Window {
+    pub fn new(window: std::time::Duration, max_keys: usize) -> Self {
+        let window_ms = i64::try_from(window.as_millis()).unwrap_or(i64::MAX);
+        Self { window_ms, max_keys, inner: Mutex::default() }
+    }
+
+    pub fn len(&self) -> usize {
+        self.inner.lock().slots.len()
+    }
+
+    pub fn unsaved(&self) -> usize {
+        self.inner.lock().unsaved.len()
+    }
+
+    pub fn reserve(&self, key: KeyHash, fingerprint: u64, now_ms: i64) -> Reservation {
+        let mut inner = self.inner.lock();
+        match inner.slots.get(&key) {
+            Some(Slot::Pending { fingerprint: first, outcome }) => {
+                return if *first == fingerprint {
+                    Reservation::Wait(outcome.subscribe())
+                } else {
+                    Reservation::Conflict
+                };
+            }
+            Some(Slot::Done { fingerprint: first, offset, at_ms }) if now_ms - at_ms <= self.window_ms => {
+                return if *first == fingerprint {
+                    Reservation::Duplicate(*offset)
+                } else {
+                    Reservation::Conflict
+                };
+            }
+            Some(Slot::Done { .. }) | None => {}
+        }
+        let (outcome, _) = watch::channel(Outcome::Pending);
+        inner.slots.insert(key, Slot::Pending { fingerprint, outcome });
+        Reservation::New
+    }
+
+    /// Ends reservations whose records are on disk.
+    pub fn complete(&self, entries: &[Entry]) {
+        let mut inner = self.inner.lock();
+        for entry in entries {
+            inner.unsaved.push(*entry);
+            if let Some(Slot::Pending { outcome, .. }) = inner.insert(*entry) {
+                outcome.send_replace(Outcome::At(entry.offset));
+            }
+        }
+        if let Some(newest) = entries.last() {
+            self.evict(&mut inner, newest.at_ms);
+        }
+    }
+
+    /// Ends reservations whose records were not kept.
+    pub fn release(&self, keys: &[KeyHash]) {
+        let mut inner = self.inner.lock();
+        for key in keys {
+            if let Some(Slot::Pending { outcome, .. }) = inner.slots.remove(key) {
+                outcome.send_replace(Outcome::Failed);
+            }
+        }
+    }
+
+    /// Restores an entry that the saved chain lacks, read from the log at start.
+    pub fn restore(&self, entry: Entry, now_ms: i64) {
+        let mut inner = self.inner.lock();
+        let entry = Entry { at_ms: now_ms, ..entry };
+        inner.insert(entry);
+        inner.unsaved.push(entry);
+        self.evict(&mut inner, now_ms);
+    }
+
+    fn evict(&self, inner: &mut Inner, now_ms: i64) {
+        while let Some(&(key, at_ms)) = inner.order.front() {
+            if inner.order.len() <= self.max_keys && now_ms - at_ms <= self.window_ms {
+                break;
+            }
+            inner.order.pop_front();
+            if matches!(inner.slots.get(&key), Some(Slot::Done { at_ms: kept, .. }) if *kept == at_ms) {
+                inner.slots.remove(&key);
+            }
+        }
+    }
+
+    /// Saves what is not yet saved and deletes files that lie wholly outside the window.
+    /// `covered` is, per topic, the offset below which every remembered key is in this file
+    /// or an earlier one; the caller holds off publishes while it reads the offsets.
+    pub fn save(
+        &self,
+        disk: &dyn Disk,
+        dir: &str,
+        covered: &[(u32, u64)],
+        now_ms: i64,
+    ) -> std::io::Result<()> {
+        let (number, entries) = {
+            let mut inner = self.inner.lock();
+            inner.next_file += 1;
+            (inner.next_file - 1, std::mem::take(&mut inner.unsaved))
+        };
+        let encoded = encode_file(covered, &entries);
+        if let Err(error) = write_atomic(disk, &file_path(dir, number), &encoded) {
+            let mut inner = self.inner.lock();
+            let newer = std::mem::replace(&mut inner.unsaved, entries);
+            inner.unsaved.extend(newer);
+            return Err(error);
+        }
+        let newest_ms = entries.iter().map(|e| e.at_ms).max().unwrap_or(now_ms);
+        let dropped = {
+            let mut inner = self.inner.lock();
+            inner.files.push_back(SavedFile { number, newest_ms, entries: entries.len() });
+            inner.outdated_files(now_ms - self.window_ms, self.max_keys)
+        };
+        for number in dropped {
+            disk.remove(&file_path(dir, number))?;
+        }
+        Ok(())
+    }
+
+    /// Loads the chain of saved files. Returns per topic the offset from which the log must
+    /// be read again. A damaged file ends the chain: what it held is read from the log.
+    pub fn load(&self, disk: &dyn Disk, dir: &str, now_ms: i64) -> std::io::Result<HashMap<u32, u64>> {
+        disk.create_dir_all(dir)?;
+        let mut numbers: Vec<u64> = disk
+            .list(dir)?
+            .iter()
+            .filter_map(|entry| entry.name.strip_suffix(".window")?.parse().ok())
+            .collect();
+        numbers.sort_unstable();
+        let mut covered = HashMap::new();
+        let mut chain = Vec::new();
+        let mut intact = true;
+        for number in numbers {
+            let path = file_path(dir, number);
+            let decoded =
+                if intact { read_all(disk, &path).ok().and_then(|b| decode_file(&b)) } else { None };
+            intact = decoded.is_some();
+            match decoded {
+                Some((file_covered, entries)) => {
+                    covered = file_covered.into_iter().collect();
+                    chain.push((number, entries));
+                }
+                None => disk.remove(&path)?,
+            }
+        }
+        let newest_ms = chain.iter().flat_map(|(_, e)| e).map(|e| e.at_ms).max().unwrap_or(now_ms);
+        for (number, entries) in chain {
+            self.adopt(number, &entries, newest_ms - self.window_ms, now_ms);
+        }
+        Ok(covered)
+    }
+
+    /// Downtime does not count: what was remembered at the stop is remembered for a full
+    /// window after the start, so that a client that retries across it is still recognised.
+    fn adopt(&self, number: u64, entries: &[Entry], cutoff_ms: i64, now_ms: i64) {
+        let mut inner = self.inner.lock();
+        for entry in entries.iter().filter(|e| e.at_ms >= cutoff_ms) {
+            inner.insert(Entry { at_ms: now_ms, ..*entry });
+        }
+        inner.files.push_back(SavedFile { number, newest_ms: now_ms, entries: entries.len() });
+        inner.next_file = number + 1;
+        self.evict(&mut inner, now_ms);
+    }
+}
+
+impl Inner {
+    fn insert(&mut self, entry: Entry) -> Option<Slot> {
+        let done = Slot::Done { fingerprint: entry.fingerprint, offset: entry.offset, at_ms: entry.at_ms };
+        self.order.push_back((entry.key, entry.at_ms));
+        self.slots.insert(entry.key, done)
+    }
+
+    fn outdated_files(&mut self, cutoff_ms: i64, max_keys: usize) -> Vec<u64> {
+        let mut later: usize = self.files.iter().map(|f| f.entries).sum();
+        let mut dropped = Vec::new();
+        while self.files.len() > 1 {
+            let oldest = self.files[0];
+            later -= oldest.entries;
+            if oldest.newest_ms >= cutoff_ms && later < max_keys {
+                break;
+            }
+            self.files.pop_front();
+            dropped.push(oldest.number);
+        }
+        dropped
+    }
+}
+
+fn file_path(dir: &str, number: u64) -> String {
+    format!("{dir}/{number:012}.window")
+}
+
+/// `LVDW`, version, topics, entries (counts as `u32`), the topics, the entries, CRC32C of all before.
+fn encode_file(covered: &[(u32, u64)], entries: &[Entry]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(20 + covered.len() * 12 + entries.len() * ENTRY_BYTES);
+    out.put_slice(MAGIC);
+    out.put_u32_le(VERSION);
+    out.put_u32_le(covered.len() as u32);
+    out.put_u32_le(entries.len() as u32);
+    for (topic, next) in covered {
+        out.put_u32_le(*topic);
+        out.put_u64_le(*next);
+    }
+    for entry in entries {
+        out.put_u128_le(entry.key.0);
+        out.put_u64_le(entry.fingerprint);
+        out.put_u32_le(entry.topic);
+        out.put_u64_le(entry.offset);
+        out.put_i64_le(entry.at_ms);
+    }
+    let crc = crc32c::crc32c(&out);
+    out.put_u32_le(crc);
+    out
+}
+
+fn decode_file(bytes: &[u8]) -> Option<(Vec<(u32, u64)>, Vec<Entry>)> {
+    let (body, crc) = bytes.split_last_chunk::<4>()?;
+    if crc32c::crc32c(body) != u32::from_le_bytes(*crc) {
+        return None;
+    }
+    let mut body = body.strip_prefix(MAGIC)?;
+    if body.len() < 12 || body.get_u32_le() != VERSION {
+        return None;
+    }
+    let (topics, entries) = (body.get_u32_le() as usize, body.get_u32_le() as usize);
+    if body.len() != topics.checked_mul(12)?.checked_add(entries.checked_mul(ENTRY_BYTES)?)? {
+        return None;
+    }
+    let covered = (0..topics).map(|_| (body.get_u32_le(), body.get_u64_le())).collect();
+    let entries = (0..entries)
+        .map(|_| Entry {
+            key: KeyHash(body.get_u128_le()),
+            fingerprint: body.get_u64_le(),
+            topic: body.get_u32_le(),
+            offset: body.get_u64_le(),
+            at_ms: body.get_i64_le(),
+        })
+        .collect();
+    Some((covered, entries))
+}
+
+/// Shared by the bus and its save task.
+pub(crate) type SharedWindow = Arc<Window>;

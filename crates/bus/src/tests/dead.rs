@@ -1,0 +1,152 @@
+//! Dead letters: kept once with reason and bytes, listed and sent again by their tenants only.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use levada_core::attr;
+
+use super::{World, event, fresh, principal, tenant, topic};
+use crate::{DeadFilter, DeadLetter, SubscriptionConfig};
+
+fn letter(owner: &str, position: u64) -> DeadLetter {
+    DeadLetter {
+        tenant: tenant(owner),
+        code: "schema-missing-field".into(),
+        reason: "field `id` is missing".into(),
+        stage: "validate".into(),
+        attempts: 1,
+        pipeline: "orders".into(),
+        position: position.to_string(),
+        attributes: [(attr::EVENT_TYPE, "order.made")].into_iter().collect(),
+        ordering_key: None,
+        body: Bytes::from_static(b"{\"amount\": \xff}"),
+        idempotency_key: format!("orders:{position}:validate"),
+        resendable: true,
+    }
+}
+
+fn filter() -> DeadFilter {
+    DeadFilter { limit: 100, ..DeadFilter::default() }
+}
+
+async fn with_letters() -> World {
+    let world = fresh();
+    let letters = vec![letter("acme", 1), letter("globex", 2), letter("acme", 3)];
+    assert_eq!(world.bus.dead_letter(&topic("orders"), letters).await.expect("written"), 3);
+    let mut end = world.bus.end(&topic("orders-dlq")).expect("topic");
+    end.wait_for(|end| *end >= 3).await.expect("visible");
+    world
+}
+
+#[tokio::test]
+async fn a_replay_does_not_write_a_dead_letter_twice_even_after_a_restart() {
+    let world = with_letters().await;
+    assert_eq!(world.bus.dead_letter(&topic("orders"), vec![letter("acme", 1)]).await.expect("known"), 0);
+    let world = world.restart(Duration::from_secs(86_400)).await;
+    let again = vec![letter("acme", 1), letter("acme", 9)];
+    assert_eq!(world.bus.dead_letter(&topic("orders"), again).await.expect("one is new"), 1);
+}
+
+#[tokio::test]
+async fn a_tenant_sees_and_resends_only_its_own() {
+    let world = with_letters().await;
+    let acme = principal(&["acme"]);
+    let listed = world.bus.dead_letters(&acme.tenants, &filter()).expect("listed");
+    let places: Vec<_> =
+        listed.iter().map(|e| (e.offset, e.attribute(attr::DEAD_POSITION).to_owned())).collect();
+    assert_eq!(places, [(2, "3".into()), (0, "1".into())]);
+    assert_eq!(&listed[0].message.body[..], b"{\"amount\": \xff}", "the original bytes");
+    assert_eq!(listed[0].attribute(attr::DEAD_REASON), "field `id` is missing");
+    assert_eq!(world.bus.dead_letter_counts(&acme.tenants).expect("counted")["schema-missing-field"], 2);
+
+    let stolen = world.bus.resend(&acme, &topic("orders-dlq"), Some(vec![1])).await.expect("answers");
+    let missing = world.bus.resend(&acme, &topic("orders-dlq"), Some(vec![77])).await.expect("answers");
+    assert_eq!((stolen.sent, stolen.refused[0].1.code.as_str()), (0, "dead-letter-unknown"));
+    assert_eq!(stolen.refused[0].1.code, missing.refused[0].1.code);
+    assert!(world.bus.read(&topic("orders"), 0, 10, 1 << 20).expect("readable").is_empty());
+}
+
+#[tokio::test]
+async fn sending_again_is_done_once_and_remembered() {
+    let world = with_letters().await;
+    let acme = principal(&["acme"]);
+    let dlq = topic("orders-dlq");
+    let outcome = world.bus.resend(&acme, &dlq, None).await.expect("sent");
+    assert_eq!((outcome.sent, outcome.already, outcome.refused.len()), (2, 0, 0));
+    let world = world.restart(Duration::from_secs(3600)).await;
+    let outcome = world.bus.resend(&acme, &dlq, Some(vec![0, 2])).await.expect("answers");
+    assert_eq!((outcome.sent, outcome.already), (0, 2));
+    let resent = world.bus.read(&topic("orders"), 0, 10, 1 << 20).expect("readable");
+    assert_eq!(resent.len(), 2);
+    let attributes = &resent[0].message.attributes;
+    assert_eq!(attributes.get(attr::RESENT_FROM), Some("orders-dlq/0"));
+    assert_eq!(attributes.get(attr::DEAD_REASON), None);
+    assert_eq!(attributes.get(attr::EVENT_TYPE), Some("order.made"));
+}
+
+#[tokio::test]
+async fn rows_of_files_say_that_the_file_must_be_mended() {
+    let world = fresh();
+    let mut row = letter("acme", 1);
+    row.resendable = false;
+    row.position = "orders.csv:17".into();
+    world.bus.dead_letter(&topic("orders"), vec![row]).await.expect("written");
+    let mut end = world.bus.end(&topic("orders-dlq")).expect("topic");
+    end.wait_for(|end| *end >= 1).await.expect("visible");
+    let outcome = world.bus.resend(&principal(&["acme"]), &topic("orders-dlq"), None).await.expect("answers");
+    let problem = &outcome.refused[0].1;
+    assert_eq!(problem.code, "dead-letter-from-file");
+    assert!(problem.detail.contains("orders.csv:17"), "{problem}");
+}
+
+#[tokio::test]
+async fn a_message_that_is_never_acknowledged_ends_as_a_dead_letter_with_its_bytes() {
+    let world = fresh();
+    let orders = topic("orders");
+    let subscription = world
+        .bus
+        .subscribe("orders-acme-worker", &orders, SubscriptionConfig::default())
+        .expect("subscribed");
+    world.bus.publish(&orders, vec![event("acme", None, "poison")]).await.expect("accepted");
+    let wait = Duration::from_secs(5);
+    for attempt in 1..=5 {
+        let leased = subscription.pull(10, wait).await.expect("pulls");
+        assert_eq!(leased.len(), 1);
+        assert_eq!(leased[0].attempt, attempt);
+        match attempt {
+            1 | 3 => drop(subscription.nack(&[leased[0].ack_id]).await.expect("nacked")),
+            _ => {
+                world.clock.advance(Duration::from_secs(11));
+                assert!(subscription.pull(10, Duration::ZERO).await.expect("pulls").is_empty());
+            }
+        }
+        world.clock.advance(Duration::from_secs(600));
+    }
+    assert!(subscription.pull(10, Duration::ZERO).await.expect("pulls").is_empty());
+    let mut end = world.bus.end(&topic("orders-dlq")).expect("dead-letter topic");
+    end.wait_for(|end| *end >= 1).await.expect("visible");
+    let dead = world.bus.dead_letters(&principal(&["acme"]).tenants, &filter()).expect("listed");
+    assert_eq!(dead.len(), 1);
+    assert_eq!(dead[0].attribute(attr::DEAD_ATTEMPTS), "5");
+    assert_eq!(&dead[0].message.body[..], b"poison");
+}
+
+#[tokio::test]
+async fn acknowledged_messages_stay_acknowledged_over_a_restart() {
+    let world = fresh();
+    let orders = topic("orders");
+    let only_acme = SubscriptionConfig { tenant: Some(tenant("acme")), ..SubscriptionConfig::default() };
+    let subscription = world.bus.subscribe("s", &orders, only_acme.clone()).expect("subscribed");
+    let events = ["a", "b", "c"].map(|b| event("acme", None, b));
+    world.bus.publish(&orders, events.into()).await.expect("accepted");
+    world.bus.publish(&orders, vec![event("globex", None, "not for acme")]).await.expect("accepted");
+    let leased = subscription.pull(10, Duration::from_secs(5)).await.expect("pulls");
+    assert_eq!(leased.len(), 3);
+    assert_eq!(subscription.ack(&[leased[0].ack_id, leased[2].ack_id]), [Ok(()), Ok(())]);
+    assert_eq!(subscription.ack(&[leased[0].ack_id]), [Err(crate::AckError::Expired)]);
+    let world = world.restart(Duration::from_secs(1)).await;
+    let subscription = world.bus.subscribe("s", &orders, only_acme).expect("subscribed");
+    let leased = subscription.pull(10, Duration::from_secs(5)).await.expect("pulls");
+    let bodies: Vec<_> = leased.iter().map(|l| l.delivered.message.body.clone()).collect();
+    assert_eq!(bodies, ["b"]);
+}

@@ -1,0 +1,269 @@
+//! The arguments, with the help that `--help` prints.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+const AFTER_HELP: &str = "\
+Start here:
+  levada demo            see events enter, be checked, enriched, kept and served
+  levada init my-project write a working starter project
+  levada up my-project   run it
+
+Exit codes: 0 done, 1 the server or a file said no, 2 wrong usage, 3 the project has errors,
+4 no server answers.";
+
+/// One binary turns a folder of YAML, JSON and SQL into a running event and data platform.
+#[derive(Debug, Parser)]
+#[command(name = "levada", version, after_help = AFTER_HELP, propagate_version = true)]
+pub struct Cli {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Options of every command.
+#[derive(Debug, Clone, Args)]
+pub struct Global {
+    /// Address of the server [default: that of the project's running server]
+    #[arg(long, global = true, env = "LEVADA_URL", value_name = "URL")]
+    pub url: Option<String>,
+    /// API key [default: the project's admin key, where this user may read it]
+    #[arg(long, global = true, env = "LEVADA_KEY", value_name = "KEY", hide_env_values = true)]
+    pub key: Option<String>,
+    /// Project or data folder whose running server is meant
+    #[arg(long, global = true, default_value = ".", value_name = "DIR")]
+    pub project: PathBuf,
+    /// Print data as JSON
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// When to use colour (NO_COLOR is honoured)
+    #[arg(long, global = true, value_enum, default_value_t = ColorWhen::Auto, value_name = "WHEN")]
+    pub color: ColorWhen,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ColorWhen {
+    Auto,
+    Always,
+    Never,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Write a working starter project
+    Init(InitArgs),
+    /// Check a project: every error of the folder in one run, and what runs
+    Check(CheckArgs),
+    /// Run a project: gateway, pipelines, lake, SQL and console
+    Up(UpArgs),
+    /// Run a starter project on generated events and show what happens
+    Demo(DemoArgs),
+    /// Publish events from a file or standard input (JSON, a JSON array or one JSON a line)
+    Publish(PublishArgs),
+    /// Follow a topic or the dead letters
+    Tail(TailArgs),
+    /// Ask a question in SQL
+    Sql(SqlArgs),
+    /// Create, list and revoke API keys
+    Keys(KeysArgs),
+    /// List dead letters and send them again
+    Deadletters(DeadlettersArgs),
+    /// Print a completion script for a shell
+    Completions(CompletionsArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct InitArgs {
+    /// The folder to write; it must be empty or new
+    pub dir: PathBuf,
+    /// The project's name [default: the folder's]
+    #[arg(long)]
+    pub name: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    /// The project folder
+    #[arg(default_value = ".")]
+    pub dir: PathBuf,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct UpArgs {
+    /// The project folder
+    #[arg(default_value = ".")]
+    pub dir: PathBuf,
+    /// Where state lives [default: the project's `data_dir`, or DIR/.levada]
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// Address of gateway and console, such as 127.0.0.1:8080; port 0 takes a free one
+    #[arg(long, value_name = "ADDR")]
+    pub listen: Option<String>,
+    /// Address of the PostgreSQL door, or `off`
+    #[arg(long, value_name = "ADDR")]
+    pub postgres: Option<String>,
+    /// Run although parts of the project are only parsed so far
+    #[arg(long)]
+    pub allow_inactive: bool,
+    /// How to log to standard error
+    #[arg(long, value_enum, default_value_t = LogFormat::Auto)]
+    pub log: LogFormat,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// Text on a terminal, JSON otherwise
+    Auto,
+    Text,
+    Json,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct DemoArgs {
+    /// Run on real inputs laid out as `weather/*.csv` and `webhooks/*/*.json` instead of generated ones
+    #[arg(long, value_name = "FOLDER")]
+    pub data: Option<PathBuf>,
+    /// Stop after the result
+    #[arg(long)]
+    pub exit: bool,
+    /// How many events to generate
+    #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u64).range(10..=5_000_000))]
+    pub events: u64,
+    /// Seed of the generated events
+    #[arg(long, default_value_t = 42)]
+    pub seed: u64,
+    /// Address of gateway and console (loopback only); the next free port is taken if it is in use
+    #[arg(long, default_value = "127.0.0.1:8080", value_name = "ADDR")]
+    pub listen: String,
+    /// Address of the PostgreSQL door (loopback only)
+    #[arg(long, default_value = "127.0.0.1:5433", value_name = "ADDR")]
+    pub postgres: String,
+}
+
+#[derive(Debug, Args)]
+pub struct PublishArgs {
+    /// A file, or `-` for standard input
+    #[arg(default_value = "-")]
+    pub file: PathBuf,
+    /// The topic [default: by event type]
+    #[arg(long)]
+    pub topic: Option<String>,
+    /// The tenant, where the key holds several
+    #[arg(long)]
+    pub tenant: Option<String>,
+    /// Wrap each value as the payload of an event of this type
+    #[arg(long = "type", value_name = "EVENT_TYPE")]
+    pub event_type: Option<String>,
+    /// Events a request
+    #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u16).range(1..=10_000))]
+    pub batch: u16,
+}
+
+#[derive(Debug, Args)]
+pub struct TailArgs {
+    /// The topic
+    #[arg(required_unless_present = "dead")]
+    pub topic: Option<String>,
+    /// Follow dead letters, of the topic or of all
+    #[arg(long)]
+    pub dead: bool,
+    /// First offset; without it only what comes from now on
+    #[arg(long)]
+    pub from: Option<u64>,
+    /// Stop after this many messages
+    #[arg(short = 'n', long, value_name = "N")]
+    pub count: Option<u64>,
+    /// Stop at the end of the topic instead of waiting for more
+    #[arg(long)]
+    pub no_follow: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct SqlArgs {
+    /// The question, or `-` to read it from standard input
+    pub query: String,
+    /// How to print the rows
+    #[arg(long, value_enum, default_value_t = SqlFormat::Table)]
+    pub format: SqlFormat,
+    /// At most this many rows
+    #[arg(long)]
+    pub max_rows: Option<u64>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum SqlFormat {
+    Table,
+    Csv,
+    Json,
+}
+
+#[derive(Debug, Args)]
+pub struct KeysArgs {
+    #[command(subcommand)]
+    pub command: KeysCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum KeysCommand {
+    /// Create a key; its secret is printed once and kept nowhere
+    Create {
+        /// What the key is for
+        #[arg(long)]
+        name: String,
+        /// Tenants it may act for, or `*` for all
+        #[arg(long = "tenant", required = true, value_name = "TENANT")]
+        tenants: Vec<String>,
+        /// Roles: admin, engineer, analyst, steward, security, service, client
+        #[arg(long = "role", required = true, value_name = "ROLE")]
+        roles: Vec<String>,
+        /// Days until it expires [default: never]
+        #[arg(long, value_name = "DAYS")]
+        expires_days: Option<u32>,
+    },
+    /// List keys, never secrets
+    List,
+    /// Revoke a key at once
+    Revoke {
+        /// The key's id
+        id: String,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct DeadlettersArgs {
+    #[command(subcommand)]
+    pub command: DeadlettersCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum DeadlettersCommand {
+    /// List dead letters, newest first
+    List {
+        /// Only of this topic
+        #[arg(long)]
+        topic: Option<String>,
+        /// Only with this reason code
+        #[arg(long)]
+        code: Option<String>,
+        #[arg(long, default_value_t = 20)]
+        limit: u32,
+    },
+    /// Send dead letters again to the topic they came from
+    Resend {
+        /// The topic or its dead-letter topic
+        topic: String,
+        /// Offsets in the dead-letter topic
+        #[arg(required_unless_present = "all", conflicts_with = "all")]
+        offsets: Vec<u64>,
+        /// All that were not sent yet
+        #[arg(long)]
+        all: bool,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct CompletionsArgs {
+    pub shell: clap_complete::Shell,
+}
