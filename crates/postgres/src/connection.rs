@@ -1,0 +1,199 @@
+//! One client: login, then message after message until it leaves, idles or must go.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::{SinkExt, StreamExt};
+use pgwire::error::ErrorInfo;
+use pgwire::messages::response::{NoticeResponse, ReadyForQuery, TransactionStatus};
+use pgwire::messages::{PgWireBackendMessage, PgWireFrontendMessage};
+use tokio::net::TcpStream;
+use tokio::sync::SemaphorePermit;
+use tokio_util::codec::Framed;
+
+use crate::cancel::Registration;
+use crate::codec::Codec;
+use crate::error::{Failure, Outcome, fatal};
+use crate::metrics::Connected;
+use crate::portal::{Portal, Prepared};
+use crate::server::Shared;
+use crate::session::Session;
+use crate::startup::{Opening, log_in, negotiate};
+
+pub(crate) type Io = Framed<TcpStream, Codec>;
+
+/// A client that takes longer to read one batch of rows is cut off.
+pub(crate) const STALL: Duration = Duration::from_secs(120);
+
+/// A logged-in client.
+pub(crate) struct Connection<'a> {
+    pub io: Io,
+    pub shared: &'a Shared,
+    pub session: Session,
+    pub registration: Registration,
+    pub statements: HashMap<String, Arc<Prepared>>,
+    /// Portals of the protocol and cursors of SQL are one thing.
+    pub portals: HashMap<String, Portal>,
+    pub status: TransactionStatus,
+    /// After an error in the extended protocol: until the next Sync.
+    skipping: bool,
+}
+
+struct Opened<'a> {
+    session: Session,
+    registration: Registration,
+    _place: SemaphorePermit<'a>,
+    _connected: Connected,
+}
+
+/// Serves a connection to its end.
+///
+/// # Errors
+/// Why it ended, for the log; the client was told where it could be.
+pub(crate) async fn serve(socket: TcpStream, from: SocketAddr, shared: &Shared) -> Outcome<()> {
+    socket.set_nodelay(true).map_err(|e| Failure::Wire(e.into()))?;
+    let mut io = Framed::new(socket, Codec::new(shared.config.max_message_bytes));
+    let opening = tokio::time::timeout(shared.config.handshake_timeout, open(&mut io, shared, from)).await;
+    let opened = match opening {
+        Ok(Ok(Some(opened))) => opened,
+        Ok(Ok(None)) => return Ok(()),
+        Ok(Err(failure)) => return part(&mut io, failure).await,
+        Err(_) => return part(&mut io, fatal("08P01", "the login took too long", None)).await,
+    };
+    let Opened { session, registration, _place, _connected } = opened;
+    let mut connection = Connection {
+        io,
+        shared,
+        session,
+        registration,
+        statements: HashMap::new(),
+        portals: HashMap::new(),
+        status: TransactionStatus::Idle,
+        skipping: false,
+    };
+    match connection.run().await {
+        Ok(()) => Ok(()),
+        Err(failure) => part(&mut connection.io, failure).await,
+    }
+}
+
+async fn open<'a>(io: &mut Io, shared: &'a Shared, from: SocketAddr) -> Outcome<Option<Opened<'a>>> {
+    let Opening::Startup(startup) = negotiate(io, shared).await? else { return Ok(None) };
+    let place = shared.places.try_acquire().map_err(|_| {
+        fatal("53300", "too many clients are connected", Some("close idle ones, or raise the limit"))
+    })?;
+    let registration = shared.cancels.register();
+    let session = log_in(io, shared, &startup, &registration, from).await?;
+    Ok(Some(Opened { session, registration, _place: place, _connected: Connected::new() }))
+}
+
+/// Tells the client why the connection ends, if it still listens.
+async fn part(io: &mut Io, failure: Failure) -> Outcome<()> {
+    let info = match failure {
+        Failure::Fatal(info) | Failure::Statement(info) => *info,
+        Failure::Wire(error) => {
+            let info = ErrorInfo::new("FATAL".to_owned(), "08P01".to_owned(), error.to_string());
+            send_error(io, info).await?;
+            return Err(Failure::Wire(error));
+        }
+    };
+    let ended = Failure::Fatal(Box::new(ErrorInfo::new(
+        info.severity.clone(),
+        info.code.clone(),
+        info.message.clone(),
+    )));
+    send_error(io, info).await?;
+    io.close().await?;
+    Err(ended)
+}
+
+async fn send_error(io: &mut Io, info: ErrorInfo) -> Outcome<()> {
+    let sending = io.send(PgWireBackendMessage::ErrorResponse(info.into()));
+    match tokio::time::timeout(Duration::from_secs(5), sending).await {
+        Ok(sent) => Ok(sent?),
+        Err(_) => Ok(()),
+    }
+}
+
+impl Connection<'_> {
+    async fn run(&mut self) -> Outcome<()> {
+        loop {
+            let next = tokio::select! {
+                () = self.shared.stop.cancelled() => {
+                    return Err(fatal("57P01", "the server is shutting down", None));
+                }
+                next = tokio::time::timeout(self.shared.config.idle_timeout, self.io.next()) => next,
+            };
+            let message = match next {
+                Ok(Some(message)) => message?,
+                Ok(None) => return Ok(()),
+                Err(_) => return Err(fatal("57P05", "the connection was idle for too long", None)),
+            };
+            if matches!(message, PgWireFrontendMessage::Terminate(_)) {
+                return Ok(());
+            }
+            self.handle(message).await?;
+        }
+    }
+
+    /// Handles one message; a statement's failure is told to the client and no failure here.
+    async fn handle(&mut self, message: PgWireFrontendMessage) -> Outcome<()> {
+        match message {
+            PgWireFrontendMessage::Query(query) => {
+                self.skipping = false;
+                if let Err(failure) = self.simple(&query.query).await {
+                    self.tell(failure).await?;
+                }
+                self.ready().await
+            }
+            PgWireFrontendMessage::Sync(_) => {
+                self.skipping = false;
+                self.end_of_series();
+                self.ready().await
+            }
+            PgWireFrontendMessage::Flush(_) => Ok(self.io.flush().await?),
+            _ if self.skipping => Ok(()),
+            message => {
+                if let Err(failure) = self.extended(message).await {
+                    self.tell(failure).await?;
+                    self.skipping = true;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    async fn extended(&mut self, message: PgWireFrontendMessage) -> Outcome<()> {
+        match message {
+            PgWireFrontendMessage::Parse(parse) => self.parse(parse).await,
+            PgWireFrontendMessage::Bind(bind) => self.bind(bind).await,
+            PgWireFrontendMessage::Describe(describe) => self.describe(describe).await,
+            PgWireFrontendMessage::Execute(execute) => self.execute(execute).await,
+            PgWireFrontendMessage::Close(close) => self.close(close).await,
+            _ => Err(fatal("08P01", "this message has no meaning here", None)),
+        }
+    }
+
+    async fn tell(&mut self, failure: Failure) -> Outcome<()> {
+        let Failure::Statement(info) = failure else { return Err(failure) };
+        if self.status == TransactionStatus::Transaction {
+            self.status = TransactionStatus::Error;
+        }
+        self.io.send(PgWireBackendMessage::ErrorResponse((*info).into())).await?;
+        Ok(())
+    }
+
+    pub async fn notice(&mut self, code: &str, text: String) -> Outcome<()> {
+        let info = ErrorInfo::new("WARNING".to_owned(), code.to_owned(), text);
+        self.io.feed(PgWireBackendMessage::NoticeResponse(NoticeResponse::from(info))).await?;
+        Ok(())
+    }
+
+    async fn ready(&mut self) -> Outcome<()> {
+        let ready = ReadyForQuery::new(self.status);
+        self.io.send(PgWireBackendMessage::ReadyForQuery(ready)).await?;
+        Ok(())
+    }
+}

@@ -1,0 +1,135 @@
+//! The beginning of a connection: encryption refused, who it is, the key.
+
+use std::net::SocketAddr;
+
+use futures::{SinkExt, StreamExt};
+use pgwire::messages::response::{GssEncResponse, ReadyForQuery, SslResponse, TransactionStatus};
+use pgwire::messages::startup::{
+    Authentication, BackendKeyData, NegotiateProtocolVersion, ParameterStatus, Startup,
+};
+use pgwire::messages::{
+    PgWireBackendMessage, PgWireFrontendMessage, ProtocolVersion, SslNegotiationMetaMessage,
+};
+
+use crate::cancel::Registration;
+use crate::codec::Phase;
+use crate::connection::Io;
+use crate::error::{Outcome, fatal};
+use crate::server::Shared;
+use crate::session::{Login, Session};
+
+/// Encryption requests that a client may send before it starts.
+const MAX_NEGOTIATIONS: usize = 4;
+
+/// What a connection turned out to be.
+pub(crate) enum Opening {
+    Startup(Startup),
+    /// A cancel request, which has been followed.
+    Cancel,
+    /// Nothing: the client left.
+    Gone,
+}
+
+/// Reads up to the startup message.
+///
+/// # Errors
+/// Fatal for what is not the protocol.
+pub(crate) async fn negotiate(io: &mut Io, shared: &Shared) -> Outcome<Opening> {
+    for _ in 0..MAX_NEGOTIATIONS {
+        let Some(message) = io.next().await else { return Ok(Opening::Gone) };
+        match message? {
+            PgWireFrontendMessage::SslNegotiation(SslNegotiationMetaMessage::PostgresSsl(_)) => {
+                io.send(PgWireBackendMessage::SslResponse(SslResponse::Refuse)).await?;
+            }
+            PgWireFrontendMessage::SslNegotiation(SslNegotiationMetaMessage::PostgresGss(_)) => {
+                io.send(PgWireBackendMessage::GssEncResponse(GssEncResponse::Refuse)).await?;
+            }
+            PgWireFrontendMessage::SslNegotiation(SslNegotiationMetaMessage::None) => {
+                io.codec_mut().enter(Phase::Startup);
+            }
+            PgWireFrontendMessage::CancelRequest(request) => {
+                shared.cancels.cancel(request.pid, &request.secret_key);
+                return Ok(Opening::Cancel);
+            }
+            PgWireFrontendMessage::Startup(startup) => return Ok(Opening::Startup(startup)),
+            _ => break,
+        }
+    }
+    Err(fatal("08P01", "the connection did not begin with a startup message", None))
+}
+
+/// Asks for the key and logs in.
+///
+/// # Errors
+/// Fatal: 28P01, 3D000, 08P01.
+pub(crate) async fn log_in(
+    io: &mut Io,
+    shared: &Shared,
+    startup: &Startup,
+    registration: &Registration,
+    from: SocketAddr,
+) -> Outcome<Session> {
+    agree_on_version(io, startup).await?;
+    let parameter = |name: &str| startup.parameters.get(name).cloned();
+    let user = parameter("user")
+        .ok_or_else(|| fatal("28000", "no user name was given", Some("any name will do")))?;
+    io.codec_mut().enter(Phase::Ready);
+    io.send(PgWireBackendMessage::Authentication(Authentication::CleartextPassword)).await?;
+    let secret = match io.next().await {
+        Some(Ok(PgWireFrontendMessage::PasswordMessageFamily(message))) => message.into_password()?.password,
+        Some(Err(error)) => return Err(error.into()),
+        _ => return Err(fatal("28P01", "no password was given", Some("the password is an API key"))),
+    };
+    let login = Login { user, database: parameter("database").unwrap_or_default(), secret };
+    let opened = Session::new(
+        shared.lake.clone(),
+        shared.authenticator.clone(),
+        shared.config.limits,
+        login,
+        registration.number,
+        format!("15.0 (Levada {})", shared.config.version),
+    );
+    let mut session = match opened {
+        Ok(session) => session,
+        Err(failure) => {
+            crate::metrics::login("refused");
+            tracing::info!(%from, %failure, "postgres login refused");
+            return Err(failure);
+        }
+    };
+    crate::metrics::login("ok");
+    for (name, value) in &startup.parameters {
+        if !matches!(name.as_str(), "user" | "database" | "options" | "replication") {
+            // A client may ask for what cannot be; it is told how things are below.
+            drop(session.settings.set(&name.to_ascii_lowercase(), value));
+        }
+    }
+    welcome(io, &session, registration).await?;
+    Ok(session)
+}
+
+async fn agree_on_version(io: &mut Io, startup: &Startup) -> Outcome<()> {
+    let (major, minor) = (startup.protocol_number_major, startup.protocol_number_minor);
+    if major != 3 {
+        return Err(fatal("0A000", format!("protocol {major}.{minor} is not spoken here, 3.0 is"), None));
+    }
+    let unknown: Vec<String> =
+        startup.parameters.keys().filter(|name| name.starts_with("_pq_.")).cloned().collect();
+    if minor > 0 || !unknown.is_empty() {
+        let offer = NegotiateProtocolVersion::new(ProtocolVersion::PROTOCOL3_0.into(), unknown);
+        io.feed(PgWireBackendMessage::NegotiateProtocolVersion(offer)).await?;
+    }
+    io.codec_mut().speak(ProtocolVersion::PROTOCOL3_0);
+    Ok(())
+}
+
+async fn welcome(io: &mut Io, session: &Session, registration: &Registration) -> Outcome<()> {
+    io.feed(PgWireBackendMessage::Authentication(Authentication::Ok)).await?;
+    for (name, value) in session.settings.reported() {
+        io.feed(PgWireBackendMessage::ParameterStatus(ParameterStatus::new(name, value))).await?;
+    }
+    let key = BackendKeyData::new(registration.number, registration.secret.clone());
+    io.feed(PgWireBackendMessage::BackendKeyData(key)).await?;
+    io.send(PgWireBackendMessage::ReadyForQuery(ReadyForQuery::new(TransactionStatus::Idle))).await?;
+    Ok(())
+}
