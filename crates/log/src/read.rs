@@ -242,7 +242,7 @@ pub(crate) fn offset_at(shared: &Shared, topic: TopicId, timestamp_ms: i64) -> R
             continue;
         };
         let file = open(shared, &topic, base)?;
-        let mut window = Window::new(&*file);
+        let mut window = Window::new(&*file, len);
         let mut at = index.position_of_time(timestamp_ms);
         while at < len {
             let bytes = window.get(at, RECORD_HEADER).map_err(io_error("read a segment"))?;

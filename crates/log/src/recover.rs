@@ -91,10 +91,11 @@ fn check_complete(shared: &Shared, checkpoint: &Checkpoint, is_new: bool) -> Res
     }
     let dir = shared.commit_dir();
     let entries = shared.disk.list(&dir).map_err(io_error(format!("list {dir}")))?;
-    if is_new && entries.iter().any(|e| commit_file_seq(&e.name).is_some()) {
+    let is_used = !shared.registry.is_empty() || entries.iter().any(|e| commit_file_seq(&e.name).is_some());
+    if is_new && is_used {
         return Err(LogError::CorruptFile {
             file: Checkpoint::path(&shared.dir),
-            reason: "it is missing, but there are commit files".into(),
+            reason: "it is missing, but the log has been used".into(),
         });
     }
     Ok(())
@@ -226,7 +227,7 @@ impl Replay<'_> {
         let file = self.shared.disk.open(&path, OpenMode::Read).map_err(io_error(format!("open {path}")))?;
         let read = |e| io_error(format!("read {path}"))(e);
         let len = file.len().map_err(read)?;
-        let mut window = Window::new(&*file);
+        let mut window = Window::new(&*file, len);
         let Some(salt) = salt(&mut window, seq).map_err(read)? else { return Ok(()) };
         let mut at = from;
         let mut torn = 0;

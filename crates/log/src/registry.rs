@@ -68,6 +68,11 @@ impl Registry {
         (0..).map(TopicId).zip(self.names.lock().topics.iter().cloned()).collect()
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        let names = self.names.lock();
+        names.topics.is_empty() && names.lanes.is_empty()
+    }
+
     pub(crate) fn topic_id(&self, name: &TopicName) -> Option<TopicId> {
         self.names.lock().topic_ids.get(name).copied().map(TopicId)
     }

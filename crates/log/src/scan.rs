@@ -18,20 +18,23 @@ const MAX_LOADED: usize = 64;
 /// Reads small pieces at ascending positions through one buffer.
 pub(crate) struct Window<'a> {
     file: &'a dyn DiskFile,
+    /// Nothing is read beyond this.
+    end: u64,
     buf: Vec<u8>,
     start: u64,
 }
 
 impl<'a> Window<'a> {
-    pub(crate) fn new(file: &'a dyn DiskFile) -> Self {
-        Self { file, buf: Vec::new(), start: 0 }
+    pub(crate) fn new(file: &'a dyn DiskFile, end: u64) -> Self {
+        Self { file, end, buf: Vec::new(), start: 0 }
     }
 
-    /// Up to `len` bytes at a position, fewer at the end of the file.
+    /// Up to `len` bytes at a position, fewer at the end.
     pub(crate) fn get(&mut self, position: u64, len: usize) -> std::io::Result<&[u8]> {
         let inside = position >= self.start && position + len as u64 <= self.start + self.buf.len() as u64;
         if !inside {
-            self.buf.resize(CHUNK.max(len), 0);
+            let left = usize::try_from(self.end.saturating_sub(position)).unwrap_or(usize::MAX);
+            self.buf.resize(CHUNK.max(len).min(left), 0);
             self.start = position;
             let mut filled = 0;
             while filled < self.buf.len() {
@@ -52,7 +55,7 @@ impl<'a> Window<'a> {
 /// The index of the records in a byte range of a segment. Ends early at a damaged header.
 fn scan(shared: &Shared, topic: &Topic, file: &dyn DiskFile, to: u64) -> std::io::Result<SparseIndex> {
     let mut index = SparseIndex::default();
-    let mut window = Window::new(file);
+    let mut window = Window::new(file, to);
     let mut at = SEGMENT_HEADER as u64;
     while at < to {
         let Some(header) = RecordHeader::parse(window.get(at, RECORD_HEADER)?) else { break };

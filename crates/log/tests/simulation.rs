@@ -18,12 +18,12 @@ fn check(default_cases: u64, faults: Faults) {
 
 #[test]
 fn what_was_confirmed_survives_crashes_and_kills() {
-    check(4_000, Faults::None);
+    check(2_500, Faults::None);
 }
 
 #[test]
 fn what_was_confirmed_survives_full_disks_and_failed_syncs_too() {
-    check(4_000, Faults::DiskFullAndSyncErrors);
+    check(2_500, Faults::DiskFullAndSyncErrors);
 }
 
 #[test]
