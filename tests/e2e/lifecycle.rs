@@ -1,0 +1,63 @@
+//! Starting, draining and describing itself.
+
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use levada_testkit::{Connection, Request};
+use serde_json::json;
+
+use crate::world::{World, event};
+
+const SETTINGS: &str = "name: small\ntenants:\n  - id: acme\n    limits: {events_per_s: 10, burst: 50}\n";
+
+#[test]
+fn it_answers_what_a_platform_asks_and_drains_on_sigterm() -> Result<()> {
+    let mut world = World::of(&[("levada.yaml", SETTINGS)], &[])?;
+    for (path, status) in
+        [("/healthz", 200), ("/readyz", 200), ("/openapi.json", 200), ("/metrics", 401), ("/v1/status", 401)]
+    {
+        let found = world.send(&Request::get(path))?.status;
+        ensure!(found == status, "{path}: {found} instead of {status}");
+    }
+    let metrics = world.send(&Request::get("/metrics").key(&world.admin))?.expect(200)?.text();
+    ensure!(metrics.contains("# TYPE"), "{metrics:.500}");
+    let request = Request::get("/v1/status").key(&world.admin).header("x-request-id", "my-request-7");
+    let answer = world.send(&request)?.expect(200)?;
+    ensure!(answer.header("x-request-id") == Some("my-request-7"), "{:?}", answer.headers);
+
+    // Events that were answered before the signal are there after the next start.
+    let mut open = Connection::open(&world.levada.http)?;
+    let events: Vec<_> =
+        (0..100).map(|n| event("default", "kept", &format!("k{n}"), json!({ "n": n }))).collect();
+    open.send(&Request::post("/v1/events").key(&world.admin).json(&json!(events)))?.expect(202)?;
+    let status = world.levada.terminate(Duration::from_secs(30))?;
+    ensure!(status.success(), "{status}: {}", world.levada.log_tail());
+    ensure!(!world.data().join("run.json").exists(), "a stopped server is not announced");
+    world.restart()?;
+    let messages = world.get(&world.admin, "/v1/topics/events/messages?limit=1000")?;
+    ensure!(messages["messages"].as_array().map(Vec::len) == Some(100), "{:.500}", messages.to_string());
+    Ok(())
+}
+
+#[test]
+fn a_tenant_over_its_rate_is_told_when_to_come_back() -> Result<()> {
+    let world = World::of(&[("levada.yaml", SETTINGS)], &[])?;
+    let key = world.key(&["acme"], &["client"])?;
+    let batch = |from: u64| {
+        let events: Vec<_> =
+            (from..from + 40).map(|n| event("acme", "x", &format!("e{n}"), json!(n))).collect();
+        Request::post("/v1/events").key(&key).json(&json!(events))
+    };
+    world.send(&batch(0))?.expect(202)?;
+    let refused = world.send(&batch(40))?.expect(429)?;
+    let seconds: u64 = refused.header("retry-after").context("Retry-After")?.parse()?;
+    ensure!((1..=60).contains(&seconds), "{seconds}");
+    ensure!(refused.headers.iter().any(|(name, _)| name.starts_with("ratelimit")), "{:?}", refused.headers);
+    // Another tenant is not held back by it.
+    let other = event("default", "x", "d1", json!(1));
+    world.send(&Request::post("/v1/events").key(&world.admin).json(&other))?.expect(202)?;
+    thread::sleep(Duration::from_secs(seconds));
+    world.send(&batch(40))?.expect(202)?;
+    Ok(())
+}

@@ -1,0 +1,16 @@
+//! End to end: the built binary, driven from outside as users drive it. Nothing here sees the
+//! platform's code; what must come out is counted from the inputs by other means.
+
+mod bad_input;
+mod command_line;
+mod crashes;
+mod demo;
+mod dice;
+mod enrichment;
+mod inputs;
+mod isolation;
+mod lifecycle;
+mod real_inputs;
+mod second_project;
+mod weather_service;
+mod world;
