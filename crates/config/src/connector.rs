@@ -13,10 +13,11 @@ use levada_core::{SourceName, TableName, TenantId, TopicName, Zone};
 use crate::codes;
 use crate::columns::Columns;
 use crate::diagnostic::Sink;
-use crate::draft::PipelineDraft;
+use crate::draft::{GoldDraft, PipelineDraft};
 use crate::fields::{Cx, Dialect, Fields, cut};
 use crate::gold;
-use crate::model::{FileSource, Inactive, Owner, Pipeline, Source, Validation, Waiting};
+use crate::model::{FileSource, Inactive, Owner, Pipeline, Source, Step, Validation, Waiting};
+use crate::parsed_only;
 use crate::pipeline::{EPOCH, EPOCH_BYTES, event_types, file_format, validation};
 use crate::source::{SourceFile, Span};
 use crate::steps::StepReader;
@@ -82,29 +83,9 @@ pub(crate) fn read(
     let before = sink.errors();
     let mut cx = Cx { file, sink, dialect: Dialect::Connector, inactive };
     let cx = &mut cx;
-    let mut top = Fields::of(cx, tree, "a connector")?;
-    let name_node = top.need(cx, "source_id");
-    let name: Option<SourceName> = name_node.and_then(|n| cx.name(n, "source_id"));
-    let display_name = top.get("display_name").and_then(|n| cx.text(n, "display_name")).map(str::to_owned);
-    let description = top.get("description").and_then(|n| cx.text(n, "description")).map(str::to_owned);
+    let top = top(cx, tree)?;
 
-    let mut ingestion = Ingestion::new();
-    collect(cx, &mut top, &mut ingestion);
-    if let Some(node) = top.get("ingestion") {
-        if let Some(mut nested) = Fields::of(cx, node, "ingestion") {
-            collect(cx, &mut nested, &mut ingestion);
-            nested.finish(cx);
-        }
-    }
-    let flat_schema = top.entry("schema_file");
-    let schema_node = top.get("schema");
-    let processing = top.get("processing");
-    let serving = top.get("serving");
-    let monitoring = top.get("monitoring");
-    let place = top.place().clone();
-    top.finish(cx);
-
-    let source = source(cx, &ingestion, base, &place);
+    let source = source(cx, &top.ingestion, base, &top.place);
     let owner = match (&base.tenant, &source) {
         (Some(tenant), _) => Owner::Tenant(tenant.clone()),
         (None, Some(Some(Source::Events { .. }))) => Owner::Shared,
@@ -112,8 +93,7 @@ pub(crate) fn read(
     };
     let mut waiting = Vec::new();
     let runs = matches!(source, Some(Some(_)));
-    let (found, validation) =
-        schema(cx, flat_schema, schema_node, base, world, runs.then_some(&mut waiting), &place);
+    let (found, validation) = schema(cx, &top, base, world, runs.then_some(&mut waiting));
     // A schema that is there and broken was reported in its own file.
     let broken = matches!(found, SchemaLookup::Broken);
     let schema = match found {
@@ -121,35 +101,23 @@ pub(crate) fn read(
         _ => None,
     };
     let columns = schema.as_ref().map_or_else(Columns::open, |s| Columns::of(&s.fields));
-    let mut steps = Vec::new();
-    let mut gold = None;
-    if let Some(mut map) = processing.and_then(|node| Fields::of(cx, node, "processing")) {
-        let to_silver = map.get("bronze_to_silver");
-        let to_gold = map.get("silver_to_gold");
-        map.finish(cx);
-        let mut reader = StepReader { cx, world, columns, waiting: std::mem::take(&mut waiting) };
-        if let Some(node) = to_silver {
-            steps = reader.read(node, "bronze_to_silver");
-        }
-        if let Some(node) = to_gold {
-            let about = display_name.as_deref().or(name.as_ref().map(SourceName::as_str)).unwrap_or_default();
-            gold = gold::read(&mut reader, node, about);
-        }
-        waiting = reader.waiting;
-    }
-    let sla = monitoring_part(cx, monitoring);
-    serving_part(cx, serving);
+    let mut reader = StepReader { cx, world, columns, waiting };
+    let about = top.display_name.as_deref().or(top.name.as_ref().map(SourceName::as_str)).unwrap_or_default();
+    let (steps, gold) = processing(&mut reader, top.processing, about);
+    let waiting = reader.waiting;
+    let sla = parsed_only::monitoring(cx, top.monitoring);
+    parsed_only::serving(cx, top.serving);
 
-    let name = name?;
+    let name = top.name?;
     let sink_table = TableName::new(Zone::Silver, name.clone());
-    let name_span = name_node?.span.clone();
+    let name_span = top.name_span?;
     let sound = cx.sink.errors() == before && !broken;
     let pipeline = match source {
         Some(Some(source)) if sound => Some(Pipeline {
             name: name.clone(),
             owner: owner.clone(),
-            display_name,
-            description,
+            display_name: top.display_name,
+            description: top.description,
             file: file.path.clone(),
             source,
             schema: schema.map(|s| (*s).clone()),
@@ -175,6 +143,67 @@ pub(crate) fn read(
         pipeline,
         gold,
     })
+}
+
+/// The first-level fields, the flat ingestion joined with the nested one.
+struct Top<'n> {
+    name: Option<SourceName>,
+    name_span: Option<Span>,
+    display_name: Option<String>,
+    description: Option<String>,
+    ingestion: Ingestion<'n>,
+    schema_file: Option<(&'n Key, &'n Node)>,
+    schema: Option<&'n Node>,
+    processing: Option<&'n Node>,
+    serving: Option<&'n Node>,
+    monitoring: Option<&'n Node>,
+    /// Where a missing field is reported.
+    place: Span,
+}
+
+fn top<'n>(cx: &mut Cx<'_>, tree: &'n Node) -> Option<Top<'n>> {
+    let mut map = Fields::of(cx, tree, "a connector")?;
+    let name_node = map.need(cx, "source_id");
+    let mut text = |cx: &mut Cx<'_>, name| map.get(name).and_then(|n| cx.text(n, name)).map(str::to_owned);
+    let display_name = text(cx, "display_name");
+    let description = text(cx, "description");
+    let mut ingestion = Ingestion::new();
+    collect(cx, &mut map, &mut ingestion);
+    if let Some(mut nested) = map.get("ingestion").and_then(|node| Fields::of(cx, node, "ingestion")) {
+        collect(cx, &mut nested, &mut ingestion);
+        nested.finish(cx);
+    }
+    let top = Top {
+        name: name_node.and_then(|n| cx.name(n, "source_id")),
+        name_span: name_node.map(|n| n.span.clone()),
+        display_name,
+        description,
+        ingestion,
+        schema_file: map.entry("schema_file"),
+        schema: map.get("schema"),
+        processing: map.get("processing"),
+        serving: map.get("serving"),
+        monitoring: map.get("monitoring"),
+        place: map.place().clone(),
+    };
+    map.finish(cx);
+    Some(top)
+}
+
+/// The steps to silver, and what `silver_to_gold` asks for.
+fn processing(
+    reader: &mut StepReader<'_, '_, '_>,
+    node: Option<&Node>,
+    about: &str,
+) -> (Vec<Step>, Option<GoldDraft>) {
+    let Some(mut map) = node.and_then(|node| Fields::of(reader.cx, node, "processing")) else {
+        return (Vec::new(), None);
+    };
+    let to_silver = map.get("bronze_to_silver");
+    let to_gold = map.get("silver_to_gold");
+    map.finish(reader.cx);
+    let steps = to_silver.map(|node| reader.read(node, "bronze_to_silver")).unwrap_or_default();
+    (steps, to_gold.and_then(|node| gold::read(reader, node, about)))
 }
 
 /// Takes the ingestion fields of a map; the flat form has them at the top.
@@ -248,14 +277,14 @@ fn check_types(cx: &mut Cx<'_>, ingestion: &Ingestion<'_>) {
                 cx.texts(node, name);
             }
             "api_endpoint" => {
-                if let Some(text) = cx.text(node, name) {
-                    if !(text.starts_with("https://") || text.starts_with("http://")) {
-                        cx.report(
-                            codes::BAD_URL,
-                            &node.span,
-                            "`api_endpoint` must begin with http:// or https://",
-                        );
-                    }
+                if let Some(text) = cx.text(node, name)
+                    && !(text.starts_with("https://") || text.starts_with("http://"))
+                {
+                    cx.report(
+                        codes::BAD_URL,
+                        &node.span,
+                        "`api_endpoint` must begin with http:// or https://",
+                    );
                 }
             }
             "destination" => {
@@ -353,18 +382,16 @@ fn event_streaming(cx: &mut Cx<'_>, ingestion: &Ingestion<'_>, place: &Span) -> 
 /// pipeline notes that it waits for it; `None` when nothing would run anyway.
 fn schema(
     cx: &mut Cx<'_>,
-    flat: Option<(&Key, &Node)>,
-    nested: Option<&Node>,
+    top: &Top<'_>,
     base: &Base,
     world: &mut World<'_>,
     waiting: Option<&mut Vec<Waiting>>,
-    place: &Span,
 ) -> (SchemaLookup, Validation) {
     let mut mode = Validation::Strict;
-    let mut file = flat.map(|(_, node)| node);
-    if let Some(mut map) = nested.and_then(|node| Fields::of(cx, node, "schema")) {
+    let mut file = top.schema_file.map(|(_, node)| node);
+    if let Some(mut map) = top.schema.and_then(|node| Fields::of(cx, node, "schema")) {
         if let Some(node) = map.get("file") {
-            if let Some((key, _)) = flat {
+            if let Some((key, _)) = top.schema_file {
                 cx.report(
                     codes::DUPLICATE_KEY,
                     &key.span,
@@ -375,7 +402,7 @@ fn schema(
         }
         mode = map.get("validation").and_then(|n| validation(cx, n)).unwrap_or(mode);
         if let Some(node) = map.get("evolution") {
-            evolution(cx, node);
+            parsed_only::evolution(cx, node);
         }
         map.finish(cx);
     }
@@ -396,7 +423,7 @@ fn schema(
         }
         wait(
             cx,
-            place,
+            &top.place,
             "the connector names no schema".into(),
             "add `schema_file: schemas/<name>.json`".into(),
         );
@@ -409,63 +436,4 @@ fn schema(
         wait(cx, &node.span, format!("there is no schema file `{}`", cut(written)), hint);
     }
     (found, mode)
-}
-
-fn evolution(cx: &mut Cx<'_>, node: &Node) {
-    let words = [
-        ("backward_compatible", true),
-        ("backward", true),
-        ("forward_compatible", false),
-        ("forward", false),
-        ("full", false),
-        ("none", false),
-    ];
-    // A table gains columns and refuses any other change, which is what backward means.
-    if cx.choice(node, "evolution", &words) == Some(false) {
-        cx.inactive(
-            &node.span,
-            "schema.evolution",
-            "tables evolve backward compatibly: columns are added, never changed",
-        );
-    }
-}
-
-fn serving_part(cx: &mut Cx<'_>, node: Option<&Node>) {
-    let Some(mut map) = node.and_then(|n| Fields::of(cx, n, "serving")) else { return };
-    for name in ["third_party_api", "reporting", "ml_features"] {
-        let Some((key, node)) = map.entry(name) else { continue };
-        if cx.boolean(node, name) == Some(true) {
-            cx.inactive(&key.span, format!("serving.{name}"), "the serving layer comes with a later release");
-        }
-    }
-    map.finish(cx);
-}
-
-fn monitoring_part(cx: &mut Cx<'_>, node: Option<&Node>) -> Option<Duration> {
-    let mut map = Fields::of(cx, node?, "monitoring")?;
-    let sla = map.entry("sla_minutes");
-    let email = map.entry("alert_email");
-    let metrics = map.entry("metrics");
-    map.finish(cx);
-    let later = "alerts come with a later release";
-    if let Some((key, node)) = email {
-        if let Some(text) = cx.text(node, "alert_email") {
-            if !text.contains('@') {
-                cx.report(codes::BAD_VALUE, &node.span, format!("`{}` is not an e-mail address", cut(text)));
-            }
-        }
-        cx.inactive(&key.span, "monitoring.alert_email", later);
-    }
-    if let Some((key, node)) = metrics {
-        cx.texts(node, "metrics");
-        cx.inactive(
-            &key.span,
-            "monitoring.metrics",
-            "the platform's own metrics are always on; a choice of them comes later",
-        );
-    }
-    let (key, node) = sla?;
-    let minutes = cx.integer(node, "sla_minutes", 1..=527_040)?;
-    cx.inactive(&key.span, "monitoring.sla_minutes", later);
-    Some(Duration::from_secs(minutes * 60))
 }

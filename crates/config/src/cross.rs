@@ -162,15 +162,15 @@ fn pipeline_tables(drafts: &[PipelineDraft], tables: &mut Tables, sink: &mut Sin
             Some(_) => (State::Live, State::Live),
         };
         let named_alike = tables.clash(&bronze, &draft.owner).is_some();
-        if let Some(first) = tables.clash(&draft.sink, &draft.owner) {
-            if !(named_alike && draft.sink.name == draft.name) {
-                let message = format!("a second pipeline fills `{}`", draft.sink);
-                let hint = format!(
-                    "the first is at {}; give one of them another `sink`",
-                    place(&first.file, &first.span)
-                );
-                report(sink, &draft.file, codes::DUPLICATE_SINK, &draft.sink_span, message).hint(hint);
-            }
+        if let Some(first) = tables.clash(&draft.sink, &draft.owner)
+            && !(named_alike && draft.sink.name == draft.name)
+        {
+            let message = format!("a second pipeline fills `{}`", draft.sink);
+            let hint = format!(
+                "the first is at {}; give one of them another `sink`",
+                place(&first.file, &first.span)
+            );
+            report(sink, &draft.file, codes::DUPLICATE_SINK, &draft.sink_span, message).hint(hint);
         }
         tables.add(bronze, live(bronze_state));
         tables.add(draft.sink.clone(), live(sink_state));

@@ -25,6 +25,7 @@ mod gold;
 mod load;
 pub mod model;
 mod model_file;
+mod parsed_only;
 mod pipeline;
 mod quantity;
 mod report;
@@ -44,7 +45,7 @@ mod world;
 
 pub use codes::{ALL as CODES, Code};
 pub use diagnostic::{Diagnostic, Severity, Style, render_all};
-pub use load::{Loaded, load, load_with};
+pub use load::{Loaded, data_dir, load, load_with};
 pub use model::Project;
 pub use report::{Part, Report};
 pub use secrets::{SECRETS_FILE, SecretValue, Secrets, SecretsError};

@@ -28,6 +28,18 @@ pub struct Loaded {
     pub diagnostics: Vec<Diagnostic>,
 }
 
+/// The data directory of a project: its `data_dir`, or `.levada` in its folder. Reads only
+/// `levada.yaml`, whatever else is wrong with the project; `None` where there is none.
+pub fn data_dir(root: &Path) -> Option<std::path::PathBuf> {
+    if !root.join("levada.yaml").is_file() {
+        return None;
+    }
+    let secrets = Secrets::default();
+    let world = World::new(root, &secrets, &|_| None);
+    let settings = settings(&world, &mut Sink::default(), &mut Vec::new());
+    Some(root.join(settings.server.data_dir.unwrap_or_else(|| ".levada".into())))
+}
+
 /// Reads and checks the folder that holds `levada.yaml`. `${NAME}` in URLs comes from this
 /// process's environment.
 pub fn load(root: &Path, secrets: &Secrets) -> Loaded {

@@ -96,6 +96,29 @@ pub struct Pipeline {
     pub sla: Option<Duration>,
 }
 
+impl Pipeline {
+    /// A shared pipeline that only keeps a topic's events in bronze, as they came.
+    pub fn archive_only(name: SourceName, topic: TopicName) -> Self {
+        Self {
+            sink: TableName::new(levada_core::Zone::Silver, name.clone()),
+            name,
+            owner: Owner::Shared,
+            display_name: None,
+            description: Some("Events that no pipeline asks for, kept as they came".to_owned()),
+            file: PathBuf::new(),
+            source: Source::Events { topic, event_types: Vec::new() },
+            schema: None,
+            validation: Validation::Lenient,
+            steps: Vec::new(),
+            waiting: Vec::new(),
+            epoch: Duration::from_secs(5),
+            epoch_bytes: 64 << 20,
+            retention: None,
+            sla: None,
+        }
+    }
+}
+
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Source {

@@ -43,15 +43,7 @@ pub(crate) fn read(
     let schema_node = map.need(cx, "schema");
     let steps_node = map.get("steps");
     let sink_node = map.get("sink");
-    let epoch = map.get("epoch").map_or(Some(EPOCH), |n| {
-        cx.duration(n, "epoch", Duration::from_millis(100)..=Duration::from_secs(3_600))
-    });
-    let epoch_bytes = map
-        .get("epoch_bytes")
-        .map_or(Some(EPOCH_BYTES), |n| cx.size(n, "epoch_bytes", (64 << 10)..=(4 << 30)));
-    let retention =
-        map.get("retention").and_then(|n| cx.duration(n, "retention", Duration::from_secs(60)..=3_660 * DAY));
-    let sla = map.get("sla").and_then(|n| cx.duration(n, "sla", Duration::from_secs(1)..=366 * DAY));
+    let times = times(cx, &mut map);
     map.finish(cx);
 
     let tenant = tenant.map(|(key, node)| (key.span.clone(), world.tenant(cx, node)));
@@ -61,13 +53,8 @@ pub(crate) fn read(
     let owner = owner(cx, base, is_events, tenant, shared);
     let schema = schema_node.and_then(|n| schema(cx, n, base, world));
     let columns = schema.as_ref().map_or_else(Columns::open, |(s, _)| Columns::of(&s.fields));
-    let steps = match steps_node {
-        Some(node) => {
-            let mut reader = StepReader { cx, world, columns, waiting: Vec::new() };
-            reader.read(node, "steps")
-        }
-        None => Vec::new(),
-    };
+    let mut reader = StepReader { cx, world, columns, waiting: Vec::new() };
+    let steps = steps_node.map(|node| reader.read(node, "steps")).unwrap_or_default();
     let table = sink_node.and_then(|n| sink_table(cx, n));
     let name = name?;
     let sink_table = table.unwrap_or_else(|| TableName::new(Zone::Silver, name.clone()));
@@ -88,10 +75,10 @@ pub(crate) fn read(
             steps,
             waiting: Vec::new(),
             sink: sink_table.clone(),
-            epoch: epoch?,
-            epoch_bytes: epoch_bytes?,
-            retention,
-            sla,
+            epoch: times.epoch?,
+            epoch_bytes: times.epoch_bytes?,
+            retention: times.retention,
+            sla: times.sla,
         }),
         _ => None,
     };
@@ -106,6 +93,26 @@ pub(crate) fn read(
         pipeline,
         gold: None,
     })
+}
+
+struct Times {
+    epoch: Option<Duration>,
+    epoch_bytes: Option<u64>,
+    retention: Option<Duration>,
+    sla: Option<Duration>,
+}
+
+fn times(cx: &mut Cx<'_>, map: &mut Fields<'_>) -> Times {
+    let epoch = map.get("epoch").map_or(Some(EPOCH), |n| {
+        cx.duration(n, "epoch", Duration::from_millis(100)..=Duration::from_secs(3_600))
+    });
+    let epoch_bytes = map
+        .get("epoch_bytes")
+        .map_or(Some(EPOCH_BYTES), |n| cx.size(n, "epoch_bytes", (64 << 10)..=(4 << 30)));
+    let retention =
+        map.get("retention").and_then(|n| cx.duration(n, "retention", Duration::from_secs(60)..=3_660 * DAY));
+    let sla = map.get("sla").and_then(|n| cx.duration(n, "sla", Duration::from_secs(1)..=366 * DAY));
+    Times { epoch, epoch_bytes, retention, sla }
 }
 
 fn with_tenant(source: Source, owner: &Owner) -> Source {
@@ -139,12 +146,12 @@ fn owner(
         }
     }
     if let Some(folder_tenant) = &base.tenant {
-        if let Some((span, Some(named))) = &tenant {
-            if named != folder_tenant {
-                let message =
-                    format!("the file lies in the folder of tenant `{folder_tenant}`, not of `{named}`");
-                cx.report(codes::OWNERSHIP, span, message).hint(format!("move it to tenants/{named}/"));
-            }
+        if let Some((span, Some(named))) = &tenant
+            && named != folder_tenant
+        {
+            let message =
+                format!("the file lies in the folder of tenant `{folder_tenant}`, not of `{named}`");
+            cx.report(codes::OWNERSHIP, span, message).hint(format!("move it to tenants/{named}/"));
         }
         return Owner::Tenant(folder_tenant.clone());
     }

@@ -54,7 +54,7 @@ pub(crate) fn size(text: &str) -> Option<u64> {
 pub(crate) fn show_duration(d: Duration) -> String {
     let ms = d.as_millis();
     for (unit_ms, unit) in [(86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1_000, "s")] {
-        if ms >= unit_ms && ms % unit_ms == 0 {
+        if ms >= unit_ms && ms.is_multiple_of(unit_ms) {
             return format!("{}{unit}", ms / unit_ms);
         }
     }
@@ -64,7 +64,7 @@ pub(crate) fn show_duration(d: Duration) -> String {
 /// Writes a size in the largest binary unit that fits it whole.
 pub(crate) fn show_size(bytes: u64) -> String {
     for (unit_bytes, unit) in [(1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")] {
-        if bytes >= unit_bytes && bytes % unit_bytes == 0 {
+        if bytes >= unit_bytes && bytes.is_multiple_of(unit_bytes) {
             return format!("{}{unit}", bytes / unit_bytes);
         }
     }

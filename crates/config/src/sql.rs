@@ -68,10 +68,10 @@ impl<'a> Query<'a> {
         if !(first.is("select") || first.is("with")) {
             return Err(NotSelect { span: first.span.clone(), why: "a query begins with SELECT or WITH" });
         }
-        if let Some(end) = tokens.iter().position(|t| t.punct(";")) {
-            if let Some(next) = tokens[end..].iter().find(|t| !t.punct(";")) {
-                return Err(NotSelect { span: next.span.clone(), why: "a second statement follows" });
-            }
+        if let Some(end) = tokens.iter().position(|t| t.punct(";"))
+            && let Some(next) = tokens[end..].iter().find(|t| !t.punct(";"))
+        {
+            return Err(NotSelect { span: next.span.clone(), why: "a second statement follows" });
         }
         let query = Self { tokens };
         query.balanced()?;
