@@ -32,10 +32,10 @@ pub fn start(project: &Path, data: &Path) -> Result<Levada> {
 
 /// A key of those roles for all tenants.
 pub fn key(levada: &Levada, roles: &[&str]) -> Result<String> {
-    let body = json!({ "name": "bench", "tenants": ["*"], "roles": roles });
+    let body = json!({ "name": "bench", "tenants": "all", "roles": roles });
     let answer = levada.send(&Request::post("/v1/keys").key(&levada.admin_key()?).json(&body))?;
     let answer = answer.expect(201)?.json()?;
-    Ok(answer["secret"].as_str().context("the answer has no secret")?.to_owned())
+    Ok(answer["key"].as_str().context("the answer has no key")?.to_owned())
 }
 
 /// Rows of a query, each a JSON array or object.

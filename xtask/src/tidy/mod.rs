@@ -4,6 +4,7 @@ mod errors;
 mod features;
 mod files;
 mod layers;
+mod licences;
 mod lock;
 
 use std::path::{Path, PathBuf};
@@ -46,6 +47,7 @@ pub fn run() -> Result<()> {
     let files = sources(&root)?;
     let mut findings = Findings::default();
     layers::check(&root, &mut findings)?;
+    licences::check(&root, &mut findings)?;
     lock::check(&root, &mut findings)?;
     features::check(&root, &mut findings)?;
     files::check(&files, &mut findings);
