@@ -46,7 +46,8 @@ fn a_thousand_tables_are_checked_at_once() {
     assert!(loaded.diagnostics.is_empty());
     let project = loaded.project.expect("a project");
     assert_eq!((project.pipelines.len(), project.models.len()), (500, 1_000));
-    // In release it takes a few hundredths; a build without optimisation gets more room.
-    let limit_ms = if cfg!(debug_assertions) { 10_000 } else { 1_000 };
-    assert!(took.as_millis() < limit_ms, "{took:?}");
+    // Without optimisation the time says nothing; regular expressions alone take seconds.
+    if !cfg!(debug_assertions) {
+        assert!(took.as_millis() < 1_000, "{took:?}");
+    }
 }
