@@ -72,7 +72,7 @@ async fn read(state: &AppState, headers: &HeaderMap, body: &mut Body) -> Result<
         if length > limit {
             return Err(too_large(limit));
         }
-        charge(state, length, &mut charged, &mut budget)?;
+        charge(state, length, declared.unwrap_or(limit), &mut charged, &mut budget)?;
         match first.take() {
             None if whole.is_empty() => first = Some(data),
             None => whole.extend_from_slice(&data),
@@ -86,17 +86,19 @@ async fn read(state: &AppState, headers: &HeaderMap, body: &mut Body) -> Result<
     Ok(HeldBody { bytes: first.unwrap_or_else(|| whole.freeze()), _budget: budget })
 }
 
-/// Charges the budget up to `length` bytes, in steps of at least 64 KiB for long bodies.
+/// Charges the budget up to `length` bytes, in steps of at least 64 KiB for long bodies, but
+/// no further than the body can grow.
 fn charge(
     state: &AppState,
     length: usize,
+    whole: usize,
     charged: &mut usize,
     budget: &mut Vec<OwnedSemaphorePermit>,
 ) -> Result<(), Problem> {
     if length <= *charged {
         return Ok(());
     }
-    let step = if *charged == 0 { length } else { length.max(*charged + (64 << 10)) };
+    let step = if *charged == 0 { length } else { length.max((*charged + (64 << 10)).min(whole)) };
     let kilobytes = (step - *charged).div_ceil(1024);
     let permits = u32::try_from(kilobytes).unwrap_or(u32::MAX);
     let permit = state.body_budget.clone().try_acquire_many_owned(permits).map_err(|_| {

@@ -33,4 +33,4 @@ pub use problem::ApiProblem;
 pub use routes::{app, app_with};
 pub use routing::{DEFAULT_TOPIC, Route, RouteRule, Routes};
 pub use server::{ServerConfig, serve};
-pub use state::{AppState, GatewayConfig, MetricsAccess, Parts};
+pub use state::{AppState, GatewayConfig, MetricsAccess, Parts, QueryConfig};

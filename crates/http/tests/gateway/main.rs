@@ -1,0 +1,11 @@
+//! The gateway over a real socket: a listener, a small HTTP client, engines on a simulated disk.
+
+mod access;
+mod bad_input;
+mod edges;
+mod ingest;
+mod isolation;
+mod limits;
+mod secrets;
+mod sql;
+mod support;
