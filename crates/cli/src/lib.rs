@@ -8,7 +8,7 @@ mod client;
 mod commands;
 mod output;
 
-pub use args::{Cli, Command, DemoArgs, Global, UpArgs};
+pub use args::{Cli, Command, DemoArgs, Global, LogFormat, UpArgs};
 pub use client::Connection;
 pub use output::{Failure, Output, exit};
 

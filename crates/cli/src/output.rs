@@ -95,16 +95,7 @@ impl Output {
         let mut table = comfy_table::Table::new();
         table.load_preset(comfy_table::presets::NOTHING);
         table.set_content_arrangement(comfy_table::ContentArrangement::Disabled);
-        let bold = |text: &str| {
-            let cell = comfy_table::Cell::new(text);
-            if self.color { cell.add_attribute(comfy_table::Attribute::Bold) } else { cell }
-        };
-        if self.color {
-            table.enforce_styling();
-        } else {
-            table.force_no_tty();
-        }
-        table.set_header(header.iter().map(|h| bold(h)));
+        table.set_header(header.iter().copied());
         table.add_rows(rows);
         for (index, column) in table.column_iter_mut().enumerate() {
             column.set_padding((0, 2));
@@ -112,8 +103,14 @@ impl Output {
                 column.set_cell_alignment(comfy_table::CellAlignment::Right);
             }
         }
-        for line in table.to_string().lines() {
-            self.line(line.trim_end());
+        for (index, line) in table.to_string().lines().enumerate() {
+            let line = line.trim_end();
+            if index == 0 && self.color {
+                let bold = anstyle::Style::new().bold();
+                self.line(&format!("{bold}{line}{bold:#}"));
+            } else {
+                self.line(line);
+            }
         }
     }
 

@@ -66,7 +66,19 @@ pub(crate) struct Current {
     pub line: u64,
     /// Offset of the next unread byte in the decompressed file; 0 before the first read.
     pub offset: u64,
+    /// Another version of a file of this name was read before.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub again: bool,
     /// That byte lies behind the end of the file's JSON array.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub closed: bool,
+}
+
+impl Current {
+    /// What its rows and dead letters name as their origin: the file's name, with its hash from
+    /// the second version on, so that no line of two versions is taken for the same.
+    pub fn object(&self) -> String {
+        let Done { name, blake3, .. } = &self.file;
+        if self.again { format!("{name}@{}", &blake3[..12]) } else { name.clone() }
+    }
 }

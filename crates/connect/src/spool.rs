@@ -4,12 +4,14 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use levada_disk::{Disk, DiskFile, OpenMode};
 
 use crate::listing::Found;
 
 const CHUNK_BYTES: usize = 256 << 10;
+static COPIES: AtomicU64 = AtomicU64::new(0);
 
 #[derive(Debug)]
 pub(crate) struct Spool {
@@ -26,7 +28,8 @@ impl Spool {
     /// was written to meanwhile: the next look decides.
     pub fn take(&self, found: &Found) -> io::Result<Option<blake3::Hash>> {
         levada_disk::create_dir_durable(self.disk.as_ref(), &self.dir)?;
-        let incoming = format!("{}/incoming", self.dir);
+        // A reader that was dropped may still end its last step beside its successor.
+        let incoming = format!("{}/incoming-{}", self.dir, COPIES.fetch_add(1, Ordering::Relaxed));
         let copy = self.disk.open(&incoming, OpenMode::Write)?;
         copy.set_len(0)?;
         let Some((hash, size)) = Self::copy(found, copy.as_ref())? else { return Ok(None) };

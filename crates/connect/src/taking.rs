@@ -209,7 +209,7 @@ impl Taking {
         let open = self.open.as_mut().expect("called with a file at hand");
         let rows = open.rows.as_mut().expect("called with its rows open");
         let mut batch = RecordBatchIn {
-            object: Some(open.current.file.name.clone()),
+            object: Some(open.current.object()),
             textual: self.config.source.format == levada_config::model::FileFormat::Csv,
             ..RecordBatchIn::default()
         };
@@ -277,13 +277,13 @@ impl Taking {
     fn take(&mut self, found: &Found) -> Result<Option<RecordBatchIn>, ReadError> {
         let limit = self.config.limits.file_bytes;
         if found.size > limit {
-            let current = current(found, &blake3::hash(b""));
+            let current = self.current(found, &blake3::hash(b""));
             let reason = format!("the file has {} bytes, more than {limit}", found.size);
             self.ledger.add(current.file.clone())?;
             return Ok(Some(self.reject_file(&current, "file-too-large", reason)));
         }
         let Some(hash) = self.spool.take(found).map_err(on_disk)? else { return Ok(None) };
-        let current = current(found, &hash);
+        let current = self.current(found, &hash);
         match self.ledger.get(&found.name) {
             Some(seen) if seen.hash == *hash.as_bytes() => {
                 // Touched, not changed: remember the new times and look no further.
@@ -337,12 +337,24 @@ impl Taking {
         seen.is_some_and(|seen| (seen.size, seen.modified_ns) == (file.size, file.modified_ns))
     }
 
+    /// The file about to be read, from its beginning.
+    fn current(&self, found: &Found, hash: &blake3::Hash) -> Current {
+        let file = Done {
+            name: found.name.clone(),
+            size: found.size,
+            modified_ns: found.modified_ns,
+            blake3: hash.to_hex().to_string(),
+        };
+        let again = self.ledger.get(&found.name).is_some();
+        Current { file, arrived_ms: found.changed_ns / 1_000_000, line: 1, offset: 0, again, closed: false }
+    }
+
     fn reject_file(&self, current: &Current, code: &'static str, reason: String) -> RecordBatchIn {
         self.metrics.rejects.increment(1);
         let description = serde_json::to_vec(&current.file).unwrap_or_default();
         let bad = BadRow { line: current.line, code, reason, original: description.into() };
         RecordBatchIn {
-            object: Some(current.file.name.clone()),
+            object: Some(current.object()),
             rejects: vec![reject(&self.config, current, bad)],
             ..RecordBatchIn::default()
         }
@@ -356,16 +368,6 @@ impl Open {
         // Archiving again what is archived costs one look and is right after any crash.
         Ok(Self { current, hash, archived: false, rows: None })
     }
-}
-
-fn current(found: &Found, hash: &blake3::Hash) -> Current {
-    let file = Done {
-        name: found.name.clone(),
-        size: found.size,
-        modified_ns: found.modified_ns,
-        blake3: hash.to_hex().to_string(),
-    };
-    Current { file, arrived_ms: found.changed_ns / 1_000_000, line: 1, offset: 0, closed: false }
 }
 
 fn layout(config: &FileReaderConfig, name: &str) -> Layout {

@@ -6,7 +6,7 @@ use std::io::{self, Read};
 const CHUNK_BYTES: usize = 64 << 10;
 
 pub(crate) struct Window {
-    source: Box<dyn Read + Send>,
+    source: Box<dyn Read + Send + Sync>,
     buffer: Vec<u8>,
     start: usize,
     /// Offset of `buffer[start]` in the (decompressed) file.
@@ -16,7 +16,7 @@ pub(crate) struct Window {
 
 impl Window {
     /// `source` is read from its own beginning.
-    pub fn new(source: Box<dyn Read + Send>) -> Self {
+    pub fn new(source: Box<dyn Read + Send + Sync>) -> Self {
         Self { source, buffer: Vec::new(), start: 0, offset: 0, ended: false }
     }
 

@@ -69,7 +69,7 @@ pub struct ReadError {
 
 /// A source of records for one pipeline.
 #[async_trait::async_trait]
-pub trait RecordReader: Send {
+pub trait RecordReader: Send + Sync {
     /// Goes to a position that [`RecordReader::position`] returned earlier; `None` is the start.
     async fn seek(&mut self, position: Option<&serde_json::Value>) -> Result<(), ReadError>;
 

@@ -126,7 +126,7 @@ fn trim_line_end(mut line: &[u8]) -> &[u8] {
 }
 
 enum Parser {
-    Csv(csv::CsvRows),
+    Csv(Box<csv::CsvRows>),
     Lines,
     Array(array::ArrayRows),
 }
@@ -162,7 +162,7 @@ impl Rows {
     /// Opens the file and goes to `start`. A file whose head cannot be understood opens too: its
     /// first outcome says why.
     pub fn open(file: Arc<dyn DiskFile>, layout: Layout, start: Start) -> io::Result<Self> {
-        let source: Box<dyn Read + Send> = if layout.gzip {
+        let source: Box<dyn Read + Send + Sync> = if layout.gzip {
             Box::new(Gunzip::new(FileRead::new(file), layout.bounds))
         } else {
             Box::new(FileRead::new(file))
@@ -193,7 +193,7 @@ impl Rows {
         }
         match format {
             FileFormat::Csv => match csv::CsvRows::begin(cursor)? {
-                Ok(parser) => self.parser = Parser::Csv(parser),
+                Ok(parser) => self.parser = Parser::Csv(Box::new(parser)),
                 Err(bad) => self.fault = bad,
             },
             FileFormat::Json => {

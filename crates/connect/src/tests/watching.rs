@@ -73,6 +73,8 @@ async fn a_changed_file_is_a_new_version_or_a_reject() {
         batches.extend(drain(&mut again, 10).await.unwrap());
         assert_eq!(batches.iter().map(|b| b.records.len()).sum::<usize>(), rows, "{policy:?}");
         assert_eq!(codes(&batches), rejects, "{policy:?}");
+        let objects: Vec<&str> = batches.iter().filter_map(|b| b.object.as_deref()).collect();
+        assert!(objects[0] == "a.jsonl" && objects[1].starts_with("a.jsonl@"), "{objects:?}");
         let kept = bench.archive.0.lock().len();
         assert_eq!(kept, if policy == ChangedFile::Reject { 1 } else { 2 }, "versions in bronze");
     }

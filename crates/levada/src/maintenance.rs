@@ -1,0 +1,54 @@
+//! Housekeeping in the background: retention of the log, compaction and vacuum of tables,
+//! upkeep of the metrics.
+
+use std::time::Duration;
+
+use levada_bus::Bus;
+use levada_lake::Lake;
+use metrics_exporter_prometheus::PrometheusHandle;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+const BUS_EVERY: Duration = Duration::from_secs(2);
+const LAKE_EVERY: Duration = Duration::from_secs(30);
+
+/// Starts the tasks; they end when the server stops.
+pub fn start(
+    bus: Bus,
+    lake: Lake,
+    metrics: Option<PrometheusHandle>,
+    stopped: watch::Receiver<bool>,
+) -> JoinHandle<()> {
+    tokio::spawn(async move {
+        tokio::join!(maintain_bus(bus, metrics, stopped.clone()), maintain_lake(lake, stopped));
+    })
+}
+
+/// True when the server stops before the time is over.
+async fn stops_within(stopped: &mut watch::Receiver<bool>, time: Duration) -> bool {
+    tokio::time::timeout(time, stopped.wait_for(|stop| *stop)).await.is_ok()
+}
+
+async fn maintain_bus(bus: Bus, metrics: Option<PrometheusHandle>, mut stopped: watch::Receiver<bool>) {
+    while !stops_within(&mut stopped, BUS_EVERY).await {
+        if let Some(metrics) = &metrics {
+            metrics.run_upkeep();
+        }
+        if let Err(error) = bus.maintain().await {
+            tracing::error!(%error, "housekeeping of the log failed; it is tried again");
+        }
+    }
+}
+
+async fn maintain_lake(lake: Lake, mut stopped: watch::Receiver<bool>) {
+    while !stops_within(&mut stopped, LAKE_EVERY).await {
+        for spec in lake.specs() {
+            if *stopped.borrow() {
+                return;
+            }
+            if let Err(error) = lake.maintain(&spec.key()).await {
+                tracing::warn!(table = %spec.key(), %error, "housekeeping of a table failed; it is tried again");
+            }
+        }
+    }
+}

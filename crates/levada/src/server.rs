@@ -1,0 +1,346 @@
+//! One running Levada: how the parts are put together, started and stopped.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use levada_access::{KeyRing, Rate, RateLimiter};
+use levada_bus::{Bus, BusConfig, TopicConfig};
+use levada_config::Secrets;
+use levada_config::model::{Limits, Owner, Pipeline, Project, Source};
+use levada_connect::{FileReader, FileReaderConfig};
+use levada_core::{Backoff, Clock, IdSource, Principal, RandomIds, ReadError, SystemClock, TenantId};
+use levada_disk::{Disk, RealDisk};
+use levada_flow::{FileReaders, Models, ModelsConfig, Pipelines};
+use levada_http::{AppState, DeclaredTenants, GatewayConfig, MetricsAccess, Parts, QueryConfig, RouteRule, Routes};
+use levada_lake::{Lake, LakeConfig, QueryLimits};
+use levada_postgres::{PostgresConfig, PostgresServer};
+use levada_store::DocumentStore;
+use metrics_exporter_prometheus::PrometheusHandle;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::console_data::PlatformData;
+use crate::data_dir::DataDir;
+use crate::maintenance;
+use crate::operations::{EngineOperations, Engines};
+use crate::sampler::Sampler;
+
+const LAKE_DIR: &str = "lake";
+const KEYS_DIR: &str = "store/access";
+const STOP_WITHIN: Duration = Duration::from_secs(20);
+
+/// What to run and where.
+pub struct Options {
+    pub project: Project,
+    pub secrets: Secrets,
+    pub data_dir: PathBuf,
+    pub http: String,
+    pub postgres: Option<String>,
+    /// Requests from the machine itself need no key. For the demo only.
+    pub open_on_loopback: Option<Arc<Principal>>,
+}
+
+/// A running server. [`Server::stop`] drains it; dropping it does not.
+pub struct Server {
+    pub url: String,
+    pub postgres: Option<SocketAddr>,
+    pub admin_key_path: PathBuf,
+    /// The first admin key was made in this start.
+    pub first_start: bool,
+    pub bus: Bus,
+    pub lake: Lake,
+    pub engines: Arc<Engines>,
+    data: DataDir,
+    state: AppState,
+    stop: watch::Sender<bool>,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl Server {
+    /// Starts every part and returns once the gateway accepts connections.
+    ///
+    /// # Errors
+    /// When the data folder is held by another server, an address is taken, or stored state
+    /// cannot be recovered.
+    pub async fn start(mut options: Options) -> Result<Self> {
+        let metrics = install_metrics();
+        let data = DataDir::open(&options.data_dir)?;
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+        let disk: Arc<dyn Disk> = Arc::new(RealDisk::new(data.root()).context("cannot open the data folder")?);
+        let project = &mut options.project;
+        project.pipelines.extend(unrouted_events(&project.pipelines));
+
+        let bus = open_bus(disk.clone(), clock.clone(), project).await?;
+        let lake = Lake::open(disk.clone(), LAKE_DIR, LakeConfig::default(), clock.clone()).context("cannot open the lake")?;
+        let keys = Arc::new(open_keys(disk.clone(), clock.clone())?);
+        let admin = keys.ensure_admin(|secret| {
+            data.write_admin_key(secret.expose()).map_err(std::io::Error::other)
+        })?;
+
+        let http = TcpListener::bind(&options.http).await.with_context(|| format!("cannot listen on {}", options.http))?;
+        let address = http.local_addr()?;
+        let (stop, stopped) = watch::channel(false);
+        let mut tasks = Vec::new();
+        let project = &options.project;
+        let query = &project.server.query;
+        let limits = QueryLimits {
+            memory_bytes: usize::try_from(query.memory_bytes).unwrap_or(usize::MAX),
+            timeout: query.timeout,
+            max_rows: usize::try_from(query.max_rows).unwrap_or(usize::MAX),
+        };
+        let postgres = match &options.postgres {
+            Some(listen) => {
+                let config = PostgresConfig {
+                    address: listen.clone(),
+                    limits,
+                    version: env!("CARGO_PKG_VERSION").to_owned(),
+                    ..PostgresConfig::default()
+                };
+                let server = PostgresServer::bind(config, lake.clone(), keys.clone()).await?;
+                let address = server.local_addr();
+                let stopped = stopped.clone();
+                tasks.push(tokio::spawn(async move {
+                    if let Err(error) = server.run(until(stopped)).await {
+                        tracing::error!(%error, "the PostgreSQL door stopped");
+                    }
+                }));
+                Some(address)
+            }
+            None => None,
+        };
+
+        let engines = Arc::new(start_engines(&options, &bus, &lake, &disk, &clock, data.root()).await?);
+        let sampler = Sampler::start(bus.clone(), stopped.clone());
+        tasks.push(maintenance::start(bus.clone(), lake.clone(), metrics.clone(), stopped.clone()));
+
+        let ids: Arc<dyn IdSource> = Arc::new(RandomIds);
+        let state = AppState::new(Parts {
+            authenticator: keys.clone(),
+            keys: keys.clone(),
+            limits: Arc::new(rate_limiter(project, clock.clone())),
+            bus: bus.clone(),
+            lake: lake.clone(),
+            routes: Arc::new(routes(project)),
+            tenants: Arc::new(DeclaredTenants::new(project.tenants.iter().map(|t| t.id.clone()))),
+            operations: Arc::new(EngineOperations { engines: engines.clone(), bus: bus.clone() }),
+            clock: clock.clone(),
+            ids,
+            metrics,
+            config: gateway_config(project, limits, options.open_on_loopback.clone()),
+        });
+        let console = levada_console::router(
+            Arc::new(PlatformData::new(keys.clone(), bus.clone(), lake.clone(), engines.clone(), sampler, limits)),
+            levada_console::ConsoleConfig {
+                project: project.name.clone(),
+                clock: clock.clone(),
+                ..levada_console::ConsoleConfig::default()
+            },
+        );
+        let app = levada_http::app_with(state.clone(), console);
+        let serve = levada_http::serve(http, app, until(stopped), levada_http::ServerConfig::default());
+        tasks.push(tokio::spawn(async move {
+            serve.await;
+        }));
+
+        let url = format!("http://{address}");
+        data.write_run(&url, postgres.map(|p| p.to_string()).as_deref())?;
+        Ok(Self {
+            url,
+            postgres,
+            admin_key_path: data.admin_key_path(),
+            first_start: admin.is_some(),
+            bus,
+            lake,
+            engines,
+            data,
+            state,
+            stop,
+            tasks,
+        })
+    }
+
+    /// Drains: no new requests, those in flight finish, pipelines commit what they read,
+    /// the log is closed.
+    ///
+    /// # Errors
+    /// When the last writes fail; everything acknowledged is on disk all the same.
+    pub async fn stop(self) -> Result<()> {
+        self.state.drain();
+        self.stop.send_replace(true);
+        for task in self.tasks {
+            let _ = tokio::time::timeout(STOP_WITHIN, task).await;
+        }
+        self.engines.stop(STOP_WITHIN).await;
+        let closed = self.bus.close().await.context("cannot close the log");
+        drop(self.data);
+        closed
+    }
+}
+
+/// Ends when the server stops.
+pub async fn until(mut stopped: watch::Receiver<bool>) {
+    let _ = stopped.wait_for(|stop| *stop).await;
+}
+
+fn install_metrics() -> Option<PrometheusHandle> {
+    // A second server in one process (tests) shares nothing and exports nothing.
+    let handle = levada_http::metrics::install().ok()?;
+    levada_log::describe_metrics();
+    levada_bus::metrics::describe();
+    levada_flow::metrics::describe();
+    Some(handle)
+}
+
+async fn open_bus(disk: Arc<dyn Disk>, clock: Arc<dyn Clock>, project: &Project) -> Result<Bus> {
+    let topics = routes(project).topics();
+    let open = move || -> Result<Bus> {
+        let (bus, recovery) = Bus::open(disk, BusConfig::default(), clock).context("cannot recover the log")?;
+        tracing::info!(
+            idempotency_keys = recovery.idempotency_keys,
+            scanned_records = recovery.scanned_records,
+            log = ?recovery.log,
+            "the log is open"
+        );
+        for topic in topics {
+            bus.ensure_topic(&topic, TopicConfig::default())?;
+        }
+        Ok(bus)
+    };
+    tokio::task::spawn_blocking(open).await?
+}
+
+fn open_keys(disk: Arc<dyn Disk>, clock: Arc<dyn Clock>) -> Result<KeyRing> {
+    let store = DocumentStore::open(disk, KEYS_DIR)?;
+    KeyRing::open(store, clock).context("cannot open the API keys")
+}
+
+/// Events that no pipeline asks for are kept too: they go to the topic `events`, and from
+/// there to bronze.
+fn unrouted_events(pipelines: &[Pipeline]) -> Option<Pipeline> {
+    let topic = levada_core::TopicName::new(levada_http::DEFAULT_TOPIC).ok()?;
+    let name = levada_core::SourceName::new(levada_http::DEFAULT_TOPIC).ok()?;
+    let taken = pipelines.iter().any(|p| {
+        p.name == name || matches!(&p.source, Source::Events { topic: t, .. } if *t == topic)
+    });
+    (!taken).then(|| Pipeline::archive_only(name, topic))
+}
+
+/// The rules by which the gateway finds the topic of an event.
+fn routes(project: &Project) -> Routes {
+    let rule = |pipeline: &Pipeline| match &pipeline.source {
+        Source::Events { topic, event_types } => Some(RouteRule {
+            tenant: owner_tenant(&pipeline.owner),
+            topic: topic.clone(),
+            event_types: event_types.clone(),
+        }),
+        Source::Files(_) => None,
+    };
+    Routes::new(project.pipelines.iter().filter_map(rule).collect())
+}
+
+fn owner_tenant(owner: &Owner) -> Option<TenantId> {
+    match owner {
+        Owner::Shared => None,
+        Owner::Tenant(tenant) => Some(tenant.clone()),
+    }
+}
+
+fn rate_limiter(project: &Project, clock: Arc<dyn Clock>) -> RateLimiter {
+    let rate = |limits: &Limits| {
+        limits.events_per_s.map(|per_s| Rate { per_s, burst: limits.burst_events.unwrap_or(per_s) })
+    };
+    let limiter = RateLimiter::new(rate(&project.server.limits), clock);
+    for tenant in &project.tenants {
+        if let Some(limits) = &tenant.limits {
+            limiter.set(tenant.id.clone(), rate(limits));
+        }
+    }
+    limiter
+}
+
+fn gateway_config(project: &Project, limits: QueryLimits, open: Option<Arc<Principal>>) -> GatewayConfig {
+    GatewayConfig {
+        max_body_bytes: usize::try_from(project.server.max_body_bytes).unwrap_or(usize::MAX),
+        query: QueryConfig {
+            memory_bytes: limits.memory_bytes,
+            timeout: limits.timeout,
+            max_rows: limits.max_rows,
+            ..QueryConfig::default()
+        },
+        metrics: if open.is_some() { MetricsAccess::Loopback } else { MetricsAccess::Key },
+        loopback_principal: open,
+        ..GatewayConfig::default()
+    }
+}
+
+async fn start_engines(
+    options: &Options,
+    bus: &Bus,
+    lake: &Lake,
+    disk: &Arc<dyn Disk>,
+    clock: &Arc<dyn Clock>,
+    data_dir: &std::path::Path,
+) -> Result<Engines> {
+    let jitter: levada_flow::Jitter = Arc::new(rand::random::<f64>);
+    let secrets = Arc::new(options.secrets.clone());
+    let named: levada_flow::Secrets = Arc::new(move |name| secrets.get(name).map(|s| s.reveal().to_owned()));
+    let parts = levada_flow::Parts {
+        bus: bus.clone(),
+        lake: lake.clone(),
+        disk: disk.clone(),
+        clock: clock.clone(),
+        jitter: jitter.clone(),
+        enrich: levada_flow::EnrichContext {
+            clock: clock.clone(),
+            jitter,
+            secrets: named,
+            backoff: Backoff { base: Duration::from_millis(100), cap: Duration::from_secs(2) },
+            breakers: levada_flow::Breakers::default(),
+            cache_entries: 100_000,
+            answer_bytes: 1 << 20,
+        },
+    };
+    let files = file_readers(&options.project, lake, disk, clock, data_dir);
+    let pipelines = Pipelines::start(&options.project.pipelines, parts, files).await?;
+    let models = Models::start(
+        &options.project.models,
+        ModelsConfig {
+            lake: lake.clone(),
+            disk: disk.clone(),
+            clock: clock.clone(),
+            signals: pipelines.signals().clone(),
+        },
+    );
+    Ok(Engines::new(options.project.clone(), pipelines, models))
+}
+
+fn file_readers(
+    project: &Project,
+    lake: &Lake,
+    disk: &Arc<dyn Disk>,
+    clock: &Arc<dyn Clock>,
+    data_dir: &std::path::Path,
+) -> FileReaders {
+    let project = project.clone();
+    let (lake, disk, clock) = (lake.clone(), disk.clone(), clock.clone());
+    let data_dir = data_dir.to_owned();
+    Arc::new(move |pipeline, source| {
+        let config = FileReaderConfig::new(&project, pipeline, source, &data_dir);
+        // Not an error: the folder may be mounted or made later. Making ours saves a step.
+        if let Err(error) = std::fs::create_dir_all(&config.folder) {
+            tracing::warn!(folder = %config.folder.display(), %error, "cannot make the landing folder");
+        }
+        let owner = match &pipeline.owner {
+            Owner::Shared => "_shared",
+            Owner::Tenant(tenant) => tenant.as_str(),
+        };
+        let dir = format!("connect/{owner}/{}", pipeline.name);
+        let reader: Result<FileReader, ReadError> =
+            FileReader::new(config, Arc::new(lake.clone()), disk.clone(), &dir, clock.clone());
+        Ok(Box::new(reader?) as _)
+    })
+}

@@ -1,0 +1,121 @@
+//! `levada up`: check the project, start the server, say where it is, drain on a signal.
+
+use std::path::{Path, PathBuf};
+
+use levada_cli::{Failure, Global, Output, UpArgs, exit};
+use levada_config::model::Project;
+use levada_config::{Secrets, Style, render_all};
+
+use crate::logging;
+use crate::server::{Options, Server};
+
+/// A project that may run, with its secrets.
+pub struct Ready {
+    pub project: Project,
+    pub secrets: Secrets,
+}
+
+/// Loads a project for running: its errors are printed, its inactive parts refused.
+///
+/// # Errors
+/// `PROJECT` with everything already printed, or what to do about inactive parts.
+pub fn load(
+    dir: &Path,
+    allow_inactive: bool,
+    output: &Output,
+    environment: &dyn Fn(&str) -> Option<String>,
+) -> Result<Ready, Failure> {
+    let secrets = Secrets::load(dir).map_err(|e| {
+        output.say(&e.diagnostic().render(style(output)));
+        Failure::silent(exit::PROJECT)
+    })?;
+    let loaded = levada_config::load_with(dir, &secrets, environment);
+    if !loaded.diagnostics.is_empty() {
+        output.say(&render_all(&loaded.diagnostics, style(output)));
+    }
+    let Some(project) = loaded.project else {
+        return Err(Failure::silent(exit::PROJECT));
+    };
+    if !project.inactive.is_empty() && !allow_inactive {
+        let parts: Vec<String> = project
+            .inactive
+            .iter()
+            .map(|i| format!("  {}:{}: {}: {}", i.file.display(), i.line, i.part, i.reason))
+            .collect();
+        return Err(Failure::new(
+            exit::PROJECT,
+            format!("parts of the project are only parsed so far and would not run:\n{}", parts.join("\n")),
+        )
+        .hint("take them out, or start with --allow-inactive to run the rest"));
+    }
+    Ok(Ready { project, secrets })
+}
+
+fn style(output: &Output) -> Style {
+    if output.color { Style::Colour } else { Style::Plain }
+}
+
+pub async fn run(global: &Global, args: UpArgs) -> Result<(), Failure> {
+    logging::init(args.log, "info");
+    let output = Output::new(global);
+    let ready = load(&args.dir, args.allow_inactive, &output, &|name| std::env::var(name).ok())?;
+    let options = options(&args, ready);
+    let server = Server::start(options).await.map_err(|e| Failure::new(exit::FAILED, format!("{e:#}")))?;
+    announce(&output, &server);
+    wait_for_signal().await;
+    output.say("stopping: requests in flight finish, pipelines commit what they read");
+    server.stop().await.map_err(|e| Failure::new(exit::FAILED, format!("{e:#}")))
+}
+
+fn options(args: &UpArgs, ready: Ready) -> Options {
+    let server = &ready.project.server;
+    let postgres = match args.postgres.as_deref() {
+        Some("off") => None,
+        Some(address) => Some(address.to_owned()),
+        None => server.postgres.clone(),
+    };
+    Options {
+        data_dir: args.data.clone().unwrap_or_else(|| data_dir(&ready.project)),
+        http: args.listen.clone().unwrap_or_else(|| server.http.clone()),
+        postgres,
+        open_on_loopback: None,
+        project: ready.project,
+        secrets: ready.secrets,
+    }
+}
+
+fn data_dir(project: &Project) -> PathBuf {
+    let dir = project.server.data_dir.clone().unwrap_or_else(|| PathBuf::from(".levada"));
+    project.root.join(dir)
+}
+
+fn announce(output: &Output, server: &Server) {
+    if server.first_start {
+        output.say(&format!("made the first admin key: {}", server.admin_key_path.display()));
+    }
+    output.say(&format!("gateway     {}", server.url));
+    output.say(&format!("console     {}/console", server.url));
+    if let Some(postgres) = server.postgres {
+        output.say(&format!("PostgreSQL  {postgres}"));
+    }
+    output.say("ready; stop with ctrl-c");
+}
+
+/// Ends on SIGTERM or SIGINT.
+pub async fn wait_for_signal() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let term = signal(SignalKind::terminate());
+    let terminated = async {
+        match term {
+            Ok(mut term) => {
+                term.recv().await;
+            }
+            Err(_) => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        () = terminated => {}
+        _ = tokio::signal::ctrl_c() => {}
+    }
+}
+
