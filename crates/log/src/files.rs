@@ -73,3 +73,28 @@ impl OpenFiles {
         self.state.lock().files.len()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use levada_disk::SimDisk;
+
+    use super::*;
+
+    #[test]
+    fn open_files_are_bounded_and_the_least_recently_used_is_closed() {
+        let disk: Arc<dyn Disk> = Arc::new(SimDisk::new(1));
+        let files = OpenFiles::new(disk.clone(), 3);
+        assert!(files.get((1, 0), "f").is_err(), "a file that is gone is not created");
+        for i in 0..10 {
+            let path = format!("f{i}");
+            files.put((i, 0), disk.open(&path, OpenMode::Write).unwrap());
+            assert!(files.get((0, 0), "f0").is_ok());
+            assert!(files.open_count() <= 3);
+        }
+        let is_open = |i: u32| files.state.lock().files.contains_key(&(i, 0));
+        assert!(is_open(0) && is_open(9) && is_open(8) && !is_open(7));
+        files.forget((0, 0));
+        assert_eq!(files.open_count(), 2);
+        assert_eq!(files.state.lock().by_use.len(), 2);
+    }
+}
