@@ -1,0 +1,70 @@
+//! The open epoch: what has been processed and not yet sealed.
+
+use std::time::Duration;
+
+use arrow::array::RecordBatch;
+use tokio::time::Instant;
+
+use crate::letter::Letter;
+use crate::manifest::{Totals, WindowBytes};
+use crate::status::Arrivals;
+
+/// After an idle time the first records wait only this long for company.
+const LINGER: Duration = Duration::from_millis(50);
+
+/// Everything that an epoch has gathered.
+#[derive(Debug, Default)]
+pub struct OpenEpoch {
+    pub batches: Vec<RecordBatch>,
+    pub letters: Vec<Letter>,
+    pub arrivals: Arrivals,
+    /// Of this epoch alone.
+    pub figures: Totals,
+    /// Records read, rejects not counted.
+    pub records: u64,
+    /// Original bytes read.
+    pub bytes: u64,
+    opened: Option<Instant>,
+}
+
+impl OpenEpoch {
+    /// Notes that something was read.
+    pub fn touch(&mut self) {
+        self.opened.get_or_insert_with(Instant::now);
+    }
+
+    /// Whether nothing was read.
+    pub fn is_empty(&self) -> bool {
+        self.opened.is_none()
+    }
+
+    /// When to seal: the interval after the last seal, and never sooner than a moment after
+    /// the first record. `None` while empty.
+    pub fn due(&self, last_cut: Option<Instant>, interval: Duration) -> Option<Instant> {
+        let opened = self.opened?;
+        let soonest = opened + LINGER.min(interval);
+        Some(last_cut.map_or(soonest, |cut| soonest.max(cut + interval)))
+    }
+
+    /// Counts the arrival of records, which mostly share their times.
+    pub fn arrived(&mut self, at_ms: i64) {
+        match self.arrivals.last_mut() {
+            Some((at, count)) if *at == at_ms => *count += 1,
+            _ => self.arrivals.push((at_ms, 1)),
+        }
+    }
+}
+
+/// A sealed epoch on its way to the disk.
+#[derive(Debug)]
+pub struct Cut {
+    pub epoch: u64,
+    pub from: Option<serde_json::Value>,
+    pub position: serde_json::Value,
+    pub content: OpenEpoch,
+    pub deltas: WindowBytes,
+    /// All windows, every so often.
+    pub snapshot: Option<WindowBytes>,
+    pub backlog: u64,
+    pub sealed: Instant,
+}
