@@ -75,6 +75,15 @@ pub enum BusError {
 }
 
 impl BusError {
+    /// For damage on disk: the offset from which reading can go on. The damaged bytes stay
+    /// in quarantine.
+    pub fn resumes_at(&self) -> Option<u64> {
+        match self {
+            BusError::Log(LogError::Corrupt(damage)) => Some(damage.resume),
+            _ => None,
+        }
+    }
+
     /// Whether the same call may succeed later.
     pub fn is_retryable(&self) -> bool {
         match self {

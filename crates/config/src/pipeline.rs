@@ -16,7 +16,7 @@ use crate::steps::StepReader;
 use crate::tree::Node;
 use crate::world::{Base, SchemaLookup, World, folder};
 
-pub(crate) const EPOCH: Duration = Duration::from_secs(5);
+pub(crate) const EPOCH: Duration = Duration::from_secs(1);
 pub(crate) const EPOCH_BYTES: u64 = 64 << 20;
 const DAY: Duration = Duration::from_secs(86_400);
 

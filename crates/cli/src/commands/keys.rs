@@ -19,7 +19,7 @@ pub async fn keys(output: &Output, global: &Global, args: KeysArgs) -> Result<()
             if output.json {
                 output.value(&made);
             } else {
-                output.line(&text(&made, "secret"));
+                output.line(&text(&made, "key"));
                 output.say(&format!("key {} made; the secret above is shown this once", text(&made, "id")));
             }
         }
