@@ -1,6 +1,7 @@
 //! Bad input, one test a kind: what is refused, how, and that the good part is kept.
 
 use http::Method;
+use levada_disk::Disk;
 use serde_json::{Value, json};
 
 use crate::support::{Gateway, Setup, topic};
@@ -171,14 +172,27 @@ async fn an_unknown_content_type_is_refused_with_the_ones_that_are_read() {
 async fn a_full_disk_is_answered_as_unavailable_and_ingestion_recovers() {
     let gateway = Gateway::start().await;
     gateway.publish("client-a", GOOD).await;
-    gateway.disk.set_capacity(Some(1));
-    let refused = gateway.post("client-a", "/v1/events", GOOD).send().await;
+    let roomy = 1 << 40;
+    gateway.disk.set_capacity(Some(roomy));
+    let used = roomy - gateway.disk.free_bytes().expect("known");
+    // Less than the log leaves to others; it looks every mebibyte.
+    gateway.disk.set_capacity(Some(used + (4 << 20)));
+    let large = format!(r#"{{"type":"x","data":"{}"}}"#, "y".repeat(64 << 10));
+    let mut kept = 1;
+    let refused = loop {
+        let answer = gateway.post("client-a", "/v1/events", large.clone()).send().await;
+        if answer.status.as_u16() != 202 {
+            break answer;
+        }
+        kept += 1;
+        assert!(kept < 100, "the log goes on writing");
+    };
     let problem = refused.problem(503, "log-unavailable");
     assert_eq!(refused.header("retry-after"), problem["retry_after_s"].to_string());
     assert!(!problem.to_string().contains("commit/"), "no path of the machine is told");
     gateway.disk.set_capacity(None);
     let after = gateway.publish("client-a", GOOD).await;
-    assert_eq!(after["results"][0]["offset"], 1, "the refused one was not kept");
+    assert_eq!(after["results"][0]["offset"], kept, "the refused one was not kept");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -103,7 +103,7 @@ impl Gateway {
         let mut bus = BusConfig::default();
         // A simulated disk holds its files in memory.
         bus.log.commit_file_bytes = 16 << 20;
-        bus.log.min_free_bytes = 1 << 20;
+        bus.log.min_free_bytes = 8 << 20;
         let (bus, _) = Bus::open(shared.clone(), bus, clock.clone()).expect("the bus opens");
         let lake =
             Lake::open(shared.clone(), "lake", LakeConfig::default(), clock.clone()).expect("the lake opens");
