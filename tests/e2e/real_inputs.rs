@@ -187,8 +187,8 @@ fn by_station_and_day(world: &World, key: &str, sent: &[CheckIn]) -> Result<()> 
             vec![json!(tenant), json!(station), json!(day), json!(count), json!(users.len())]
         })
         .collect();
-    let query = "select tenant_id, station, cast(day as varchar), check_ins, users from gold.station_days \
-                 order by tenant_id, station, day";
+    let query = "select tenant_id, station, cast(day as varchar) as on_day, check_ins, users from gold.station_days \
+                 order by tenant_id, station, on_day";
     world.await_rows(key, query, &expected)
 }
 
