@@ -11,10 +11,12 @@ use datafusion::logical_expr::TableType;
 use levada_core::{SourceName, TableName, Zone};
 
 use crate::bronze::BronzeTable;
-use crate::engine::CATALOG;
+use crate::engine::{CATALOG, DEFAULT_SCHEMA};
 use crate::pins::Pins;
 use crate::provider::LakeTable;
 use crate::scope::{Meaning, Scope};
+
+const PG_CATALOG: &str = "pg_catalog";
 
 /// Relations that an edge adds, for instance stubs of `pg_catalog`: schema, then name.
 pub(crate) type Relations = BTreeMap<String, BTreeMap<String, Arc<dyn TableProvider>>>;
@@ -37,9 +39,13 @@ impl Visible {
         }
     }
 
+    /// A relation of an edge. Bare names are looked up in `pg_catalog` too, as PostgreSQL does.
     fn relation(&self, catalog: &str, schema: &str, table: &str) -> Option<Arc<dyn TableProvider>> {
-        let in_common = catalog == CATALOG;
-        in_common.then(|| self.relations.get(schema).and_then(|tables| tables.get(table)).cloned()).flatten()
+        if catalog != CATALOG {
+            return None;
+        }
+        let schema = if schema == DEFAULT_SCHEMA { PG_CATALOG } else { schema };
+        self.relations.get(schema).and_then(|tables| tables.get(table)).cloned()
     }
 
     pub fn knows(&self, catalog: &str, schema: &str, table: &str) -> bool {
@@ -48,9 +54,6 @@ impl Visible {
     }
 
     fn provider(&self, catalog: &str, schema: &str, table: &str) -> Option<Arc<dyn TableProvider>> {
-        if let Some(relation) = self.relation(catalog, schema, table) {
-            return Some(relation);
-        }
         match self.resolve(catalog, schema, table) {
             Meaning::Table(slot, tenants) => {
                 Some(Arc::new(LakeTable::new(slot, tenants, Arc::clone(&self.pins))))
@@ -58,7 +61,7 @@ impl Visible {
             Meaning::Source(source, tenants) => {
                 Some(Arc::new(BronzeTable::new(self.pins.lake().clone(), source, tenants)))
             }
-            Meaning::Ambiguous(_) | Meaning::Nothing => None,
+            Meaning::Ambiguous(_) | Meaning::Nothing => self.relation(catalog, schema, table),
         }
     }
 }

@@ -295,7 +295,7 @@ impl Lake {
         let file_rows = self.config().file_rows.max(1);
         let what = || format!("staging rows of {}", slot.key);
         let encode = move || stage::encode(&spec, &batches, file_rows);
-        let encoded = self.compute(encode).await.context(what)?;
+        let encoded = self.compute(encode).await?.context(what)?;
         let mut staged = Vec::with_capacity(encoded.len());
         for file in encoded {
             staged.push(self.write_file(slot, file).await?);
@@ -305,19 +305,17 @@ impl Lake {
         Ok(staged)
     }
 
-    /// Runs computation off the async threads, or in place on a simulated disk.
-    pub(crate) async fn compute<T, F>(&self, work: F) -> Result<T, arrow::error::ArrowError>
+    /// Runs work that takes long off the async threads, or in place on a simulated disk.
+    pub(crate) async fn compute<T, F>(&self, work: F) -> Result<T, LakeError>
     where
         T: Send + 'static,
-        F: FnOnce() -> Result<T, arrow::error::ArrowError> + Send + 'static,
+        F: FnOnce() -> T + Send + 'static,
     {
         if self.inner.disk.local_path("").is_none() {
-            return work();
+            return Ok(work());
         }
-        match tokio::task::spawn_blocking(work).await {
-            Ok(result) => result,
-            Err(error) => Err(arrow::error::ArrowError::ExternalError(Box::new(error))),
-        }
+        let done = tokio::task::spawn_blocking(work).await;
+        done.map_err(io::Error::other).context(|| "waiting for work of the lake".into())
     }
 
     async fn write_file(&self, slot: &Slot, file: Encoded) -> Result<StagedFile, LakeError> {
@@ -330,9 +328,8 @@ impl Lake {
             let now_ms = self.clock().now_ms();
             let n = self.inner.next_file.fetch_add(1, Ordering::Relaxed);
             let path = format!("{dir}part-{now_ms:013}-{n:06}.parquet");
-            let put =
-                self.store().put_opts(&slot.path(&path), file.bytes.clone().into(), PutMode::Create.into());
-            match put.await {
+            let at = slot.path(&path);
+            match self.store().put_opts(&at, file.bytes.clone().into(), PutMode::Create.into()).await {
                 Ok(_) => {}
                 // An earlier run of the program used this number in the same millisecond.
                 Err(object_store::Error::AlreadyExists { .. }) => continue,
@@ -390,7 +387,7 @@ impl Lake {
 
 /// A partition value as part of a file name.
 fn escape(value: &str) -> String {
-    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b' ');
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
     let mut text = String::with_capacity(value.len());
     for byte in value.bytes() {
         if plain(byte) { text.push(char::from(byte)) } else { text.push_str(&format!("_{byte:02x}")) }

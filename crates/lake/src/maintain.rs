@@ -22,6 +22,8 @@ use crate::lake::Lake;
 use crate::table::{FileEntry, Slot, TableState};
 use crate::types::{Maintained, TableKey};
 
+type PartitionValues = BTreeMap<String, Option<String>>;
+
 impl Lake {
     /// Compacts the table when it has many small files, then removes what nobody needs.
     /// Call it now and then, after pipelines have rolled their manifests forward.
@@ -66,10 +68,9 @@ impl Lake {
     /// Groups of small files of one partition that together make one file of the wished size.
     fn bins(&self, state: &TableState) -> Vec<Vec<Arc<FileEntry>>> {
         let config = self.config();
-        let mut partitions: BTreeMap<Vec<(String, Option<String>)>, Vec<Arc<FileEntry>>> = BTreeMap::new();
+        let mut partitions: BTreeMap<&PartitionValues, Vec<Arc<FileEntry>>> = BTreeMap::new();
         for file in state.files.iter().filter(|f| self.is_small(f)) {
-            let values = file.partition_values.clone().into_iter().collect();
-            partitions.entry(values).or_default().push(Arc::clone(file));
+            partitions.entry(&file.partition_values).or_default().push(Arc::clone(file));
         }
         let mut bins = Vec::new();
         for mut files in partitions.into_values() {
@@ -103,7 +104,7 @@ impl Lake {
             };
             contents.push(bytes.map_err(deltalake::DeltaTableError::from).context(what)?);
         }
-        let batches = self.compute(move || decode(contents)).await.context(what)?;
+        let batches = self.compute(move || decode(contents)).await?.context(what)?;
         let files = self.write_files(slot, batches).await?;
         let written = files.len() as u64;
 

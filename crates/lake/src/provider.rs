@@ -22,7 +22,7 @@ use datafusion::error::Result;
 use datafusion::logical_expr::utils::conjunction;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType, col, lit};
 use datafusion::physical_expr::PhysicalExpr;
-use datafusion::physical_optimizer::pruning::PruningPredicate;
+use datafusion::physical_optimizer::pruning::PruningPredicateBuilder;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::empty::EmptyExec;
 use levada_core::TenantId;
@@ -192,9 +192,8 @@ fn prune<'a>(
 ) -> Vec<&'a FileEntry> {
     let all = || files.iter().map(Arc::as_ref).collect();
     let Some(predicate) = predicate else { return all() };
-    let Ok(pruning) = PruningPredicate::try_new(Arc::clone(predicate), Arc::clone(schema)) else {
-        return all();
-    };
+    let builder = PruningPredicateBuilder::new().with_file_schema(Arc::clone(schema));
+    let Some(pruning) = builder.build(Arc::clone(predicate)) else { return all() };
     match pruning.prune(&FileBounds { files, schema }) {
         Ok(kept) => files.iter().zip(kept).filter(|(_, keep)| *keep).map(|(file, _)| file.as_ref()).collect(),
         Err(error) => {

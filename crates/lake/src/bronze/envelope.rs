@@ -96,10 +96,15 @@ pub(super) struct Line<'a> {
     pub published_at: Option<i64>,
     #[serde(borrow, default)]
     pub attributes: Option<&'a RawValue>,
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "present")]
     pub payload: Option<&'a RawValue>,
     #[serde(borrow, default)]
     pub payload_base64: Option<&'a str>,
+}
+
+/// A value that is there, `null` included.
+fn present<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<&'de RawValue>, D::Error> {
+    <&RawValue>::deserialize(from).map(Some)
 }
 
 impl Line<'_> {

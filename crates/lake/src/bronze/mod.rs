@@ -73,6 +73,20 @@ impl Lake {
         Ok(Archived { path, created })
     }
 
+    /// The content kept under the name of `object`, whose own bytes do not matter.
+    ///
+    /// # Errors
+    /// [`LakeError::Damaged`] when date or name are not usable, IO errors otherwise.
+    pub async fn archived(&self, object: &BronzeObject) -> Result<Option<Bytes>, LakeError> {
+        let path = location(object)?;
+        let read = async { self.store().get(&Path::from(path.as_str())).await?.bytes().await };
+        match read.await {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(deltalake::DeltaTableError::from(error)).context(|| format!("reading {path}")),
+        }
+    }
+
     async fn same_content(&self, at: &Path, bytes: &Bytes) -> Result<(), LakeError> {
         let what = || format!("comparing {at}");
         // Whoever wrote it may have been killed before the name was durable.

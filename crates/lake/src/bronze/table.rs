@@ -42,27 +42,6 @@ impl BronzeTable {
         Self { lake, source, tenants, schema: schema() }
     }
 
-    fn objects(&self) -> Result<Vec<Object>, LakeError> {
-        let mut found = Vec::new();
-        for tenant in &self.tenants {
-            let base = format!("tenant={tenant}/bronze/source={}", self.source);
-            for dir in self.lake.dirs(&base)? {
-                let Some(date) = dir.strip_prefix("date=") else { continue };
-                for name in self.lake.files(&format!("{base}/{dir}"))? {
-                    found.push(Object {
-                        tenant: tenant.to_string(),
-                        source: self.source.to_string(),
-                        date: date.to_owned(),
-                        path: self.lake.disk_path(&format!("{base}/{dir}/{name}")),
-                        name,
-                    });
-                }
-            }
-        }
-        found.retain(|object| object.day().is_some());
-        Ok(found)
-    }
-
     /// The objects that may hold a matching row, judged by the known columns.
     fn prune(&self, state: &dyn Session, objects: Vec<Object>, filters: &[Expr]) -> Result<Vec<Object>> {
         let filters: Vec<&Expr> = filters
@@ -85,6 +64,28 @@ impl BronzeTable {
         }
         Ok(objects.into_iter().zip(keep).filter_map(|(object, keep)| keep.then_some(object)).collect())
     }
+}
+
+/// The objects of a source, of these tenants.
+fn objects(lake: &Lake, source: &SourceName, tenants: &BTreeSet<TenantId>) -> Result<Vec<Object>, LakeError> {
+    let mut found = Vec::new();
+    for tenant in tenants {
+        let base = format!("tenant={tenant}/bronze/source={source}");
+        for dir in lake.dirs(&base)? {
+            let Some(date) = dir.strip_prefix("date=") else { continue };
+            for name in lake.files(&format!("{base}/{dir}"))? {
+                found.push(Object {
+                    tenant: tenant.to_string(),
+                    source: source.to_string(),
+                    date: date.to_owned(),
+                    path: lake.disk_path(&format!("{base}/{dir}/{name}")),
+                    name,
+                });
+            }
+        }
+    }
+    found.retain(|object| object.day().is_some());
+    Ok(found)
 }
 
 fn known(objects: &[Object]) -> Result<RecordBatch> {
@@ -124,7 +125,9 @@ impl TableProvider for BronzeTable {
         filters: &[Expr],
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        let objects = self.objects().map_err(|error| answer::carry(&error))?;
+        let (lake, source, tenants) = (self.lake.clone(), self.source.clone(), self.tenants.clone());
+        let listed = self.lake.compute(move || objects(&lake, &source, &tenants)).await;
+        let objects = listed.and_then(|inner| inner).map_err(|error| answer::carry(&error))?;
         let objects = self.prune(state, objects, filters)?;
         let partitions = state.config().target_partitions().min(objects.len()).max(1);
         let mut shares = vec![Vec::new(); partitions];

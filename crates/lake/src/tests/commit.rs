@@ -178,7 +178,8 @@ async fn a_query_sees_one_version_while_commits_go_on() {
     let session = session(&lake, &["a"]);
     let mut seen = 0;
     while !writer.is_finished() {
-        let sql = "select (select count(*) from silver.orders), (select count(*) from silver.orders x),
+        let sql =
+            "select (select count(*) from silver.orders) as a, (select count(*) from silver.orders x) as b,
                    count(*), max(epoch) * 100 from silver.orders";
         let output = session.query(sql, vec![], QueryLimits::default()).await.unwrap();
         let epoch = output.as_of[0].epochs[APP];

@@ -23,12 +23,6 @@ async fn a_long_query_is_stopped_at_its_deadline() {
     let problem = output.collect().await.unwrap_err();
     assert_eq!(problem.code, "sql-timeout");
     assert!(began.elapsed() < Duration::from_secs(20), "took {:?}", began.elapsed());
-    let none = QueryLimits { timeout: Duration::ZERO, ..limits() };
-    let refused = match session.query("select 1", vec![], none).await {
-        Ok(output) => output.collect().await.unwrap_err(),
-        Err(problem) => problem,
-    };
-    assert_eq!(refused.code, "sql-timeout");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -101,7 +101,7 @@ async fn a_program_reads_its_input_and_nothing_else() {
         ("select nope from input", "sql-unknown-column"),
         ("select * from input where id = $1", "sql-parameters"),
         ("select nope(id) from input", "sql-unknown-function"),
-        ("select from from input", "sql-syntax"),
+        ("select id fro input where", "sql-syntax"),
     ] {
         let problem = compile(&lake, sql).expect_err(sql);
         assert_eq!(problem.code, code, "{sql}: {problem}");

@@ -102,6 +102,7 @@ async fn an_edge_can_add_relations_but_not_shadow_the_lake() {
         || RecordBatch::try_new(schema.clone(), vec![Arc::new(BooleanArray::from(vec![true]))]).unwrap();
     session.add_relation("pg_catalog", "pg_am", batch()).unwrap();
     assert_eq!(one(&session, "select ok from pg_catalog.pg_am").await, "true");
+    assert_eq!(one(&session, "select ok from pg_am").await, "true", "a bare name is looked up there too");
     for schema in ["silver", "gold", "bronze", "information_schema"] {
         assert!(session.add_relation(schema, "orders", batch()).is_err());
     }
