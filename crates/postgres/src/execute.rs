@@ -19,7 +19,7 @@ use crate::connection::Connection;
 use crate::error::{Failure, Outcome, refuse, refuse_with};
 use crate::metrics;
 use crate::params;
-use crate::portal::{Flow, Portal, Prepared, cancelled, text_schema};
+use crate::portal::{Deadline, Flow, Portal, Prepared, cancelled, text_schema};
 use crate::statement::{Hold, Rows, Statement, classify};
 use crate::tokens::split;
 use crate::types::{Formats, describe, pg_type};
@@ -317,10 +317,12 @@ impl Connection<'_> {
 
     async fn query(&mut self, sql: &str, params: Vec<Param>, cancel: &CancellationToken) -> Outcome<Flow> {
         let (lake, sql) = self.session.open_for(sql)?;
+        let limits = self.session.limits();
+        let deadline = Deadline::after(limits.timeout);
         tokio::select! {
             biased;
             () = cancel.cancelled() => Err(cancelled()),
-            output = lake.query(&sql, params, self.session.limits()) => Ok(Flow::new(output?)),
+            output = lake.query(&sql, params, limits) => Ok(Flow::new(output?, deadline)),
         }
     }
 

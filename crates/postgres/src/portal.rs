@@ -1,6 +1,7 @@
 //! Prepared statements, portals, and rows on their way to the client.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::array::{RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
@@ -8,11 +9,13 @@ use futures::{SinkExt, StreamExt};
 use levada_lake::{BatchStream, Param, QueryOutput, Truncation};
 use pgwire::api::Type;
 use pgwire::messages::PgWireBackendMessage;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::connection::{Io, STALL};
 use crate::encode::Page;
-use crate::error::{Outcome, fatal, refuse};
+use crate::error::{Outcome, fatal, refuse, refuse_with};
 use crate::statement::{Hold, Statement};
 use crate::types::{Formats, pg_type};
 
@@ -45,6 +48,51 @@ pub(crate) struct Flow {
     rest: Option<RecordBatch>,
     truncation: Option<Truncation>,
     ended: bool,
+    /// When the statement's time is over, whether or not the query comes to a pause.
+    deadline: Option<Deadline>,
+}
+
+/// When a statement must have ended, and the limit that says so.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Deadline {
+    pub at: Instant,
+    pub limit: Duration,
+}
+
+impl Deadline {
+    pub fn after(limit: Duration) -> Self {
+        Self { at: Instant::now() + limit, limit }
+    }
+
+    pub fn passed(self) -> crate::error::Failure {
+        let text = format!(
+            "canceling statement due to statement timeout: it ran longer than {} s",
+            self.limit.as_secs_f64()
+        );
+        refuse_with("57014", text, "narrow it with a filter, or ask for a longer timeout")
+    }
+}
+
+/// Batches that wait to be sent, besides the one being sent.
+const READ_AHEAD: usize = 1;
+
+/// The rows of a query, made by a task of their own: a query that computes for long without a
+/// pause then cannot keep its client from being told that it is cancelled. Dropping the
+/// stream ends the task at its next pause.
+fn on_a_task(mut stream: BatchStream) -> BatchStream {
+    let (batches, received) = tokio::sync::mpsc::channel(READ_AHEAD);
+    let task = AbortOnDropHandle::new(tokio::spawn(async move {
+        while let Some(batch) = stream.next().await {
+            if batches.send(batch).await.is_err() {
+                break;
+            }
+        }
+    }));
+    let rows = futures::stream::unfold((received, task), |(mut received, task)| async move {
+        let batch = received.recv().await?;
+        Some((batch, (received, task)))
+    });
+    rows.boxed()
 }
 
 /// What a turn of sending came to.
@@ -57,9 +105,10 @@ pub(crate) struct Sent {
 }
 
 impl Flow {
-    pub fn new(output: QueryOutput) -> Self {
+    pub fn new(output: QueryOutput, deadline: Deadline) -> Self {
         let truncation = Some(output.truncation());
-        Self { schema: output.schema, stream: output.stream, rest: None, truncation, ended: false }
+        let (schema, stream) = (output.schema, on_a_task(output.stream));
+        Self { schema, stream, rest: None, truncation, ended: false, deadline: Some(deadline) }
     }
 
     /// Columns of text that are known already.
@@ -71,7 +120,7 @@ impl Flow {
         let columns = (0..names.len()).map(column).collect();
         let batch = RecordBatch::try_new(schema.clone(), columns).expect("as many columns as names");
         let stream = futures::stream::iter([Ok(batch)]).boxed();
-        Self { schema, stream, rest: None, truncation: None, ended: false }
+        Self { schema, stream, rest: None, truncation: None, ended: false, deadline: None }
     }
 
     /// Sends rows, at most `limit`, in the formats asked for. `described` is what the client was
@@ -130,9 +179,19 @@ impl Flow {
         if let Some(rest) = self.rest.take() {
             return Ok(Some(rest));
         }
+        let over = async {
+            match self.deadline {
+                Some(deadline) => {
+                    tokio::time::sleep_until(deadline.at).await;
+                    deadline.passed()
+                }
+                None => std::future::pending().await,
+            }
+        };
         let next = tokio::select! {
             biased;
             () = cancel.cancelled() => return Err(cancelled()),
+            failure = over => return Err(failure),
             next = self.stream.next() => next,
         };
         match next {
