@@ -57,6 +57,7 @@ mod stage;
 mod statement;
 mod stats;
 mod table;
+mod text;
 pub mod types;
 
 #[cfg(test)]
@@ -67,4 +68,5 @@ pub use error::LakeError;
 pub use lake::Lake;
 pub use program::{INPUT, Program};
 pub use session::{BatchStream, QueryOutput, SqlSession, Truncation};
+pub use text::{TextColumn, TextRows};
 pub use types::*;
