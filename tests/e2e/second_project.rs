@@ -149,7 +149,7 @@ fn land_parcels(world: &World) -> Result<Sums> {
         }
         gz.write_all(text.as_bytes())?;
         world
-            .land("tenants/nordwind/drop/parcels", &format!("day-{file:02}.csv.gz"), &gz.finish()?)
+            .land("drop/parcels", &format!("day-{file:02}.csv.gz"), &gz.finish()?)
             .context("landing a file")?;
     }
     Ok(sums)
