@@ -229,7 +229,7 @@ impl Connection<'_> {
             }
         } else {
             // A suspended portal goes on only as long as its key is good.
-            drop(self.session.open()?);
+            self.session.open()?;
         }
         let limit = u64::try_from(message.max_rows).ok().filter(|max| *max > 0);
         let described = portal.prepared.schema.clone();
@@ -292,7 +292,7 @@ impl Connection<'_> {
             return Ok(Opened::Rows(self.query(&prepared.sql, params, cancel).await?, "SELECT"));
         }
         // Nothing else needs the lake; the key must be good all the same.
-        drop(self.session.open()?);
+        self.session.open()?;
         let tag = match &prepared.statement {
             Statement::Show(name) => return Ok(Opened::Rows(self.show(name)?, "SHOW")),
             Statement::Fetch { cursor, rows } => return Ok(Opened::Fetch(cursor.clone(), *rows)),

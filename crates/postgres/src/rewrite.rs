@@ -335,7 +335,8 @@ impl<'a> Rewriter<'a> {
     /// A call of a function that has a replacement.
     fn call(&mut self, name: &str, start: usize, open: usize, out: &mut String) -> Option<usize> {
         let close = self.closing(open)?;
-        if !is_replaced(name) && !(name == "array_to_string" && self.is_of_lists(open, close)) {
+        let replaced = is_replaced(name) || (name == "array_to_string" && self.is_of_lists(open, close));
+        if !replaced {
             return None;
         }
         let mut args = Vec::new();
