@@ -2,30 +2,28 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use levada_core::{Clock, Message, Problem, TenantContext, TenantId, TopicName, attr};
+use levada_core::{Clock, Message, Problem, TenantContext, TenantId, TopicName};
 use levada_disk::Disk;
-use levada_log::{Append, Log, Stored, TopicId};
+use levada_log::{Log, Stored, TopicId};
 use levada_store::DocumentStore;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Semaphore, watch};
 
 use crate::codec;
 use crate::config::{BusConfig, BusError, Retention, TopicConfig};
-use crate::idempotency::{Entry, KeyHash, Outcome, Reservation, SharedWindow, Window, fingerprint};
+use crate::idempotency::{SharedWindow, Window};
 use crate::metrics as names;
 use crate::stats::{LaneStats, TopicCounters, TopicInfo};
 
 const LOG_DIR: &str = "log";
-const WINDOW_DIR: &str = "bus/window";
+pub(crate) const WINDOW_DIR: &str = "bus/window";
 const STORE_DIR: &str = "bus/state";
 /// The window is saved once this many keys are unsaved.
 const SAVE_EVERY_KEYS: usize = 100_000;
-/// How long a duplicate waits for the first's record to be readable.
-const VISIBLE_WITHIN: std::time::Duration = std::time::Duration::from_secs(2);
 /// A permit of the in-flight cap stands for this many bytes.
-const PERMIT_BYTES: usize = 1024;
+pub(crate) const PERMIT_BYTES: usize = 1024;
 
 /// A message with the proof that its publisher may act for its tenant.
 #[derive(Debug, Clone)]
@@ -70,6 +68,9 @@ pub(crate) struct TopicState {
     pub name: TopicName,
     pub retention: Mutex<Retention>,
     pub counters: TopicCounters,
+    /// The offset after the last record that this process appended: committed, and perhaps
+    /// not yet visible to readers.
+    pub committed: AtomicU64,
     pub lanes: RwLock<BTreeMap<TenantId, Arc<LaneCounters>>>,
 }
 
@@ -87,17 +88,17 @@ pub(crate) struct Inner {
     pub store: DocumentStore,
     pub topics: RwLock<HashMap<TopicName, Arc<TopicState>>>,
     lanes: RwLock<HashMap<TenantId, Lane>>,
-    window: SharedWindow,
+    pub window: SharedWindow,
     /// Publishes hold it shared; the saver holds it alone to read a consistent cut.
-    publishing: tokio::sync::RwLock<()>,
+    pub publishing: tokio::sync::RwLock<()>,
     pub dead: Mutex<HashMap<TopicName, Arc<Mutex<crate::dead::Resent>>>>,
     pub subscriptions: crate::pull::Registry,
 }
 
 #[derive(Clone)]
-struct Lane {
-    id: u32,
-    in_flight: Arc<Semaphore>,
+pub(crate) struct Lane {
+    pub id: u32,
+    pub in_flight: Arc<Semaphore>,
 }
 
 /// Cheap to clone; all clones are one bus.
@@ -257,8 +258,16 @@ impl Bus {
 
     async fn save_window(&self) -> Result<(), BusError> {
         let alone = self.inner.publishing.write().await;
-        let covered: Vec<(u32, u64)> =
-            self.inner.topics.read().values().map(|t| (t.id.0, self.inner.log.bounds(t.id).next)).collect();
+        let covered: Vec<(u32, u64)> = self
+            .inner
+            .topics
+            .read()
+            .values()
+            .map(|t| {
+                let committed = t.committed.load(Ordering::Acquire);
+                (t.id.0, self.inner.log.bounds(t.id).next.max(committed))
+            })
+            .collect();
         drop(alone);
         let inner = self.inner.clone();
         tokio::task::spawn_blocking(move || {
@@ -290,24 +299,17 @@ impl TopicState {
             name,
             retention: Mutex::new(retention),
             counters: TopicCounters::default(),
+            committed: AtomicU64::new(0),
             lanes: RwLock::default(),
         }
     }
 
-    fn lane_counters(&self, tenant: &TenantId) -> Arc<LaneCounters> {
+    pub fn lane_counters(&self, tenant: &TenantId) -> Arc<LaneCounters> {
         if let Some(counters) = self.lanes.read().get(tenant) {
             return counters.clone();
         }
         self.lanes.write().entry(tenant.clone()).or_default().clone()
     }
-}
-
-/// What becomes of one message of a publish.
-enum Admitted {
-    Refused(Problem),
-    Append { index: usize, id: Option<String>, key: Option<(KeyHash, u64)> },
-    Known(u64),
-    Wait(watch::Receiver<Outcome>),
 }
 
 impl Inner {
@@ -333,213 +335,11 @@ impl Inner {
         })
     }
 
-    async fn publish(
-        &self,
-        topic: &TopicState,
-        items: Vec<Publish>,
-    ) -> Result<Vec<Result<Published, Problem>>, BusError> {
-        let _shared = self.publishing.read().await;
-        let now_ms = self.clock.now_ms();
-        let mut appends = Vec::with_capacity(items.len());
-        let mut admitted = Vec::with_capacity(items.len());
-        let mut weights: BTreeMap<TenantId, (usize, u64)> = BTreeMap::new();
-        for item in items {
-            let lane = self.lane(&item.message.tenant).await;
-            let outcome =
-                lane.and_then(|lane| self.admit(topic, item, lane.id, now_ms, &mut appends, &mut weights));
-            match outcome {
-                Ok(outcome) => admitted.push(outcome),
-                Err(error) => {
-                    self.window.release(&reserved(&admitted));
-                    return Err(error);
-                }
-            }
-        }
-        let offsets = match self.append(appends, &weights).await {
-            Ok(offsets) => offsets,
-            Err(error) => {
-                self.window.release(&reserved(&admitted));
-                return Err(error);
-            }
-        };
-        self.remember(topic, &admitted, &offsets, now_ms);
-        self.count(topic, &admitted, &weights);
-        let mut results = Vec::with_capacity(admitted.len());
-        for outcome in admitted {
-            results.push(self.settle(topic, outcome, &offsets).await);
-        }
-        Ok(results)
-    }
-
-    async fn append(
-        &self,
-        appends: Vec<Append>,
-        weights: &BTreeMap<TenantId, (usize, u64)>,
-    ) -> Result<Vec<u64>, BusError> {
-        if appends.is_empty() {
-            return Ok(Vec::new());
-        }
-        // In the order of tenants, so that two publishes cannot wait for each other.
-        let mut permits = Vec::with_capacity(weights.len());
-        for (tenant, (bytes, _)) in weights {
-            let lane = self.lane(tenant).await?;
-            let wanted = bytes.div_ceil(PERMIT_BYTES).min(self.permits_per_lane());
-            let wanted = u32::try_from(wanted).unwrap_or(u32::MAX);
-            permits.push(lane.in_flight.acquire_many_owned(wanted).await.map_err(|_| BusError::Closed)?);
-        }
-        Ok(self.log.append(appends).await?)
-    }
-
-    fn permits_per_lane(&self) -> usize {
+    pub fn permits_per_lane(&self) -> usize {
         (self.config.tenant_in_flight_bytes / PERMIT_BYTES).clamp(1, u32::MAX as usize)
     }
 
-    fn admit(
-        &self,
-        topic: &TopicState,
-        item: Publish,
-        lane: u32,
-        now_ms: i64,
-        appends: &mut Vec<Append>,
-        weights: &mut BTreeMap<TenantId, (usize, u64)>,
-    ) -> Result<Admitted, BusError> {
-        let Publish { context, mut message, idempotency_key } = item;
-        if *context.tenant() != message.tenant {
-            return Ok(Admitted::Refused(Problem::new(
-                403,
-                "tenant-mismatch",
-                "the message belongs to another tenant than its publisher acts for",
-            )));
-        }
-        let mut key = None;
-        if let Some(text) = idempotency_key {
-            let hash = KeyHash::new(&topic.name, &message.tenant, &text);
-            let print = fingerprint(&message.body);
-            match self.window.reserve(hash, print, now_ms) {
-                Reservation::New => key = Some((hash, print)),
-                Reservation::Duplicate(offset) => return Ok(Admitted::Known(offset)),
-                Reservation::Wait(outcome) => return Ok(Admitted::Wait(outcome)),
-                Reservation::Conflict => return Ok(Admitted::Refused(conflict(&text))),
-            }
-            if message.attributes.get(attr::IDEMPOTENCY_KEY) != Some(&*text) {
-                message.attributes.set(attr::IDEMPOTENCY_KEY, &text);
-            }
-        }
-        let head = codec::encode(&message);
-        let bytes = head.len() + message.body.len();
-        if bytes > self.config.max_message_bytes {
-            if let Some((hash, _)) = key {
-                self.window.release(&[hash]);
-            }
-            return Ok(Admitted::Refused(too_large(bytes, self.config.max_message_bytes)));
-        }
-        let id = message.attributes.get(attr::EVENT_ID).map(str::to_owned);
-        let weight = weights.entry(message.tenant).or_default();
-        *weight = (weight.0 + bytes, weight.1 + 1);
-        let index = appends.len();
-        appends.push(Append {
-            topic: topic.id,
-            lane,
-            key_id: 0,
-            timestamp_ms: now_ms,
-            head,
-            body: message.body,
-        });
-        Ok(Admitted::Append { index, id, key })
-    }
-
-    fn remember(&self, topic: &TopicState, admitted: &[Admitted], offsets: &[u64], now_ms: i64) {
-        let entries: Vec<Entry> = admitted
-            .iter()
-            .filter_map(|outcome| match outcome {
-                Admitted::Append { index, key: Some((key, fingerprint)), .. } => Some(Entry {
-                    key: *key,
-                    fingerprint: *fingerprint,
-                    topic: topic.id.0,
-                    offset: offsets[*index],
-                    at_ms: now_ms,
-                }),
-                _ => None,
-            })
-            .collect();
-        self.window.complete(&entries);
-    }
-
-    async fn settle(
-        &self,
-        topic: &TopicState,
-        outcome: Admitted,
-        offsets: &[u64],
-    ) -> Result<Published, Problem> {
-        match outcome {
-            Admitted::Refused(problem) => Err(problem),
-            Admitted::Append { index, id, .. } => {
-                let offset = offsets[index];
-                let id = id.unwrap_or_else(|| format!("{}/{offset}", topic.name));
-                Ok(Published { id, offset, duplicate: false })
-            }
-            Admitted::Known(offset) => Ok(self.known(topic, offset).await),
-            Admitted::Wait(mut outcome) => {
-                let settled = outcome.wait_for(|o| *o != Outcome::Pending).await.map(|o| *o);
-                match settled {
-                    Ok(Outcome::At(offset)) => Ok(self.known(topic, offset).await),
-                    _ => Err(Problem::new(
-                        503,
-                        "publish-failed",
-                        "the first publish of this idempotency key failed",
-                    )
-                    .hint("send it again")
-                    .retry_after_s(1)),
-                }
-            }
-        }
-    }
-
-    /// The answer to a duplicate: the first's event id, read from its record. A record that
-    /// retention removed is named by its place.
-    async fn known(&self, topic: &TopicState, offset: u64) -> Published {
-        // Committed, but maybe not yet demultiplexed: readers see it in a moment.
-        let mut end = self.log.watch(topic.id);
-        let visible = end.wait_for(|end| *end > offset);
-        let _ = tokio::time::timeout(VISIBLE_WITHIN, visible).await;
-        let record = self.log.read(topic.id, offset, 1, 1).ok().and_then(|mut r| r.pop());
-        let id = record
-            .filter(|r| r.offset == offset)
-            .and_then(|r| codec::decode(&r.head).ok())
-            .and_then(|(_, attributes)| attributes.get(attr::EVENT_ID).map(str::to_owned))
-            .unwrap_or_else(|| format!("{}/{offset}", topic.name));
-        Published { id, offset, duplicate: true }
-    }
-
-    fn count(&self, topic: &TopicState, admitted: &[Admitted], weights: &BTreeMap<TenantId, (usize, u64)>) {
-        let name = topic.name.to_string();
-        let (mut published, mut bytes) = (0, 0);
-        for (tenant, (lane_bytes, lane_count)) in weights {
-            let lane = topic.lane_counters(tenant);
-            TopicCounters::add(&lane.published, *lane_count);
-            TopicCounters::add(&lane.published_bytes, *lane_bytes as u64);
-            published += lane_count;
-            bytes += *lane_bytes as u64;
-        }
-        let duplicates =
-            admitted.iter().filter(|a| matches!(a, Admitted::Known(_) | Admitted::Wait(_))).count() as u64;
-        let conflicts = admitted
-            .iter()
-            .filter(|a| matches!(a, Admitted::Refused(p) if p.code == "idempotency-conflict"))
-            .count() as u64;
-        TopicCounters::add(&topic.counters.published, published);
-        TopicCounters::add(&topic.counters.duplicates, duplicates);
-        ::metrics::counter!(names::PUBLISHED, "topic" => name.clone()).increment(published);
-        ::metrics::counter!(names::PUBLISHED_BYTES, "topic" => name.clone()).increment(bytes);
-        if duplicates > 0 {
-            ::metrics::counter!(names::DUPLICATES, "topic" => name.clone()).increment(duplicates);
-        }
-        if conflicts > 0 {
-            ::metrics::counter!(names::CONFLICTS, "topic" => name).increment(conflicts);
-        }
-    }
-
-    async fn lane(&self, tenant: &TenantId) -> Result<Lane, BusError> {
+    pub async fn lane(&self, tenant: &TenantId) -> Result<Lane, BusError> {
         if let Some(lane) = self.lanes.read().get(tenant) {
             return Ok(lane.clone());
         }
@@ -589,80 +389,4 @@ impl Inner {
         }
         first_error
     }
-
-    /// Loads the saved window, then reads the records published after it was saved.
-    fn restore_window(&self) -> Result<u64, BusError> {
-        let now_ms = self.clock.now_ms();
-        let covered = self
-            .window
-            .load(&*self.disk, WINDOW_DIR, now_ms)
-            .map_err(|e| BusError::Store(format!("cannot load the idempotency window: {e}")))?;
-        let window_ms = i64::try_from(self.config.idempotency_window.as_millis()).unwrap_or(i64::MAX);
-        let topics: Vec<_> = self.topics.read().values().cloned().collect();
-        let mut scanned = 0;
-        for topic in topics {
-            let next = self.log.bounds(topic.id).next;
-            let mut at = match covered.get(&topic.id.0) {
-                Some(&saved) => saved,
-                None => self.window_start(&topic, next, window_ms)?,
-            };
-            while at < next {
-                let records = self.log.read(topic.id, at, 4096, 4 << 20)?;
-                let Some(last) = records.last() else { break };
-                at = last.offset + 1;
-                scanned += records.len() as u64;
-                for record in records {
-                    self.restore_record(&topic, record, now_ms)?;
-                }
-            }
-        }
-        Ok(scanned)
-    }
-
-    /// Where the window of a topic began when its last record was written.
-    fn window_start(&self, topic: &TopicState, next: u64, window_ms: i64) -> Result<u64, BusError> {
-        let last = self.log.read(topic.id, next.saturating_sub(1), 1, 1)?;
-        let newest_ms = last.first().map_or(0, |record| record.timestamp_ms);
-        Ok(self.log.offset_at(topic.id, newest_ms.saturating_sub(window_ms)))
-    }
-
-    fn restore_record(&self, topic: &TopicState, record: Stored, now_ms: i64) -> Result<(), BusError> {
-        let delivered = self.deliver(&topic.name, record)?;
-        if let Some(text) = delivered.message.attributes.get(attr::IDEMPOTENCY_KEY) {
-            let entry = Entry {
-                key: KeyHash::new(&topic.name, &delivered.message.tenant, text),
-                fingerprint: fingerprint(&delivered.message.body),
-                topic: topic.id.0,
-                offset: delivered.offset,
-                at_ms: delivered.published_at_ms,
-            };
-            self.window.restore(entry, now_ms);
-        }
-        Ok(())
-    }
-}
-
-fn reserved(admitted: &[Admitted]) -> Vec<KeyHash> {
-    admitted
-        .iter()
-        .filter_map(|outcome| match outcome {
-            Admitted::Append { key: Some((hash, _)), .. } => Some(*hash),
-            _ => None,
-        })
-        .collect()
-}
-
-fn conflict(key: &str) -> Problem {
-    let key: String = key.chars().take(80).collect();
-    Problem::new(
-        409,
-        "idempotency-conflict",
-        format!("idempotency key `{key}` was used with another payload"),
-    )
-    .hint("give a corrected event a new event_id or idempotency_key")
-}
-
-fn too_large(bytes: usize, limit: usize) -> Problem {
-    Problem::new(413, "message-too-large", format!("the message has {bytes} bytes, the limit is {limit}"))
-        .hint("store large payloads as objects and publish a reference")
 }

@@ -11,7 +11,9 @@ mod dead;
 mod idempotency;
 mod lanes;
 pub mod metrics;
+mod publish;
 mod pull;
+mod restore;
 mod stats;
 mod subscription;
 

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use arrow::util::display::{ArrayFormatter, FormatOptions};
 use async_trait::async_trait;
 use levada_access::KeyRing;
 use levada_bus::{Bus, DeadEntry, DeadFilter};
@@ -449,33 +448,17 @@ impl ConsoleData for PlatformData {
         let session = self.lake.session(principal, None)?;
         let limits = QueryLimits { max_rows: max_rows.min(self.limits.max_rows), ..self.limits };
         let output = session.query(sql, Vec::new(), limits).await?;
-        let schema = output.schema.clone();
         let as_of = output.as_of.iter().map(|a| format!("{} {}", a.table, a.version)).collect();
-        let truncation = output.truncation();
-        let batches = output.collect().await?;
-        let truncated = truncation.is_truncated();
-        let options = FormatOptions::default();
-        let mut rows = Vec::new();
-        for batch in &batches {
-            let columns: Result<Vec<_>, _> =
-                batch.columns().iter().map(|c| ArrayFormatter::try_new(c, &options)).collect();
-            let columns = columns.map_err(|e| Problem::new(500, "internal", e.to_string()))?;
-            for row in 0..batch.num_rows() {
-                let cell = |(i, f): (usize, &ArrayFormatter<'_>)| {
-                    (!batch.column(i).is_null(row)).then(|| f.value(row).to_string())
-                };
-                rows.push(columns.iter().enumerate().map(cell).collect());
-            }
-        }
-        let column = |f: &Arc<arrow::datatypes::Field>| Column {
-            name: f.name().clone(),
-            kind: f.data_type().to_string().to_lowercase(),
-            numeric: f.data_type().is_numeric(),
-        };
+        let text = output.into_text().await?;
+        let columns = text
+            .columns
+            .into_iter()
+            .map(|c| Column { name: c.name, kind: c.data_type, numeric: c.is_numeric })
+            .collect();
         Ok(QueryAnswer {
-            columns: schema.fields().iter().map(column).collect(),
-            rows,
-            truncated,
+            columns,
+            rows: text.rows,
+            truncated: text.truncated,
             elapsed_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
             as_of,
         })

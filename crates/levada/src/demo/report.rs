@@ -4,8 +4,6 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::Result;
-use arrow::array::{Array, AsArray};
-use arrow::datatypes::Int64Type;
 use levada_cli::Output;
 use levada_core::{Principal, Role, TenantSet, Zone};
 use levada_lake::QueryLimits;
@@ -26,7 +24,7 @@ pub struct Report {
     dropped: u64,
     /// Zone, then table.
     rows: BTreeMap<&'static str, BTreeMap<String, u64>>,
-    answer: Vec<(String, i64, f64)>,
+    answer: levada_lake::TextRows,
     latency_ms: (Option<f64>, Option<f64>),
     seconds: f64,
 }
@@ -65,7 +63,7 @@ impl Report {
             dead_letters: server.bus.dead_letter_counts(&TenantSet::All)?,
             dropped: pipelines.iter().map(|p| p.totals.duplicates).sum(),
             rows,
-            answer: answer(server).await?,
+            answer: ask(server, QUESTION).await?,
             latency_ms: (freshness.p50_ms, freshness.p99_ms),
             seconds: elapsed.as_secs_f64(),
         })
@@ -107,8 +105,10 @@ impl Report {
         output.table(&["WHAT", "COUNT"], rows, &[1]);
         output.line("");
         output.line(QUESTION);
-        let cells = self.answer.iter().map(|(s, n, t)| vec![s.clone(), n.to_string(), format!("{t:.1}")]).collect();
-        output.table(&["station", "check_ins", "mean_temp_f"], cells, &[1, 2]);
+        let header: Vec<&str> = self.answer.columns.iter().map(|c| c.name.as_str()).collect();
+        let cell = |value: &Option<String>| value.clone().unwrap_or_else(|| "∅".to_owned());
+        let cells = self.answer.rows.iter().map(|row| row.iter().map(cell).collect()).collect();
+        output.table(&header, cells, &[1, 2]);
         let ms = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |v| format!("{v:.0} ms"));
         output.line("");
         output.line(&format!(
@@ -147,24 +147,12 @@ async fn bronze(server: &Server, sources: &[String], expected: u64) -> Result<BT
 }
 
 async fn count(server: &Server, sql: &str) -> Result<u64> {
-    let session = server.lake.session(&everything(), None)?;
-    let batches = session.query(sql, Vec::new(), QueryLimits::default()).await?.collect().await?;
-    let counted = batches.iter().flat_map(|b| b.column(0).as_primitive::<Int64Type>().values().iter().copied());
-    Ok(u64::try_from(counted.sum::<i64>())?)
+    let text = ask(server, sql).await?;
+    let first = text.rows.first().and_then(|row| row.first().cloned().flatten());
+    Ok(first.unwrap_or_default().parse()?)
 }
 
-async fn answer(server: &Server) -> Result<Vec<(String, i64, f64)>> {
+async fn ask(server: &Server, sql: &str) -> Result<levada_lake::TextRows> {
     let session = server.lake.session(&everything(), None)?;
-    let batches = session.query(QUESTION, Vec::new(), QueryLimits::default()).await?.collect().await?;
-    let mut rows = Vec::new();
-    for batch in batches {
-        let strings = arrow::compute::cast(batch.column(0), &arrow::datatypes::DataType::Utf8)?;
-        let counts = batch.column(1).as_primitive::<Int64Type>();
-        let means = batch.column(2).as_primitive::<arrow::datatypes::Float64Type>();
-        for row in 0..batch.num_rows() {
-            let mean = if means.is_null(row) { f64::NAN } else { means.value(row) };
-            rows.push((strings.as_string::<i32>().value(row).to_owned(), counts.value(row), mean));
-        }
-    }
-    Ok(rows)
+    Ok(session.query(sql, Vec::new(), QueryLimits::default()).await?.into_text().await?)
 }
