@@ -18,14 +18,15 @@ pub fn run(bench: &Bench) -> Result<()> {
     let project = project::empty(&bench.fresh("project")?)?;
     let data = bench.fresh("data")?;
     let mut first = (CONNECTIONS + 1) << 40;
+    let mut written = 0;
     for size in sizes {
-        let have = folder_bytes(&data)?;
-        let events: u64 = size.saturating_sub(have) / EVENT_BYTES as u64;
+        let events = size.saturating_sub(written) / EVENT_BYTES as u64;
         let mut levada = project::start(&project, &data)?;
         let key = project::key(&levada, &["service"])?;
         let until = Until { time: Duration::from_secs(3600), events };
         let sent = load::run(&levada.http, feeds(&key, &mut first), until, |id| id)?;
         levada.kill();
+        written += sent.total() * EVENT_BYTES as u64;
         let bytes = folder_bytes(&data)?;
         note(format_args!("{} events written, {} MiB in the data folder", sent.total(), bytes >> 20));
         let start = Instant::now();
