@@ -6,6 +6,8 @@
 //! are small tables in memory (see `catalog`). A statement that names none of them is not
 //! touched at all.
 
+mod empty;
+
 use crate::catalog;
 use crate::tokens::{Kind, Token, tokens};
 
@@ -61,6 +63,9 @@ pub(crate) fn rewrite(sql: &str, facts: &Facts<'_>) -> Rewritten {
         levels: vec![Level::default()],
         aliases: Vec::new(),
     };
+    if let Some(sql) = rewriter.empty_statement() {
+        return Rewritten { sql, needs_catalog: false };
+    }
     let sql = rewriter.range(0, all.len());
     Rewritten { sql, needs_catalog: rewriter.needs_catalog }
 }

@@ -48,8 +48,8 @@ fn what_tools_write_becomes_plain() {
             "select x, CAST(NULL AS text) AS \"?column?\" from pg_catalog.pg_type a",
         ),
         (
-            "select pg_catalog.pg_get_expr(d.adbin, d.adrelid) from pg_attrdef d",
-            "select CAST(NULL AS text) AS \"pg_get_expr\" from pg_catalog.pg_attrdef d",
+            "select pg_catalog.pg_get_expr(d.adbin, d.adrelid) from pg_class d",
+            "select CAST(NULL AS text) AS \"pg_get_expr\" from pg_catalog.pg_class d",
         ),
         (
             "select CAST(x AS pg_catalog.text), version()",
@@ -60,6 +60,24 @@ fn what_tools_write_becomes_plain() {
     }
     assert!(rewritten("select 1 from pg_class").needs_catalog);
     assert!(!rewritten("select version()").needs_catalog);
+}
+
+#[test]
+fn queries_of_what_is_always_empty_have_their_columns_and_no_rows() {
+    let sql = "SELECT pol.polname, array_to_string(array(select 1), ',') AS a, 'd' = any(x), y::text \
+        FROM pg_catalog.pg_policy pol LEFT JOIN pg_class c ON true ORDER BY 1";
+    let names = ["polname", "a", "?column?", "text"];
+    let columns: Vec<String> = names.iter().map(|n| format!("CAST(NULL AS text) AS \"{n}\"")).collect();
+    assert_eq!(rewritten(sql).sql, format!("SELECT {} WHERE false", columns.join(", ")));
+    for other in [
+        "SELECT count(*) FROM pg_index",
+        "SELECT a FROM pg_policy UNION SELECT b FROM pg_class",
+        "SELECT a FROM pg_class JOIN pg_policy ON true",
+    ] {
+        assert!(!rewritten(other).sql.contains("WHERE false"), "{other}");
+    }
+    let union = "SELECT a, (SELECT count(*) FROM x) FROM pg_policy UNION ALL SELECT b, c FROM pg_trigger";
+    assert!(rewritten(union).sql.ends_with("WHERE false"));
 }
 
 #[test]
