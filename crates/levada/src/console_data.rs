@@ -8,8 +8,8 @@ use levada_access::KeyRing;
 use levada_bus::{Bus, DeadEntry, DeadFilter};
 use levada_config::model::{Owner, Pipeline, Source, Step};
 use levada_console::{
-    Column, ConsoleData, DeadLetter, DeadLetterFilter, DeadLetterPage, Health, ModelRow, Overview, PipelineDetail,
-    PipelineRow, QueryAnswer, ReasonCount, Resent, StepRow, TableRow, TopicRow, ZoneRow,
+    Column, ConsoleData, DeadLetter, DeadLetterFilter, DeadLetterPage, Health, ModelRow, Overview,
+    PipelineDetail, PipelineRow, QueryAnswer, ReasonCount, Resent, StepRow, TableRow, TopicRow, ZoneRow,
 };
 use levada_core::{Authenticator, Principal, Problem, TenantSet, TopicName, Zone, attr};
 use levada_flow::{ModelState, ModelStatus, PipelineStatus, RunState};
@@ -84,7 +84,12 @@ impl PlatformData {
     fn model_rows(&self, principal: &Principal) -> Vec<ModelRow> {
         let visible = self.engines.models().into_iter().filter(|m| Self::sees(principal, &m.owner));
         let shown = |m: &ModelStatus| principal.tenants == TenantSet::All || owner_tenant(&m.owner).is_some();
-        visible.map(|m| { let shown = shown(&m); model_row(m, shown) }).collect()
+        visible
+            .map(|m| {
+                let shown = shown(&m);
+                model_row(m, shown)
+            })
+            .collect()
     }
 
     async fn zone_rows(&self, principal: &Principal) -> Vec<ZoneRow> {
@@ -195,15 +200,7 @@ fn step_row(step: &Step) -> StepRow {
         Step::Enrich(e) => ("enrich", format!("{} from {}", e.name, e.url)),
         Step::Sql { query } => ("sql", query.clone()),
     };
-    StepRow {
-        kind: kind.to_owned(),
-        summary,
-        waits_for: None,
-        rows_in: 0,
-        rows_out: 0,
-        dropped: 0,
-        dead: 0,
-    }
+    StepRow { kind: kind.to_owned(), summary, waits_for: None, rows_in: 0, rows_out: 0, dropped: 0, dead: 0 }
 }
 
 fn letter(entry: DeadEntry) -> DeadLetter {
@@ -246,7 +243,8 @@ impl ConsoleData for PlatformData {
         let (accepted, duplicates) = self.published(principal);
         let freshness = self.engines.freshness();
         let log = self.bus.log_stats();
-        let mut notes: Vec<String> = log.poisoned.iter().map(|p| format!("The log takes no events: {p}")).collect();
+        let mut notes: Vec<String> =
+            log.poisoned.iter().map(|p| format!("The log takes no events: {p}")).collect();
         let worst = pipelines.iter().map(|p| (p.health, &p.name, &p.note));
         let worst = worst.chain(models.iter().map(|m| (m.health, &m.name, &m.note)));
         let mut health = if accepted == 0 { Health::Idle } else { Health::Healthy };
@@ -292,8 +290,7 @@ impl ConsoleData for PlatformData {
             .find(|p| Self::sees(principal, &p.owner) && key(&p.owner, p.name.as_str()) == wanted);
         let Some(status) = found else { return Ok(None) };
         let definition = self.definition(&status).cloned();
-        let mut steps: Vec<StepRow> =
-            definition.iter().flat_map(|d| &d.steps).map(step_row).collect();
+        let mut steps: Vec<StepRow> = definition.iter().flat_map(|d| &d.steps).map(step_row).collect();
         for waiting in &status.waiting_steps {
             steps.push(StepRow {
                 kind: waiting.step.clone(),
@@ -305,7 +302,8 @@ impl ConsoleData for PlatformData {
                 dead: 0,
             });
         }
-        let filter = DeadFilter { pipeline: Some(status.name.to_string()), limit: 10_000, ..DeadFilter::default() };
+        let filter =
+            DeadFilter { pipeline: Some(status.name.to_string()), limit: 10_000, ..DeadFilter::default() };
         let letters = self.bus.dead_letters(&principal.tenants, &filter).map_err(bus_problem)?;
         let mut reasons = std::collections::BTreeMap::<String, u64>::new();
         for entry in &letters {
@@ -360,12 +358,22 @@ impl ConsoleData for PlatformData {
         let uptime_s = self.started.elapsed().as_secs_f64().max(1.0);
         let readers = |name: &TopicName| {
             let reads = |p: &&Pipeline| matches!(&p.source, Source::Events { topic, .. } if topic == name);
-            let seen = self.engines.project.pipelines.iter().filter(reads).filter(|p| Self::sees(principal, &p.owner));
+            let seen = self
+                .engines
+                .project
+                .pipelines
+                .iter()
+                .filter(reads)
+                .filter(|p| Self::sees(principal, &p.owner));
             seen.map(|p| p.name.to_string()).collect::<Vec<_>>()
         };
         let rows = self.bus.topics().into_iter().filter_map(|topic| {
-            let own: u64 =
-                topic.lanes.iter().filter(|l| principal.tenants.contains(&l.tenant)).map(|l| l.published).sum();
+            let own: u64 = topic
+                .lanes
+                .iter()
+                .filter(|l| principal.tenants.contains(&l.tenant))
+                .map(|l| l.published)
+                .sum();
             let readers = readers(&topic.name);
             (platform || own > 0 || !readers.is_empty()).then(|| TopicRow {
                 name: topic.name.to_string(),
@@ -424,12 +432,22 @@ impl ConsoleData for PlatformData {
         topic: &TopicName,
         offset: u64,
     ) -> Result<Option<DeadLetter>, Problem> {
-        let filter = DeadFilter { topic: Some(topic.clone()), before: Some(offset + 1), limit: 1, ..DeadFilter::default() };
+        let filter = DeadFilter {
+            topic: Some(topic.clone()),
+            before: Some(offset + 1),
+            limit: 1,
+            ..DeadFilter::default()
+        };
         let found = self.bus.dead_letters(&principal.tenants, &filter).map_err(bus_problem)?;
         Ok(found.into_iter().find(|e| e.offset == offset).map(letter))
     }
 
-    async fn resend(&self, principal: &Principal, topic: &TopicName, offsets: &[u64]) -> Result<Resent, Problem> {
+    async fn resend(
+        &self,
+        principal: &Principal,
+        topic: &TopicName,
+        offsets: &[u64],
+    ) -> Result<Resent, Problem> {
         if !principal.may_operate() {
             return Err(Problem::new(403, "role-forbidden", "sending again takes the role engineer"));
         }
@@ -486,4 +504,3 @@ impl ConsoleData for PlatformData {
         Ok(rows.collect())
     }
 }
-

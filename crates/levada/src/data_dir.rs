@@ -43,7 +43,10 @@ impl DataDir {
         match lock.try_lock() {
             Ok(()) => {}
             Err(std::fs::TryLockError::WouldBlock) => {
-                bail!("another server runs on {}: stop it, or give this one a folder with --data", root.display())
+                bail!(
+                    "another server runs on {}: stop it, or give this one a folder with --data",
+                    root.display()
+                )
             }
             Err(std::fs::TryLockError::Error(error)) => {
                 return Err(error).with_context(|| format!("cannot lock {}", path.display()));

@@ -112,7 +112,8 @@ pub struct EngineOperations {
 impl Operations for EngineOperations {
     fn pipelines(&self) -> Vec<PipelineStatus> {
         let described = |p: &levada_flow::PipelineStatus| {
-            let found = self.engines.project.pipelines.iter().find(|q| q.name == p.name && q.owner == p.owner);
+            let found =
+                self.engines.project.pipelines.iter().find(|q| q.name == p.name && q.owner == p.owner);
             found.and_then(|q| q.description.clone())
         };
         let status = |p: levada_flow::PipelineStatus| {
@@ -124,7 +125,11 @@ impl Operations for EngineOperations {
                 state: state.to_owned(),
                 source: p.source,
                 sink: p.sink.to_string(),
-                waiting: p.waiting_steps.iter().map(|w| format!("{}: {} [{}]", w.step, w.reason, w.code)).collect(),
+                waiting: p
+                    .waiting_steps
+                    .iter()
+                    .map(|w| format!("{}: {} [{}]", w.step, w.reason, w.code))
+                    .collect(),
                 error,
                 counts: PipelineCounts {
                     records_in: p.totals.records_in,
@@ -178,7 +183,11 @@ impl Operations for EngineOperations {
         let full = log.full.then(|| "the disk is full".to_owned());
         let starting = self.engines.pipelines().iter().filter(|p| p.state == RunState::Starting).count();
         vec![
-            Check { name: "log".to_owned(), ok: poisoned.is_none() && full.is_none(), detail: poisoned.or(full) },
+            Check {
+                name: "log".to_owned(),
+                ok: poisoned.is_none() && full.is_none(),
+                detail: poisoned.or(full),
+            },
             Check {
                 name: "pipelines".to_owned(),
                 ok: starting == 0,

@@ -14,7 +14,9 @@ use levada_connect::{FileReader, FileReaderConfig};
 use levada_core::{Backoff, Clock, IdSource, Principal, RandomIds, ReadError, SystemClock, TenantId};
 use levada_disk::{Disk, RealDisk};
 use levada_flow::{FileReaders, Models, ModelsConfig, Pipelines};
-use levada_http::{AppState, DeclaredTenants, GatewayConfig, MetricsAccess, Parts, QueryConfig, RouteRule, Routes};
+use levada_http::{
+    AppState, DeclaredTenants, GatewayConfig, MetricsAccess, Parts, QueryConfig, RouteRule, Routes,
+};
 use levada_lake::{Lake, LakeConfig, QueryLimits};
 use levada_postgres::{PostgresConfig, PostgresServer};
 use levada_store::DocumentStore;
@@ -70,18 +72,21 @@ impl Server {
         let metrics = install_metrics();
         let data = DataDir::open(&options.data_dir)?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-        let disk: Arc<dyn Disk> = Arc::new(RealDisk::new(data.root()).context("cannot open the data folder")?);
+        let disk: Arc<dyn Disk> =
+            Arc::new(RealDisk::new(data.root()).context("cannot open the data folder")?);
         let project = &mut options.project;
         project.pipelines.extend(unrouted_events(&project.pipelines));
 
         let bus = open_bus(disk.clone(), clock.clone(), project).await?;
-        let lake = Lake::open(disk.clone(), LAKE_DIR, LakeConfig::default(), clock.clone()).context("cannot open the lake")?;
+        let lake = Lake::open(disk.clone(), LAKE_DIR, LakeConfig::default(), clock.clone())
+            .context("cannot open the lake")?;
         let keys = Arc::new(open_keys(disk.clone(), clock.clone())?);
-        let admin = keys.ensure_admin(|secret| {
-            data.write_admin_key(secret.expose()).map_err(std::io::Error::other)
-        })?;
+        let admin =
+            keys.ensure_admin(|secret| data.write_admin_key(secret.expose()).map_err(std::io::Error::other))?;
 
-        let http = TcpListener::bind(&options.http).await.with_context(|| format!("cannot listen on {}", options.http))?;
+        let http = TcpListener::bind(&options.http)
+            .await
+            .with_context(|| format!("cannot listen on {}", options.http))?;
         let address = http.local_addr()?;
         let (stop, stopped) = watch::channel(false);
         let mut tasks = Vec::new();
@@ -133,7 +138,14 @@ impl Server {
             config: gateway_config(project, limits, options.open_on_loopback.clone()),
         });
         let console = levada_console::router(
-            Arc::new(PlatformData::new(keys.clone(), bus.clone(), lake.clone(), engines.clone(), sampler, limits)),
+            Arc::new(PlatformData::new(
+                keys.clone(),
+                bus.clone(),
+                lake.clone(),
+                engines.clone(),
+                sampler,
+                limits,
+            )),
             levada_console::ConsoleConfig {
                 project: project.name.clone(),
                 clock: clock.clone(),
@@ -198,7 +210,8 @@ fn install_metrics() -> Option<PrometheusHandle> {
 async fn open_bus(disk: Arc<dyn Disk>, clock: Arc<dyn Clock>, project: &Project) -> Result<Bus> {
     let topics = routes(project).topics();
     let open = move || -> Result<Bus> {
-        let (bus, recovery) = Bus::open(disk, BusConfig::default(), clock).context("cannot recover the log")?;
+        let (bus, recovery) =
+            Bus::open(disk, BusConfig::default(), clock).context("cannot recover the log")?;
         tracing::info!(
             idempotency_keys = recovery.idempotency_keys,
             scanned_records = recovery.scanned_records,
@@ -223,9 +236,9 @@ fn open_keys(disk: Arc<dyn Disk>, clock: Arc<dyn Clock>) -> Result<KeyRing> {
 fn unrouted_events(pipelines: &[Pipeline]) -> Option<Pipeline> {
     let topic = levada_core::TopicName::new(levada_http::DEFAULT_TOPIC).ok()?;
     let name = levada_core::SourceName::new(levada_http::DEFAULT_TOPIC).ok()?;
-    let taken = pipelines.iter().any(|p| {
-        p.name == name || matches!(&p.source, Source::Events { topic: t, .. } if *t == topic)
-    });
+    let taken = pipelines
+        .iter()
+        .any(|p| p.name == name || matches!(&p.source, Source::Events { topic: t, .. } if *t == topic));
     (!taken).then(|| Pipeline::archive_only(name, topic))
 }
 

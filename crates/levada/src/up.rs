@@ -56,7 +56,10 @@ fn style(output: &Output) -> Style {
 }
 
 pub async fn run(global: &Global, args: UpArgs) -> Result<(), Failure> {
-    logging::init(args.log, "info,buoyant_kernel=warn,buoyant_kernel_engine=warn,deltalake=warn,deltalake_core=warn,datafusion=warn");
+    logging::init(
+        args.log,
+        "info,buoyant_kernel=warn,buoyant_kernel_engine=warn,deltalake=warn,deltalake_core=warn,datafusion=warn",
+    );
     let output = Output::new(global);
     let ready = load(&args.dir, args.allow_inactive, &output, &|name| std::env::var(name).ok())?;
     let options = options(&args, ready);
@@ -118,4 +121,3 @@ pub async fn wait_for_signal() {
         _ = tokio::signal::ctrl_c() => {}
     }
 }
-

@@ -36,7 +36,8 @@ fn list(output: &Output, answer: &Value) {
         output.say("there are no dead letters");
         return;
     }
-    let columns = ["topic", "offset", "failed_at", "tenant_id", "stage", "code", "position", "resent", "reason"];
+    let columns =
+        ["topic", "offset", "failed_at", "tenant_id", "stage", "code", "position", "resent", "reason"];
     let rows = letters.iter().map(|letter| columns.iter().map(|c| text(letter, c)).collect()).collect();
     let header = ["TOPIC", "OFFSET", "TIME", "TENANT", "STAGE", "CODE", "POSITION", "RESENT", "REASON"];
     output.table(&header, rows, &[1]);

@@ -105,7 +105,10 @@ impl Generator {
             fate = Fate::Dead;
             match self.rng.random_range(0..5) {
                 // A well-formed event whose weather nobody has: only the enrichment finds out.
-                4 => payload["time"] = json!((hour - Duration::days(4_000)).to_rfc3339_opts(SecondsFormat::Secs, true)),
+                4 => {
+                    payload["time"] =
+                        json!((hour - Duration::days(4_000)).to_rfc3339_opts(SecondsFormat::Secs, true))
+                }
                 0 => payload["station"] = json!("XXX"),
                 1 => payload["user_id"] = Value::Null,
                 2 => payload["time"] = json!("yesterday"),
@@ -131,9 +134,15 @@ impl Generator {
     /// The next webhook: a small GitHub-like body.
     pub fn webhook(&mut self) -> Generated {
         self.sent += 1;
-        let kinds = [("push", None), ("issues", Some("opened")), ("issues", Some("closed")), ("star", Some("created"))];
+        let kinds = [
+            ("push", None),
+            ("issues", Some("opened")),
+            ("issues", Some("closed")),
+            ("star", Some("created")),
+        ];
         let (kind, action) = kinds[self.rng.random_range(0..kinds.len())];
-        let repository = ["levada/canal", "levada/sluice", "acme/web", "acme/api"][self.rng.random_range(0..4)];
+        let repository =
+            ["levada/canal", "levada/sluice", "acme/web", "acme/api"][self.rng.random_range(0..4)];
         let sender = ["ada", "grace", "edsger", "barbara", "leslie"][self.rng.random_range(0..5)];
         let mut payload = json!({
             "repository": { "id": self.rng.random_range(1..10_000), "full_name": repository },

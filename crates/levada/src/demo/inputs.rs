@@ -78,7 +78,8 @@ fn event(generated: Generated) -> Event {
 }
 
 fn files(folder: &Path, extension: &str) -> Result<Vec<PathBuf>> {
-    let entries = std::fs::read_dir(folder).with_context(|| format!("cannot read the folder {}", folder.display()))?;
+    let entries =
+        std::fs::read_dir(folder).with_context(|| format!("cannot read the folder {}", folder.display()))?;
     let mut found = Vec::new();
     for entry in entries {
         let path = entry?.path();
@@ -92,14 +93,17 @@ fn files(folder: &Path, extension: &str) -> Result<Vec<PathBuf>> {
 
 /// One event a file, of type `<folder>.<file name up to its first dot>`, the body verbatim.
 fn webhooks(folder: &Path) -> Result<Vec<Event>> {
-    let entries = std::fs::read_dir(folder).with_context(|| format!("cannot read the folder {}", folder.display()))?;
-    let mut folders: Vec<PathBuf> = entries.filter_map(|e| Some(e.ok()?.path())).filter(|p| p.is_dir()).collect();
+    let entries =
+        std::fs::read_dir(folder).with_context(|| format!("cannot read the folder {}", folder.display()))?;
+    let mut folders: Vec<PathBuf> =
+        entries.filter_map(|e| Some(e.ok()?.path())).filter(|p| p.is_dir()).collect();
     folders.sort();
     let mut events = Vec::new();
     for provider in folders {
         let name = provider.file_name().unwrap_or_default().to_string_lossy().into_owned();
         for file in files(&provider, "json")? {
-            let text = std::fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
+            let text =
+                std::fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
             let body: Box<RawValue> =
                 serde_json::from_str(&text).with_context(|| format!("{} is not JSON", file.display()))?;
             let stem = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
@@ -115,7 +119,11 @@ fn webhooks(folder: &Path) -> Result<Vec<Event>> {
         }
     }
     if events.is_empty() {
-        bail!("{} holds no webhook bodies (expected {}/<provider>/*.json)", folder.display(), folder.display());
+        bail!(
+            "{} holds no webhook bodies (expected {}/<provider>/*.json)",
+            folder.display(),
+            folder.display()
+        );
     }
     Ok(events)
 }

@@ -110,11 +110,17 @@ async fn start(output: &Output, project: &Path, weather: &str, args: &DemoArgs) 
 
 /// The address, or a free port beside it where it is taken. Only loopback will do.
 async fn free_loopback(address: &str) -> Result<String> {
-    let address: SocketAddr = address.parse().with_context(|| format!("`{address}` is no address like 127.0.0.1:8080"))?;
-    ensure!(address.ip().is_loopback(), "the demo is open without a key and listens on loopback only, not on {address}");
+    let address: SocketAddr =
+        address.parse().with_context(|| format!("`{address}` is no address like 127.0.0.1:8080"))?;
+    ensure!(
+        address.ip().is_loopback(),
+        "the demo is open without a key and listens on loopback only, not on {address}"
+    );
     match TcpListener::bind(address).await {
         Ok(_) => Ok(address.to_string()),
-        Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => Ok(SocketAddr::new(address.ip(), 0).to_string()),
+        Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
+            Ok(SocketAddr::new(address.ip(), 0).to_string())
+        }
         Err(error) => Err(error).with_context(|| format!("cannot listen on {address}")),
     }
 }

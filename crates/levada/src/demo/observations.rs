@@ -32,7 +32,8 @@ impl Observations {
         let mut all = Self::default();
         for row in reader.records() {
             let row = row.context("the weather CSV is malformed")?;
-            let field = |name: &str| header.iter().position(|h| h == name).and_then(|i| row.get(i)).unwrap_or("");
+            let field =
+                |name: &str| header.iter().position(|h| h == name).and_then(|i| row.get(i)).unwrap_or("");
             let number = |name: &str| field(name).parse::<f64>().map_or(Value::Null, |n| json!(n));
             let hour: DateTime<Utc> =
                 field("time_hour").parse().with_context(|| format!("`{}` is no time", field("time_hour")))?;
@@ -84,9 +85,8 @@ async fn observation(
 pub async fn serve(observations: Arc<Observations>) -> Result<String> {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.context("no free loopback port")?;
     let url = format!("http://{}", listener.local_addr()?);
-    let app = Router::new()
-        .route("/v1/observations/{station}/{time}", get(observation))
-        .with_state(observations);
+    let app =
+        Router::new().route("/v1/observations/{station}/{time}", get(observation)).with_state(observations);
     tokio::spawn(async move {
         if let Err(error) = axum::serve(listener, app).await {
             tracing::error!(%error, "the weather service stopped");
