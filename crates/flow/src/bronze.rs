@@ -32,6 +32,9 @@ const ROWS: usize = 16_384;
 const READ_BYTES: usize = 16 << 20;
 /// What one archive epoch holds in memory, before compression.
 const EPOCH_BYTES: u64 = 128 << 20;
+/// While events keep coming, an archive epoch lasts this long (or the pipeline's epoch, where
+/// that is longer): an archive of many small objects serves nobody.
+const INTERVAL: Duration = Duration::from_secs(10);
 /// Objects written at once, so that their syncs share the disk's journal.
 const CONCURRENCY: usize = 16;
 const IDLE: Duration = Duration::from_secs(3600);
@@ -90,17 +93,21 @@ impl Archiver {
         }
         self.reader.seek(position.as_ref()).await?;
         self.cell.bronze(epoch, None);
-        let interval = self.cell.pipeline().epoch;
+        // A pause as long as the pipeline's epoch ends the archive's epoch too.
+        let pause = self.cell.pipeline().epoch;
+        let interval = pause.max(INTERVAL);
         let mut range = Range::new(epoch + 1, position);
         let mut stop = self.stop.clone();
         while !*stop.borrow() {
-            let wait = range.opened.map_or(IDLE, |at| interval.saturating_sub(at.elapsed()));
-            tokio::select! {
+            let wait = range.opened.map_or(IDLE, |at| interval.saturating_sub(at.elapsed()).min(pause));
+            let read = tokio::select! {
                 biased;
                 _ = stop.wait_for(|s| *s) => break,
-                read = self.reader.read(ROWS, READ_BYTES, wait) => range.add(read?.records),
-            }
-            let due = range.opened.is_some_and(|at| at.elapsed() >= interval);
+                read = self.reader.read(ROWS, READ_BYTES, wait) => read?,
+            };
+            let paused = read.is_empty();
+            range.add(read.records);
+            let due = range.opened.is_some_and(|at| paused || at.elapsed() >= interval);
             if due || range.bytes >= EPOCH_BYTES {
                 range = self.seal(&journal, range).await?;
             }

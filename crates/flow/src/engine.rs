@@ -123,7 +123,6 @@ pub async fn run(
         check_table(&parts.lake, target, epoch).await?;
     }
     let totals = recovered.last.as_ref().map_or_else(Totals::default, |m| m.meta.totals);
-    cell.restore(epoch, totals);
     let windows = works.as_ref().map(|w| w.chain.snapshot()).unwrap_or_default();
     let mut committer = Committer {
         cell: Arc::clone(&cell),
@@ -146,6 +145,8 @@ pub async fn run(
         // The last run remembered no keys; this one builds on its end.
         committer.rebase(epoch, windows).await?;
     }
+    // From here on what the figures count can be queried.
+    cell.restore(epoch, totals);
     let position = recovered.last.map(|m| m.meta.position);
     reader.seek(position.as_ref()).await?;
     cell.set_state(RunState::Running);

@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use levada_bus::Delivered;
 use levada_core::attr;
 use levada_disk::{SimDisk, SimRng, SyncKind};
 
@@ -114,13 +115,14 @@ async fn check(disk: &SimDisk, said: &Published) -> Result<(), String> {
     if totals.records_in != records {
         return Err(format!("{} records were read of {records}", totals.records_in));
     }
+    // What was answered becomes visible a moment later, and at the latest with the next start.
+    world.bus.close().await.map_err(|e| e.to_string())?;
+    let world = World::open(Arc::new(disk.clone()))?;
+    let in_topic = world.bus.read(&super::topic("events"), 0, 100_000, 1 << 30).map_err(|e| e.to_string())?;
+    compare("the topic", &event_ids(&in_topic), said, None)?;
     let silver = world.query("select tenant_id || '/' || id from silver.events").await;
     let bronze = world.query("select event_id from bronze.events").await;
-    let dead: Vec<String> = world
-        .dead("events")
-        .iter()
-        .map(|d| d.message.attributes.get(attr::EVENT_ID).unwrap_or_default().to_owned())
-        .collect();
+    let dead = event_ids(&world.dead("events", 0).await);
     // Without a single event there is no table either.
     let silver: Vec<String> =
         silver.unwrap_or_default().into_iter().filter(|id| !id.starts_with("r/")).collect();
@@ -129,6 +131,13 @@ async fn check(disk: &SimDisk, said: &Published) -> Result<(), String> {
     compare("silver", &silver, said, Some(false))?;
     compare("dead letters", &dead, said, Some(true))?;
     compare("bronze", &bronze.unwrap_or_default(), said, None)
+}
+
+fn event_ids(delivered: &[Delivered]) -> Vec<String> {
+    delivered
+        .iter()
+        .map(|d| d.message.attributes.get(attr::EVENT_ID).unwrap_or_default().to_owned())
+        .collect()
 }
 
 /// `broken`: which of the events belong here; `None` is all.

@@ -144,20 +144,25 @@ impl World {
         Ok(lines(&batches))
     }
 
-    pub fn dead(&self, of: &str) -> Vec<Delivered> {
+    /// The first dead letters of a topic, once readers see so many: an answered publish becomes
+    /// visible a moment later.
+    pub async fn dead(&self, of: &str, count: u64) -> Vec<Delivered> {
         let dlq = topic(of).dead_letter().expect("a name");
-        if self.bus.has_topic(&dlq) {
-            self.bus.read(&dlq, 0, 100_000, 1 << 30).expect("reads")
-        } else {
-            Vec::new()
+        if !self.bus.has_topic(&dlq) {
+            assert_eq!(count, 0, "there are no dead letters");
+            return Vec::new();
         }
+        let mut end = self.bus.end(&dlq).expect("a topic");
+        let seen = tokio::time::timeout(PATIENCE, end.wait_for(|end| *end >= count)).await;
+        seen.expect("they come in time").expect("the bus lives");
+        self.bus.read(&dlq, 0, 100_000, 1 << 30).expect("reads")
     }
 
     /// `code stage position` of each dead letter.
-    pub fn dead_codes(&self, of: &str) -> Vec<String> {
+    pub async fn dead_codes(&self, of: &str, count: u64) -> Vec<String> {
         let text = |d: &Delivered, n| d.message.attributes.get(n).unwrap_or_default().to_owned();
         let names = [attr::DEAD_CODE, attr::DEAD_STAGE, attr::DEAD_POSITION];
-        self.dead(of).iter().map(|d| names.map(|n| text(d, n)).join(" ")).collect()
+        self.dead(of, count).await.iter().map(|d| names.map(|n| text(d, n)).join(" ")).collect()
     }
 }
 

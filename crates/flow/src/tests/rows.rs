@@ -40,9 +40,9 @@ async fn events_become_rows_archive_and_dead_letters() {
     let envelope =
         world.query("select _event_id, _event_type, _source_offset from silver.events where id = 'k7'").await;
     assert_eq!(envelope, Ok(vec!["e7 thing.made 7".into()]));
-    let dead = world.dead_codes("events");
+    let dead = world.dead_codes("events", 2).await;
     assert_eq!(dead, ["schema-malformed validate 52", "quality-positive quality 53"]);
-    let letters = world.dead("events");
+    let letters = world.dead("events", 2).await;
     assert_eq!(&letters[1].message.body[..], br#"{"id":"neg","n":-4}"#, "the original bytes");
     assert_eq!(letters[1].message.attributes.get(attr::EVENT_ID), Some("negative"));
     assert_eq!(letters[1].message.tenant, tenant("a"));
@@ -135,9 +135,9 @@ async fn a_query_step_keeps_the_envelope_and_costs_a_bad_row_only_itself() {
     until(&pipelines, |s| s.totals.records_in == 5).await;
     let rows = world.query("select tenant_id, id, share, _source_offset from silver.events").await;
     assert_eq!(rows, Ok(vec!["t A 25 0".into(), "t D 10 4".into()]));
-    let dead = world.dead_codes("events");
+    let dead = world.dead_codes("events", 2).await;
     assert_eq!(dead, ["sql-failed sql 1", "quality-range quality 3"], "both lead back to their events");
-    assert_eq!(&world.dead("events")[1].message.body[..], bodies[3].as_bytes());
+    assert_eq!(&world.dead("events", 2).await[1].message.body[..], bodies[3].as_bytes());
     pipelines.stop(Duration::from_secs(10)).await;
 }
 
@@ -156,7 +156,7 @@ async fn rows_made_of_several_stand_for_themselves() {
     assert!(world.publish("events", &events).await);
     until(&pipelines, |s| s.totals.records_in == 3).await;
     assert_eq!(world.query("select tenant_id, id, total from silver.events").await, Ok(vec!["t a 9".into()]));
-    let dead = world.dead("events");
+    let dead = world.dead("events", 1).await;
     assert_eq!(dead.len(), 1);
     let body: serde_json::Value = serde_json::from_slice(&dead[0].message.body).expect("JSON");
     assert_eq!((&body["id"], &body["total"]), (&"b".into(), &"-1".into()));

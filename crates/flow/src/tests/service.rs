@@ -98,10 +98,10 @@ async fn rows_of_files_keep_their_file_and_line_and_survive_a_panic() {
     until(&pipelines, |s| s.totals.records_in == 4).await;
     let rows = world.query("select id, n, _source_offset from silver.landed").await;
     assert_eq!(rows, Ok(vec!["r1 7 1".into(), "r2  2".into()]), "`-` is null here and `NA` is not");
-    let mut dead = world.dead_codes("landed");
+    let mut dead = world.dead_codes("landed", 2).await;
     dead.sort();
     assert_eq!(dead, ["csv-ragged-row read f2.csv:2", "schema-type validate f2.csv:1"]);
-    assert_eq!(&world.dead("landed")[0].message.body[..], b"x,1");
+    assert_eq!(&world.dead("landed", 2).await[0].message.body[..], b"x,1");
     assert_eq!(world.query("select id from silver.events").await, Ok(vec!["x".into()]), "the other one ran");
     pipelines.stop(Duration::from_secs(10)).await;
 }
@@ -138,7 +138,7 @@ async fn a_full_disk_is_waited_out_and_nothing_is_skipped() {
     assert_eq!((status.totals.rows_out, status.totals.dead_letters, status.epoch), (1, 1, 1));
     assert_eq!(status.state, RunState::Running, "it says so when it is over");
     assert_eq!(world.query("select id from silver.events").await, Ok(vec!["x".into()]));
-    assert_eq!(world.dead_codes("events").len(), 1);
+    assert_eq!(world.dead_codes("events", 1).await.len(), 1);
     pipelines.stop(Duration::from_secs(10)).await;
 }
 
