@@ -166,7 +166,7 @@ impl Bus {
         for topic in self.dead_topics(filter.topic.as_ref()) {
             found.extend(self.dead_letters_of(&topic, tenants, filter)?);
         }
-        found.sort_by(|a, b| (b.published_at_ms, b.offset).cmp(&(a.published_at_ms, a.offset)));
+        found.sort_by_key(|e| std::cmp::Reverse((e.published_at_ms, e.offset)));
         found.truncate(filter.limit);
         Ok(found)
     }

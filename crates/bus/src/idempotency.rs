@@ -314,7 +314,10 @@ fn encode_file(covered: &[(u32, u64)], entries: &[Entry]) -> Vec<u8> {
     out
 }
 
-fn decode_file(bytes: &[u8]) -> Option<(Vec<(u32, u64)>, Vec<Entry>)> {
+/// A file's contents: per topic the offset up to which it is complete, and its entries.
+type Decoded = (Vec<(u32, u64)>, Vec<Entry>);
+
+fn decode_file(bytes: &[u8]) -> Option<Decoded> {
     let (body, crc) = bytes.split_last_chunk::<4>()?;
     if crc32c::crc32c(body) != u32::from_le_bytes(*crc) {
         return None;

@@ -62,11 +62,11 @@ where
     let mut done = vec![None; calls.len()];
     std::future::poll_fn(|context| {
         for (call, slot) in calls.iter_mut().zip(&mut done) {
-            if slot.is_none() {
-                if let std::task::Poll::Ready(result) = call.as_mut().poll(context) {
-                    let published = result.expect("accepted").pop().expect("one").expect("accepted");
-                    *slot = Some(published.duplicate);
-                }
+            if slot.is_none()
+                && let std::task::Poll::Ready(result) = call.as_mut().poll(context)
+            {
+                let published = result.expect("accepted").pop().expect("one").expect("accepted");
+                *slot = Some(published.duplicate);
             }
         }
         if done.iter().all(Option::is_some) { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
