@@ -65,7 +65,7 @@ fn pipeline() -> Pipeline {
         })],
         waiting: Vec::new(),
         sink: "silver.orders".parse().expect("a table"),
-        epoch: Duration::from_secs(5),
+        epoch: Duration::from_secs(1),
         epoch_bytes: 64 << 20,
         retention: None,
         sla: None,

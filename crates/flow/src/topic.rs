@@ -53,15 +53,6 @@ impl TopicReader {
         }
     }
 
-    /// Damage on disk is in quarantine and was reported when it was found; what lies behind
-    /// it goes on.
-    fn pass_over(&mut self, error: &BusError) -> Result<RecordBatchIn, ReadError> {
-        let Some(resume) = error.resumes_at().filter(|at| *at > self.next) else { return Err(failed(error)) };
-        tracing::error!(topic = %self.topic, from = self.next, to = resume, %error, "damaged records are passed over");
-        self.next = resume;
-        Ok(RecordBatchIn::default())
-    }
-
     fn take(&mut self, delivered: Vec<Delivered>) -> RecordBatchIn {
         let Some(last) = delivered.last() else { return RecordBatchIn::default() };
         let first = delivered[0].offset;

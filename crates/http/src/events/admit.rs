@@ -63,10 +63,10 @@ impl<'a> Admission<'a> {
         if let Some(timestamp) = &envelope.timestamp {
             check_time("timestamp", timestamp)?;
         }
-        if let Some(traceparent) = &envelope.traceparent {
-            if !RequestContext::is_traceparent(traceparent) {
-                return Err(invalid("field-invalid", "`traceparent` is no W3C trace context".into()));
-            }
+        if let Some(traceparent) = &envelope.traceparent
+            && !RequestContext::is_traceparent(traceparent)
+        {
+            return Err(invalid("field-invalid", "`traceparent` is no W3C trace context".into()));
         }
         let topic = self.route(event_type, context.tenant(), envelope.topic.as_deref())?;
         let idempotency_key = self.idempotency_key(&envelope, event_type, context.tenant())?;
