@@ -240,7 +240,8 @@ async fn a_slow_service_is_not_waited_for() {
 
 #[tokio::test]
 async fn a_lying_service_is_not_believed() {
-    let lies: [(&str, fn() -> Reply); 10] = [
+    type Lie = (&'static str, fn() -> Reply);
+    let lies: [Lie; 10] = [
         ("type", || Reply::Json(r#"{"temp": "20"}"#)),
         ("null", || Reply::Json(r#"{"temp": null}"#)),
         ("missing", || Reply::Json(r#"{"sky": "clear"}"#)),
