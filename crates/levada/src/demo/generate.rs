@@ -87,10 +87,10 @@ impl Generator {
 
     /// The next check-in: about 4 % repeat the one before, about 2 % are wrong.
     pub fn check_in(&mut self) -> Generated {
-        if let Some(last) = self.last.take() {
-            if self.rng.random_bool(0.04) {
-                return Generated { fate: Fate::Duplicate, ..last };
-            }
+        if let Some(last) = self.last.take()
+            && self.rng.random_bool(0.04)
+        {
+            return Generated { fate: Fate::Duplicate, ..last };
         }
         self.sent += 1;
         let at = self.rng.random_range(0..self.observations.len());
