@@ -15,6 +15,7 @@ use levada_core::{Authenticator, Principal, Problem, TenantSet, TopicName, Zone,
 use levada_flow::{ModelState, ModelStatus, PipelineStatus, RunState};
 use levada_lake::{Lake, QueryLimits};
 
+use crate::meter::Meter;
 use crate::operations::{Engines, owner_tenant, schedule_text};
 use crate::sampler::{self, Sampler};
 
@@ -27,6 +28,7 @@ pub struct PlatformData {
     sampler: Sampler,
     limits: QueryLimits,
     started: Instant,
+    meter: Meter,
 }
 
 impl PlatformData {
@@ -38,7 +40,7 @@ impl PlatformData {
         sampler: Sampler,
         limits: QueryLimits,
     ) -> Self {
-        Self { keys, bus, lake, engines, sampler, limits, started: Instant::now() }
+        Self { keys, bus, lake, engines, sampler, limits, started: Instant::now(), meter: Meter::default() }
     }
 
     fn sees(principal: &Principal, owner: &Owner) -> bool {
@@ -61,9 +63,10 @@ impl PlatformData {
         let count = |n: u64| if shown { n } else { 0 };
         let totals = &status.totals;
         let (health, note) = pipeline_health(&status);
-        let uptime_s = self.started.elapsed().as_secs_f64().max(1.0);
+        let key = key(&status.owner, status.name.as_str());
+        let rate_per_s = self.meter.per_s(&key, totals.records_in, Instant::now());
         PipelineRow {
-            key: key(&status.owner, status.name.as_str()),
+            key,
             name: status.display_name.clone().unwrap_or_else(|| status.name.to_string()),
             owner: owner_text(&status.owner),
             source: status.source.clone(),
@@ -73,7 +76,7 @@ impl PlatformData {
             dropped: count(totals.duplicates),
             dead: count(totals.dead_letters),
             backlog: count(status.backlog),
-            rate_per_s: if shown { totals.records_in as f64 / uptime_s } else { 0.0 },
+            rate_per_s: if shown { rate_per_s } else { 0.0 },
             epoch: (status.epoch > 0).then_some(status.epoch),
             last_commit_ms: status.last_commit_ms,
             health,

@@ -7,6 +7,7 @@ mod data_dir;
 mod demo;
 mod logging;
 mod maintenance;
+mod meter;
 mod operations;
 mod sampler;
 mod server;
