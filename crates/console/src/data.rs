@@ -293,7 +293,7 @@ pub struct DeadLetter {
     pub event_id: Option<String>,
     pub event_type: Option<String>,
     pub at_ms: i64,
-    /// When it was last sent again.
+    /// Set once it was sent again; shown as a mark, not as a time.
     pub resent_ms: Option<i64>,
     pub attributes: Vec<(String, String)>,
     /// The original bytes.

@@ -252,7 +252,7 @@ pub(crate) async fn detail(
                 (csrf_field(&signed))
                 input type="hidden" name="back" value=(address);
                 button.primary type="submit" name="one" value=(place(&letter)) { "Send again" }
-                @if let Some(at) = letter.resent_ms { span.faint { "last sent again " (ago(app.now_ms(), at)) } }
+                @if letter.resent_ms.is_some() { span.faint { "was sent again" } }
             }
         }
         (facts(&letter))
