@@ -128,6 +128,15 @@ impl PlatformData {
         }
     }
 
+    /// How long a topic keeps its records: what its pipelines ask for, or the bus's default.
+    fn retention_text(&self, topic: &TopicName) -> Option<String> {
+        let reads = |p: &&Pipeline| matches!(&p.source, Source::Events { topic: t, .. } if t == topic);
+        let asked = self.engines.project.pipelines.iter().filter(reads).filter_map(|p| p.retention).max();
+        let age = asked.or(levada_bus::Retention::default().max_age)?;
+        let hours = age.as_secs() / 3_600;
+        Some(if hours >= 48 { format!("{} days", hours / 24) } else { format!("{hours} hours") })
+    }
+
     fn definition(&self, status: &PipelineStatus) -> Option<&Pipeline> {
         self.engines.project.pipelines.iter().find(|p| p.name == status.name && p.owner == status.owner)
     }
@@ -385,7 +394,7 @@ impl ConsoleData for PlatformData {
                 bytes: if platform { topic.bytes } else { 0 },
                 rate_per_s: own as f64 / uptime_s,
                 durability: "synced to disk".to_owned(),
-                retention: Some("7 days".to_owned()),
+                retention: self.retention_text(&topic.name),
                 readers,
             })
         });
