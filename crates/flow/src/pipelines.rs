@@ -1,12 +1,13 @@
 //! All pipelines of a project: each runs as tasks of its own, and one that fails or panics
 //! leaves the others alone.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use levada_bus::TopicConfig;
 use levada_config::model::{FileSource, Owner, Pipeline, Source};
-use levada_core::{ReadError, RecordReader};
+use levada_core::{ReadError, RecordReader, TopicName};
 use levada_lake::TableKey;
 use tokio::sync::{Semaphore, broadcast, watch};
 use tokio::task::JoinHandle;
@@ -119,8 +120,14 @@ impl Pipelines {
 }
 
 async fn ensure_topics(pipelines: &[Pipeline], parts: &Parts) -> Result<(), FlowError> {
-    let topics: Vec<_> =
-        pipelines.iter().filter_map(|p| engine::topic_of(p).map(|t| (t.clone(), p.retention))).collect();
+    // Pipelines that share a topic keep it as long as the one that asks for longest.
+    let mut topics: BTreeMap<TopicName, Option<Duration>> = BTreeMap::new();
+    for pipeline in pipelines {
+        if let Some(topic) = engine::topic_of(pipeline) {
+            let longest = topics.entry(topic.clone()).or_default();
+            *longest = pipeline.retention.max(*longest);
+        }
+    }
     let bus = parts.bus.clone();
     crate::commit::blocking(move || -> Result<(), FlowError> {
         for (topic, retention) in topics {
