@@ -11,6 +11,7 @@ mod dead;
 mod idempotency;
 mod lanes;
 pub mod metrics;
+pub mod port;
 mod publish;
 mod pull;
 mod restore;

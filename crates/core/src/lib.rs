@@ -20,7 +20,9 @@ pub use clock::{Clock, ManualClock, SystemClock};
 pub use ids::{IdSource, RandomIds, SeededIds};
 pub use limits::{Decision, TokenBucket};
 pub use message::{Attributes, Message, attr};
-pub use names::{NameError, SourceName, TableName, TenantId, TopicName, Zone};
+pub use names::{
+    NameError, ProjectId, ResourceId, ResourceName, SourceName, TableName, TenantId, TopicName, Zone,
+};
 pub use principal::{Authenticator, Principal, Role, TenantContext, TenantSet};
 pub use problem::Problem;
 pub use retry::Backoff;

@@ -113,6 +113,88 @@ name!(
         && t.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
 );
 
+name!(
+    /// A project: a namespace of topics and subscriptions, owned by a tenant or the platform.
+    ProjectId, "project id",
+    "use 1 to 63 of a-z, 0-9 and '-', starting with a letter",
+    |t| (1..=63).contains(&t.len())
+        && t.as_bytes()[0].is_ascii_lowercase()
+        && t.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+);
+
+name!(
+    /// The last part of a resource name, by the rule of Google Pub/Sub (3 to 255 characters).
+    ResourceId, "resource id",
+    "use 3 to 255 letters, digits and - . _ ~ + %, starting with a letter, not with 'goog'",
+    |t| (3..=255).contains(&t.len())
+        && t.as_bytes()[0].is_ascii_alphabetic()
+        && t.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~+%".contains(&b))
+        && !t.starts_with("goog")
+);
+
+/// A topic, subscription, snapshot or schema of a project. Written `project/id`; the
+/// collection between the two is known from the place.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct ResourceName {
+    pub project: ProjectId,
+    pub id: ResourceId,
+}
+
+impl ResourceName {
+    pub fn new(project: ProjectId, id: ResourceId) -> Self {
+        Self { project, id }
+    }
+
+    /// The full name, as in `projects/p/topics/t`.
+    pub fn path(&self, collection: &str) -> String {
+        format!("projects/{}/{collection}/{}", self.project, self.id)
+    }
+
+    /// Parses a full name.
+    ///
+    /// # Errors
+    /// A [`NameError`] unless the text is `projects/<project>/<collection>/<id>`.
+    pub fn parse_path(text: &str, collection: &str) -> Result<Self, NameError> {
+        let parts: Vec<&str> = text.split('/').collect();
+        let ["projects", project, kind, id] = parts.as_slice() else {
+            return Err(error("resource name", text, "write it as projects/<project>/<collection>/<id>"));
+        };
+        if *kind != collection {
+            return Err(error("resource name", text, "the collection is another one"));
+        }
+        Ok(Self { project: ProjectId::new(project)?, id: ResourceId::new(id)? })
+    }
+}
+
+impl fmt::Display for ResourceName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.project, self.id)
+    }
+}
+
+impl FromStr for ResourceName {
+    type Err = NameError;
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        let (project, id) =
+            text.split_once('/').ok_or_else(|| error("resource name", text, "write it as project/id"))?;
+        Ok(Self { project: project.parse()?, id: id.parse()? })
+    }
+}
+
+impl TryFrom<String> for ResourceName {
+    type Error = NameError;
+    fn try_from(text: String) -> Result<Self, NameError> {
+        text.parse()
+    }
+}
+
+impl From<ResourceName> for String {
+    fn from(name: ResourceName) -> String {
+        name.to_string()
+    }
+}
+
 impl TenantId {
     /// The tenant that owns files at the root of a project.
     pub fn default_tenant() -> Self {
