@@ -8,6 +8,7 @@ mod bus;
 mod codec;
 mod config;
 mod dead;
+pub mod filter;
 mod idempotency;
 mod lanes;
 pub mod metrics;
