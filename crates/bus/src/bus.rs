@@ -92,7 +92,6 @@ pub(crate) struct Inner {
     /// Publishes hold it shared; the saver holds it alone to read a consistent cut.
     pub publishing: tokio::sync::RwLock<()>,
     pub dead: Mutex<HashMap<TopicName, Arc<Mutex<crate::dead::Resent>>>>,
-    pub subscriptions: crate::pull::Registry,
 }
 
 #[derive(Clone)]
@@ -142,7 +141,6 @@ impl Bus {
             window,
             publishing: tokio::sync::RwLock::default(),
             dead: Mutex::default(),
-            subscriptions: Mutex::default(),
         });
         let scanned_records = inner.restore_window()?;
         let recovery = Recovery { log: log_recovery, idempotency_keys: inner.window.len(), scanned_records };
@@ -253,7 +251,7 @@ impl Bus {
         let inner = self.inner.clone();
         let retained =
             tokio::task::spawn_blocking(move || inner.retain()).await.map_err(|_| BusError::Closed)?;
-        saved.and(self.save_subscriptions()).and(retained)
+        saved.and(retained)
     }
 
     async fn save_window(&self) -> Result<(), BusError> {
@@ -285,10 +283,9 @@ impl Bus {
     /// [`BusError::Store`] or [`BusError::Log`] when the last writes fail.
     pub async fn close(&self) -> Result<(), BusError> {
         let saved = self.save_window().await;
-        let subscriptions = self.save_subscriptions();
         let log = self.inner.log.clone();
         let closed = tokio::task::spawn_blocking(move || log.close()).await.map_err(|_| BusError::Closed)?;
-        saved.and(subscriptions).and(closed.map_err(BusError::from))
+        saved.and(closed.map_err(BusError::from))
     }
 }
 

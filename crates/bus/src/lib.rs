@@ -8,16 +8,15 @@ mod bus;
 mod codec;
 mod config;
 mod dead;
+#[cfg_attr(not(test), expect(dead_code, reason = "driven by the adapter"))]
+mod delivery;
 pub mod filter;
 mod idempotency;
-mod lanes;
 pub mod metrics;
 pub mod port;
 mod publish;
-mod pull;
 mod restore;
 mod stats;
-mod subscription;
 
 #[cfg(test)]
 mod tests;
@@ -25,6 +24,4 @@ mod tests;
 pub use bus::{Bus, Delivered, Publish, Published, Recovery};
 pub use config::{BusConfig, BusError, Retention, TopicConfig};
 pub use dead::{DeadEntry, DeadFilter, DeadLetter, ResendOutcome};
-pub use pull::{Leased, Subscription};
 pub use stats::{LaneStats, TopicInfo};
-pub use subscription::{AckError, SubscriptionConfig};

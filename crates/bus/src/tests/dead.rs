@@ -6,7 +6,7 @@ use bytes::Bytes;
 use levada_core::attr;
 
 use super::{World, event, fresh, principal, tenant, topic};
-use crate::{DeadFilter, DeadLetter, SubscriptionConfig};
+use crate::{DeadFilter, DeadLetter};
 
 fn letter(owner: &str, position: u64) -> DeadLetter {
     DeadLetter {
@@ -97,56 +97,4 @@ async fn rows_of_files_say_that_the_file_must_be_mended() {
     let problem = &outcome.refused[0].1;
     assert_eq!(problem.code, "dead-letter-from-file");
     assert!(problem.detail.contains("orders.csv:17"), "{problem}");
-}
-
-#[tokio::test]
-async fn a_message_that_is_never_acknowledged_ends_as_a_dead_letter_with_its_bytes() {
-    let world = fresh();
-    let orders = topic("orders");
-    let subscription = world
-        .bus
-        .subscribe("orders-acme-worker", &orders, SubscriptionConfig::default())
-        .expect("subscribed");
-    world.bus.publish(&orders, vec![event("acme", None, "poison")]).await.expect("accepted");
-    let wait = Duration::from_secs(5);
-    for attempt in 1..=5 {
-        let leased = subscription.pull(10, wait).await.expect("pulls");
-        assert_eq!(leased.len(), 1);
-        assert_eq!(leased[0].attempt, attempt);
-        match attempt {
-            1 | 3 => drop(subscription.nack(&[leased[0].ack_id]).await.expect("nacked")),
-            _ => {
-                world.clock.advance(Duration::from_secs(11));
-                assert!(subscription.pull(10, Duration::ZERO).await.expect("pulls").is_empty());
-            }
-        }
-        world.clock.advance(Duration::from_secs(600));
-    }
-    assert!(subscription.pull(10, Duration::ZERO).await.expect("pulls").is_empty());
-    let mut end = world.bus.end(&topic("orders-dlq")).expect("dead-letter topic");
-    end.wait_for(|end| *end >= 1).await.expect("visible");
-    let dead = world.bus.dead_letters(&principal(&["acme"]).tenants, &filter()).expect("listed");
-    assert_eq!(dead.len(), 1);
-    assert_eq!(dead[0].attribute(attr::DEAD_ATTEMPTS), "5");
-    assert_eq!(&dead[0].message.body[..], b"poison");
-}
-
-#[tokio::test]
-async fn acknowledged_messages_stay_acknowledged_over_a_restart() {
-    let world = fresh();
-    let orders = topic("orders");
-    let only_acme = SubscriptionConfig { tenant: Some(tenant("acme")), ..SubscriptionConfig::default() };
-    let subscription = world.bus.subscribe("s", &orders, only_acme.clone()).expect("subscribed");
-    let events = ["a", "b", "c"].map(|b| event("acme", None, b));
-    world.bus.publish(&orders, events.into()).await.expect("accepted");
-    world.bus.publish(&orders, vec![event("globex", None, "not for acme")]).await.expect("accepted");
-    let leased = subscription.pull(10, Duration::from_secs(5)).await.expect("pulls");
-    assert_eq!(leased.len(), 3);
-    assert_eq!(subscription.ack(&[leased[0].ack_id, leased[2].ack_id]), [Ok(()), Ok(())]);
-    assert_eq!(subscription.ack(&[leased[0].ack_id]), [Err(crate::AckError::Expired)]);
-    let world = world.restart(Duration::from_secs(1)).await;
-    let subscription = world.bus.subscribe("s", &orders, only_acme).expect("subscribed");
-    let leased = subscription.pull(10, Duration::from_secs(5)).await.expect("pulls");
-    let bodies: Vec<_> = leased.iter().map(|l| l.delivered.message.body.clone()).collect();
-    assert_eq!(bodies, ["b"]);
 }

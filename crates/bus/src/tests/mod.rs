@@ -3,7 +3,7 @@
 mod crash;
 mod dead;
 mod publish;
-mod subscription_model;
+mod delivery_model;
 
 use std::sync::Arc;
 use std::time::Duration;

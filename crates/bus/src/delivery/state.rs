@@ -1,0 +1,389 @@
+//! The state machine of a subscription.
+
+mod ending;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::keys::{Blocked, Keys};
+use super::lanes::{Lanes, Offer, Waiting};
+use super::settled::Settled;
+use crate::port::RetryPolicy;
+
+/// How a subscription delivers.
+#[derive(Debug, Clone)]
+pub(crate) struct Rules {
+    /// One message of a key under way at a time.
+    pub ordered: bool,
+    /// Only the newest, unexpired ack id counts.
+    pub exactly_once: bool,
+    pub ack_deadline: Duration,
+    /// `None`: a message that failed is due at once.
+    pub retry: Option<RetryPolicy>,
+    /// Deliveries after which a failed message is spent; `None`: never.
+    pub max_attempts: Option<u32>,
+    /// Messages leased at once; a lane may hold three quarters of them.
+    pub max_leased: usize,
+    /// Entries kept of messages that are not settled.
+    pub look_ahead: usize,
+}
+
+/// The two clocks: leases and retries go by the monotonic one, schedules by the wall.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Now {
+    pub at: Duration,
+    pub wall_ms: i64,
+}
+
+/// A message that the scan met.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Seen {
+    pub lane: u32,
+    pub message: Waiting,
+    /// Not to be delivered before; milliseconds since the epoch.
+    pub not_before_ms: Option<i64>,
+}
+
+/// A lease on one message. The ack id changes with each delivery.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Lease {
+    pub ack_id: u64,
+    pub offset: u64,
+    /// 1 at the first delivery.
+    pub attempt: u32,
+}
+
+/// What an acknowledgement means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// The message is settled by this call.
+    Settled(u64),
+    /// Nothing is left to do.
+    Known,
+    Invalid,
+}
+
+/// What survives a restart.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Progress {
+    pub settled: Settled,
+    /// Failed deliveries of unsettled messages.
+    #[serde(default)]
+    pub attempts: BTreeMap<u64, u32>,
+    /// Messages published before count as acknowledged: a seek into the future.
+    #[serde(default)]
+    pub discard_before_ms: Option<i64>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Leased {
+        ack_id: u64,
+        deadline: Duration,
+        confirming: u32,
+    },
+    Retry(Duration),
+    /// Scheduled for this wall time.
+    Delayed(i64),
+    /// Offered to its lane.
+    Due,
+    /// Attempts used up: the dead letter takes it.
+    Spent,
+}
+
+/// A message that was taken from its lane and is not settled.
+#[derive(Debug, Clone, Copy)]
+struct Live {
+    lane: u32,
+    bytes: u32,
+    key: u64,
+    attempt: u32,
+    place: Place,
+}
+
+/// Events since the machine was made.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Counts {
+    pub delivered: u64,
+    pub redelivered: u64,
+    pub acknowledged: u64,
+    pub expired: u64,
+}
+
+/// The machine. Methods that end leases answer the messages that are spent, for the dead letter.
+#[derive(Debug)]
+pub(crate) struct State {
+    rules: Rules,
+    progress: Progress,
+    /// The next offset to look at.
+    scanned: u64,
+    lanes: Lanes,
+    keys: Keys,
+    live: HashMap<u64, Live, ahash::RandomState>,
+    /// Ack id to offset.
+    held: HashMap<u64, u64, ahash::RandomState>,
+    deadlines: BTreeSet<(Duration, u64)>,
+    retries: BTreeSet<(Duration, u64)>,
+    delayed: BTreeSet<(i64, u64)>,
+    not_before: HashMap<u64, i64, ahash::RandomState>,
+    /// Leases that ended without an ack, or (exactly once) with one: ack id to offset.
+    ended: HashMap<u64, u64, ahash::RandomState>,
+    ended_order: VecDeque<u64>,
+    first_ack_id: u64,
+    next_ack_id: u64,
+    counts: Counts,
+    by_lane: BTreeMap<u32, (u64, u64)>,
+}
+
+impl State {
+    /// `first_ack_id` lies above every id that was given out before.
+    pub fn new(rules: Rules, progress: Progress, first_ack_id: u64) -> Self {
+        Self {
+            scanned: progress.settled.floor(),
+            lanes: Lanes::new(rules.max_leased - rules.max_leased / 4),
+            rules,
+            progress,
+            keys: Keys::default(),
+            live: HashMap::default(),
+            held: HashMap::default(),
+            deadlines: BTreeSet::new(),
+            retries: BTreeSet::new(),
+            delayed: BTreeSet::new(),
+            not_before: HashMap::default(),
+            ended: HashMap::default(),
+            ended_order: VecDeque::new(),
+            first_ack_id,
+            next_ack_id: first_ack_id,
+            counts: Counts::default(),
+            by_lane: BTreeMap::new(),
+        }
+    }
+
+    /// Starts anew from another progress: a seek. All leases end.
+    pub fn reset(&mut self, progress: Progress) {
+        let fresh = Self::new(self.rules.clone(), progress, self.next_ack_id);
+        let (counts, by_lane, first) = (self.counts, std::mem::take(&mut self.by_lane), self.first_ack_id);
+        *self = Self { counts, by_lane, first_ack_id: first, ..fresh };
+    }
+
+    /// Takes other rules for everything that happens from here on.
+    pub fn set_rules(&mut self, rules: Rules) {
+        self.rules = Rules { ordered: self.rules.ordered, ..rules };
+    }
+
+    pub fn set_weights(&mut self, weights: impl Iterator<Item = (u32, u32)>) {
+        self.lanes.clear_weights();
+        weights.for_each(|(lane, weight)| self.lanes.set_weight(lane, weight));
+    }
+
+    pub fn rules(&self) -> &Rules {
+        &self.rules
+    }
+
+    pub fn settled(&self) -> &Settled {
+        &self.progress.settled
+    }
+
+    pub fn discard_before_ms(&self) -> Option<i64> {
+        self.progress.discard_before_ms
+    }
+
+    /// What to save: deliveries under way count as failed ones.
+    pub fn progress(&self) -> Progress {
+        let mut progress = self.progress.clone();
+        let live = self.live.iter().filter(|(_, l)| l.attempt > 0);
+        progress.attempts.extend(live.map(|(offset, l)| (*offset, l.attempt)));
+        progress
+    }
+
+    /// Messages in memory that are not settled.
+    fn entries(&self) -> usize {
+        self.lanes.runs() + self.live.len() + usize::try_from(self.keys.waiting()).unwrap_or(usize::MAX)
+    }
+
+    /// The offset to scan from, or `None` while enough is known ahead.
+    pub fn wants_scan(&self) -> Option<u64> {
+        (self.entries() < self.rules.look_ahead).then_some(self.scanned)
+    }
+
+    /// The next offset that the scan has not met.
+    pub fn scan_position(&self) -> u64 {
+        self.scanned
+    }
+
+    /// Messages that could be delivered now, roughly.
+    pub fn waiting(&self) -> u64 {
+        self.lanes.waiting()
+    }
+
+    /// Tells of a message in the topic, in ascending order of offsets.
+    pub fn scanned(&mut self, seen: Seen) {
+        let offset = seen.message.offset;
+        self.pass(offset);
+        self.scanned = offset + 1;
+        if self.progress.settled.contains(offset) {
+            return;
+        }
+        if let Some(at) = seen.not_before_ms {
+            self.not_before.insert(offset, at);
+        }
+        let key = if self.rules.ordered { seen.message.key } else { 0 };
+        self.lanes.push(seen.lane, Waiting { key, ..seen.message });
+    }
+
+    /// What lies between the scan and `end` is not for this subscription, or is gone.
+    pub fn pass(&mut self, end: u64) {
+        if end > self.scanned {
+            self.progress.settled.insert_range(self.scanned, end);
+            self.scanned = end;
+        }
+    }
+
+    /// Leases up to `max` messages of about `max_bytes` in all, for `deadline` each.
+    pub fn lease(
+        &mut self,
+        max: usize,
+        max_bytes: usize,
+        deadline: Option<Duration>,
+        now: Now,
+    ) -> Vec<Lease> {
+        self.wake(now);
+        let room = self.rules.max_leased.saturating_sub(self.held.len()).min(max);
+        let mut leases: Vec<Lease> = Vec::new();
+        let mut bytes = 0usize;
+        while leases.len() < room && (leases.is_empty() || bytes < max_bytes) {
+            let Some((lane, offer)) = self.lanes.pop() else { break };
+            let offset = match offer {
+                Offer::Again(offset) => offset,
+                Offer::Fresh(message) => {
+                    if !self.admit(lane, message, now) {
+                        continue;
+                    }
+                    message.offset
+                }
+                Offer::Key(hash) => {
+                    let settled = &self.progress.settled;
+                    let next = self.keys.next(hash, now.wall_ms, |offset| !settled.contains(offset));
+                    let Some(message) = next else { continue };
+                    if !self.start(lane, message, now) {
+                        continue;
+                    }
+                    message.offset
+                }
+            };
+            let Some(lease) = self.hold(offset, deadline, now) else { continue };
+            bytes += self.live.get(&offset).map_or(0, |l| l.bytes as usize);
+            leases.push(lease);
+        }
+        leases
+    }
+
+    /// A message comes out of its lane for the first time; false when it is not its turn.
+    fn admit(&mut self, lane: u32, message: Waiting, now: Now) -> bool {
+        if self.progress.settled.contains(message.offset) {
+            return false;
+        }
+        if message.key != 0 && !self.keys.take_or_wait(lane, message, now.wall_ms) {
+            self.lanes.refund(lane, message.bytes);
+            return false;
+        }
+        self.start(lane, message, now)
+    }
+
+    fn start(&mut self, lane: u32, message: Waiting, now: Now) -> bool {
+        let attempt = self.progress.attempts.remove(&message.offset).unwrap_or(0);
+        let scheduled = self.not_before.remove(&message.offset).filter(|at| *at > now.wall_ms);
+        let place = scheduled.map_or(Place::Due, Place::Delayed);
+        if let Some(at) = scheduled {
+            self.delayed.insert((at, message.offset));
+            self.lanes.refund(lane, message.bytes);
+        }
+        let live = Live { lane, bytes: message.bytes, key: message.key, attempt, place };
+        self.live.insert(message.offset, live);
+        scheduled.is_none()
+    }
+
+    fn hold(&mut self, offset: u64, deadline: Option<Duration>, now: Now) -> Option<Lease> {
+        let live = self.live.get_mut(&offset).filter(|l| l.place == Place::Due)?;
+        let ack_id = self.next_ack_id;
+        self.next_ack_id += 1;
+        let deadline = now.at + deadline.unwrap_or(self.rules.ack_deadline);
+        live.attempt = live.attempt.saturating_add(1);
+        live.place = Place::Leased { ack_id, deadline, confirming: 0 };
+        self.held.insert(ack_id, offset);
+        self.deadlines.insert((deadline, ack_id));
+        self.lanes.lease(live.lane);
+        self.counts.delivered += 1;
+        self.counts.redelivered += u64::from(live.attempt > 1);
+        let total = self.by_lane.entry(live.lane).or_default();
+        *total = (total.0 + 1, total.1 + u64::from(live.bytes));
+        Some(Lease { ack_id, offset, attempt: live.attempt })
+    }
+
+    /// Offers what has fallen due.
+    fn wake(&mut self, now: Now) {
+        while let Some(&(at, offset)) = self.retries.first().filter(|(at, _)| *at <= now.at) {
+            self.retries.remove(&(at, offset));
+            self.offer(offset);
+        }
+        while let Some(&(at, offset)) = self.delayed.first().filter(|(at, _)| *at <= now.wall_ms) {
+            self.delayed.remove(&(at, offset));
+            self.offer(offset);
+        }
+    }
+
+    fn offer(&mut self, offset: u64) {
+        if let Some(live) = self.live.get_mut(&offset) {
+            live.place = Place::Due;
+            self.lanes.push_ready(live.lane, Offer::Again(offset), live.bytes);
+        }
+    }
+
+    /// When something happens next without a call, as the time from now.
+    pub fn next_event(&self, now: Now) -> Option<Duration> {
+        let retry = self.retries.first().map(|(at, _)| at.saturating_sub(now.at));
+        let deadline = self.deadlines.first().map(|(at, _)| at.saturating_sub(now.at));
+        let scheduled = self
+            .delayed
+            .first()
+            .map(|(at, _)| Duration::from_millis(u64::try_from(at.saturating_sub(now.wall_ms)).unwrap_or(0)));
+        retry.into_iter().chain(deadline).chain(scheduled).min()
+    }
+
+    pub fn leased(&self) -> usize {
+        self.held.len()
+    }
+
+    pub fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    /// Messages and bytes delivered, by lane.
+    pub fn by_lane(&self) -> &BTreeMap<u32, (u64, u64)> {
+        &self.by_lane
+    }
+
+    /// Messages that are known and not settled.
+    pub fn known_backlog(&self) -> u64 {
+        self.lanes.waiting() + self.keys.waiting() + self.live.len() as u64
+    }
+
+    pub fn backlog_of(&self, lane: u32) -> u64 {
+        let live = self.live.values().filter(|l| l.lane == lane).count() as u64;
+        self.lanes.waiting_in(lane) + self.keys.waiting_in(lane) + live
+    }
+
+    /// Keys that others wait for, or whose message has failed, with its deliveries so far.
+    pub fn blocked(&self, limit: usize) -> Vec<(Blocked, u32)> {
+        let attempt = |offset| self.live.get(&offset).map_or(0, |l: &Live| l.attempt);
+        let blocked = self.keys.blocked(limit, |offset, waiting| waiting > 0 || attempt(offset) > 1);
+        blocked.into_iter().map(|b| (b, attempt(b.offset))).collect()
+    }
+
+    /// The message that holds a key, and those that wait for it in order.
+    pub fn chain(&self, key: u64) -> Option<(u64, Vec<u64>)> {
+        Some((self.keys.blocker(key)?, self.keys.queue(key)))
+    }
+}
