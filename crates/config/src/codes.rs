@@ -75,6 +75,7 @@ codes! {
     WAITING_TABLE = "W0104", "a step or model waits for a table that nothing fills yet", "Add the pipeline or model that fills it; everything else runs.";
     WAITING_AGGREGATE = "W0105", "an aggregate cannot be worked out", "Write metrics as `sum(amount) as total`; `date` needs exactly one TIMESTAMP column.";
     WAITING_STEP = "W0106", "a connector's step or rule that Levada does not know", "Use the names that the message lists; the other steps run.";
+    CLAIMED = "W0107", "two topics ask for one event type", "An event goes to one topic: ask for the type in one place, or let both pipelines read one topic.";
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use levada_core::{SourceName, TableName, TenantId, TopicName, Zone};
 use crate::codes;
 use crate::columns::Columns;
 use crate::diagnostic::Sink;
-use crate::draft::{GoldDraft, PipelineDraft};
+use crate::draft::{GoldDraft, PipelineDraft, places};
 use crate::fields::{Cx, Dialect, Fields, cut};
 use crate::gold;
 use crate::model::{FileSource, Inactive, Owner, Pipeline, Source, Step, Validation, Waiting};
@@ -139,6 +139,7 @@ pub(crate) fn read(
         sink_span: name_span.clone(),
         name_span,
         sink: sink_table,
+        type_spans: places(top.ingestion.get("event_types").map(|(_, node)| *node)),
         sound,
         pipeline,
         gold,

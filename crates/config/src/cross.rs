@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use levada_core::{SourceName, TableName, TenantId, Zone};
 
+use crate::claims;
 use crate::codes::{self, Code};
 use crate::diagnostic::{Diagnostic, Sink};
 use crate::draft::{Join, ModelDraft, PipelineDraft};
@@ -93,6 +94,7 @@ pub(crate) fn check(
 ) -> (Vec<Pipeline>, Vec<Model>) {
     let mut tables = Tables::default();
     names(&drafts, sink);
+    claims::check(&drafts, sink);
     pipeline_tables(&drafts, &mut tables, sink);
     for model in &models {
         model_table(

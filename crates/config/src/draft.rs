@@ -7,6 +7,7 @@ use levada_core::{SourceName, TableName};
 use crate::columns::Columns;
 use crate::model::{Model, Owner, Pipeline};
 use crate::source::{SourceFile, Span};
+use crate::tree::{Node, Value};
 
 /// A pipeline or connector, with the places that cross-checks talk about.
 pub(crate) struct PipelineDraft {
@@ -16,11 +17,22 @@ pub(crate) struct PipelineDraft {
     pub name_span: Span,
     pub sink_span: Span,
     pub sink: TableName,
+    /// Places of the event types that the source asks for, in their order.
+    pub type_spans: Vec<Span>,
     /// Whether the file is free of errors.
     pub sound: bool,
     /// `None`: it is parsed only, or not sound.
     pub pipeline: Option<Pipeline>,
     pub gold: Option<GoldDraft>,
+}
+
+/// The places of the texts of a list; one text alone is a list of one.
+pub(crate) fn places(list: Option<&Node>) -> Vec<Span> {
+    match list.map(|node| (&node.value, &node.span)) {
+        Some((Value::List(items), _)) => items.iter().map(|item| item.span.clone()).collect(),
+        Some((_, span)) => vec![span.clone()],
+        None => Vec::new(),
+    }
 }
 
 /// A model, with the places of its references.

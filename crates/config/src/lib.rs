@@ -12,6 +12,7 @@
 //! A file's first-level fields tell its dialect, not its folder. Start reading at `load`;
 //! `fields` is how every file is read, `cross` what is checked between files.
 
+mod claims;
 mod codes;
 mod columns;
 mod connector;

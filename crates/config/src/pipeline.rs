@@ -8,7 +8,7 @@ use levada_core::{SourceName, TableName, TenantId, TopicName, Zone};
 use crate::codes;
 use crate::columns::Columns;
 use crate::diagnostic::Sink;
-use crate::draft::PipelineDraft;
+use crate::draft::{PipelineDraft, places};
 use crate::fields::{Cx, Dialect, Fields, cut};
 use crate::model::{FileFormat, FileSource, Inactive, Owner, Pipeline, Schema, Source, Validation};
 use crate::source::{SourceFile, Span};
@@ -89,6 +89,7 @@ pub(crate) fn read(
         name_span,
         sink_span,
         sink: sink_table,
+        type_spans: places(source_node.and_then(|n| n.get("events")?.get("event_types"))),
         sound,
         pipeline,
         gold: None,
