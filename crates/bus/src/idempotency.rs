@@ -15,7 +15,9 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 const MAGIC: &[u8; 4] = b"LVDW";
-const VERSION: u32 = 1;
+/// 2: fingerprints are XXH3. A file of another version counts as damaged: its keys are read
+/// from the log again.
+const VERSION: u32 = 2;
 const ENTRY_BYTES: usize = 16 + 8 + 4 + 8 + 8;
 
 /// What identifies a publish: 128 bits of BLAKE3 over topic, tenant and key.
@@ -35,11 +37,10 @@ impl KeyHash {
     }
 }
 
-/// 64 bits of BLAKE3 over the body: tells a repeat from a conflict.
+/// XXH3 over the body: tells a repeat from a conflict. Whoever makes two bodies of one hash
+/// can only hide a conflict among their own publishes, so it need not be cryptographic.
 pub(crate) fn fingerprint(body: &[u8]) -> u64 {
-    let mut first = [0u8; 8];
-    first.copy_from_slice(&blake3::hash(body).as_bytes()[..8]);
-    u64::from_le_bytes(first)
+    xxhash_rust::xxh3::xxh3_64(body)
 }
 
 /// Where the first publish of a key ended.
@@ -52,8 +53,16 @@ pub(crate) enum Outcome {
 
 #[derive(Debug)]
 enum Slot {
-    Pending { fingerprint: u64, outcome: watch::Sender<Outcome> },
-    Done { fingerprint: u64, offset: u64, at_ms: i64 },
+    /// The channel is there once somebody waits: nearly always nobody does.
+    Pending {
+        fingerprint: u64,
+        outcome: Option<watch::Sender<Outcome>>,
+    },
+    Done {
+        fingerprint: u64,
+        offset: u64,
+        at_ms: i64,
+    },
 }
 
 /// What the window says of a key.
@@ -117,15 +126,16 @@ impl Window {
 
     pub fn reserve(&self, key: KeyHash, fingerprint: u64, now_ms: i64) -> Reservation {
         let mut inner = self.inner.lock();
-        match inner.slots.get(&key) {
+        match inner.slots.get_mut(&key) {
             Some(Slot::Pending { fingerprint: first, outcome }) => {
                 return if *first == fingerprint {
-                    Reservation::Wait(outcome.subscribe())
+                    let sender = outcome.get_or_insert_with(|| watch::Sender::new(Outcome::Pending));
+                    Reservation::Wait(sender.subscribe())
                 } else {
                     Reservation::Conflict
                 };
             }
-            Some(Slot::Done { fingerprint: first, offset, at_ms }) if now_ms - at_ms <= self.window_ms => {
+            Some(Slot::Done { fingerprint: first, offset, at_ms }) if now_ms - *at_ms <= self.window_ms => {
                 return if *first == fingerprint {
                     Reservation::Duplicate(*offset)
                 } else {
@@ -134,8 +144,7 @@ impl Window {
             }
             Some(Slot::Done { .. }) | None => {}
         }
-        let (outcome, _) = watch::channel(Outcome::Pending);
-        inner.slots.insert(key, Slot::Pending { fingerprint, outcome });
+        inner.slots.insert(key, Slot::Pending { fingerprint, outcome: None });
         Reservation::New
     }
 
@@ -144,7 +153,7 @@ impl Window {
         let mut inner = self.inner.lock();
         for entry in entries {
             inner.unsaved.push(*entry);
-            if let Some(Slot::Pending { outcome, .. }) = inner.insert(*entry) {
+            if let Some(Slot::Pending { outcome: Some(outcome), .. }) = inner.insert(*entry) {
                 outcome.send_replace(Outcome::At(entry.offset));
             }
         }
@@ -157,7 +166,7 @@ impl Window {
     pub fn release(&self, keys: &[KeyHash]) {
         let mut inner = self.inner.lock();
         for key in keys {
-            if let Some(Slot::Pending { outcome, .. }) = inner.slots.remove(key) {
+            if let Some(Slot::Pending { outcome: Some(outcome), .. }) = inner.slots.remove(key) {
                 outcome.send_replace(Outcome::Failed);
             }
         }

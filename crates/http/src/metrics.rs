@@ -4,11 +4,13 @@
 //! Labels are bounded: routes are patterns, codes come from the program, and of tenants only
 //! the first thousand are told apart.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
 use levada_core::TenantId;
-use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use metrics::{
+    Counter, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
+};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use parking_lot::RwLock;
 
@@ -146,11 +148,46 @@ pub(crate) fn rate_limited(labels: &TenantLabels, tenant: &TenantId) {
     counter!(RATE_LIMITED, "tenant" => labels.label(Some(tenant))).increment(1);
 }
 
-pub(crate) fn request(method: &'static str, route: &str, status: u16, took: Duration) {
-    let route = route.to_owned();
-    counter!(REQUESTS, "method" => method, "route" => route.clone(), "status" => status.to_string())
-        .increment(1);
-    histogram!(REQUEST_SECONDS, "route" => route).record(took.as_secs_f64());
+/// The meters of requests, looked up once a route and status and kept: the look-up costs
+/// more than the count. Routes are patterns, so there are only so many.
+#[derive(Default)]
+pub(crate) struct RequestMetrics(RwLock<HashMap<String, RouteMetrics>>);
+
+struct RouteMetrics {
+    seconds: Histogram,
+    requests: Vec<((&'static str, u16), Counter)>,
+}
+
+impl RequestMetrics {
+    pub fn record(&self, method: &'static str, route: &str, status: u16, took: Duration) {
+        if !self.count(method, route, status, took) {
+            self.add(method, route, status);
+            self.count(method, route, status, took);
+        }
+    }
+
+    fn count(&self, method: &'static str, route: &str, status: u16, took: Duration) -> bool {
+        let routes = self.0.read();
+        let Some(metrics) = routes.get(route) else { return false };
+        let Some((_, requests)) = metrics.requests.iter().find(|(key, _)| *key == (method, status)) else {
+            return false;
+        };
+        requests.increment(1);
+        metrics.seconds.record(took.as_secs_f64());
+        true
+    }
+
+    fn add(&self, method: &'static str, route: &str, status: u16) {
+        let name = route.to_owned();
+        let mut routes = self.0.write();
+        let metrics = routes.entry(name.clone()).or_insert_with(|| RouteMetrics {
+            seconds: histogram!(REQUEST_SECONDS, "route" => name.clone()),
+            requests: Vec::new(),
+        });
+        let requests =
+            counter!(REQUESTS, "method" => method, "route" => name, "status" => status.to_string());
+        metrics.requests.push(((method, status), requests));
+    }
 }
 
 /// Counts a connection for as long as it lives.

@@ -5,7 +5,7 @@
 
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, StatusCode, header};
+use http::{HeaderValue, StatusCode, header};
 use levada_bus::BusError;
 use levada_core::Problem;
 use serde_json::{Map, Value, json};
@@ -17,7 +17,6 @@ const TYPE_BASE: &str = "https://levada.dev/errors/";
 pub struct ApiProblem {
     pub problem: Problem,
     extra: Option<(&'static str, Value)>,
-    headers: Option<Box<HeaderMap>>,
 }
 
 /// Rides in the extensions of a response until the frame renders it.
@@ -26,7 +25,7 @@ pub(crate) struct Pending(pub ApiProblem);
 
 impl From<Problem> for ApiProblem {
     fn from(problem: Problem) -> Self {
-        Self { problem, extra: None, headers: None }
+        Self { problem, extra: None }
     }
 }
 
@@ -46,11 +45,6 @@ impl From<levada_access::AccessError> for ApiProblem {
 impl ApiProblem {
     pub(crate) fn with(mut self, name: &'static str, value: Value) -> Self {
         self.extra = Some((name, value));
-        self
-    }
-
-    pub(crate) fn header(mut self, name: http::HeaderName, value: HeaderValue) -> Self {
-        self.headers.get_or_insert_default().insert(name, value);
         self
     }
 
@@ -99,11 +93,8 @@ impl ApiProblem {
 }
 
 impl IntoResponse for ApiProblem {
-    fn into_response(mut self) -> Response {
+    fn into_response(self) -> Response {
         let mut response = self.status().into_response();
-        if let Some(headers) = self.headers.take() {
-            response.headers_mut().extend(*headers);
-        }
         response.extensions_mut().insert(Pending(self));
         response
     }

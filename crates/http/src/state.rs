@@ -12,7 +12,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::{Semaphore, watch};
 
 use crate::auth::Tenants;
-use crate::metrics::TenantLabels;
+use crate::metrics::{RequestMetrics, TenantLabels};
 use crate::operations::Operations;
 use crate::routing::Route;
 
@@ -108,6 +108,7 @@ pub struct Inner {
     pub parts: Parts,
     pub started_ms: i64,
     pub tenant_labels: TenantLabels,
+    pub(crate) request_metrics: RequestMetrics,
     /// Kilobytes of request bodies that may still be taken in.
     pub body_budget: Arc<Semaphore>,
     pub requests: Arc<Semaphore>,
@@ -135,6 +136,7 @@ impl AppState {
         Self(Arc::new(Inner {
             started_ms: parts.clock.now_ms(),
             tenant_labels: TenantLabels::default(),
+            request_metrics: RequestMetrics::default(),
             body_budget: Arc::new(Semaphore::new((config.max_bodies_bytes / 1024).max(1))),
             requests: Arc::new(Semaphore::new(config.max_requests.max(1))),
             queries: Arc::new(Semaphore::new(config.query.concurrent.max(1))),

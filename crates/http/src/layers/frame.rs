@@ -15,7 +15,6 @@ use http::{HeaderName, HeaderValue, Method, header};
 use levada_core::Problem;
 
 use super::context::RequestContext;
-use crate::metrics;
 use crate::problem::{ApiProblem, Pending, of_status};
 use crate::state::AppState;
 
@@ -45,7 +44,7 @@ pub async fn frame(State(state): State<AppState>, mut request: Request, next: Ne
     finish(&mut response, &context);
     let route = path.as_ref().map_or("unmatched", MatchedPath::as_str);
     let took = state.clock.monotonic().saturating_sub(started);
-    metrics::request(method, route, response.status().as_u16(), took);
+    state.request_metrics.record(method, route, response.status().as_u16(), took);
     log(method, route, &response, took, &context);
     response
 }
@@ -54,12 +53,23 @@ fn finish(response: &mut Response, context: &RequestContext) {
     if let Some(Pending(problem)) = response.extensions_mut().remove::<Pending>() {
         problem.render(response, &context.id);
     } else if response.status().as_u16() >= 400 && !response.headers().contains_key(header::CONTENT_TYPE) {
-        ApiProblem::from(of_status(response.status())).render(response, &context.id);
+        bare_problem(response).render(response, &context.id);
     }
     context.write(response);
     let headers = response.headers_mut();
     for (name, value) in SECURITY_HEADERS {
         headers.entry(name).or_insert(HeaderValue::from_static(value));
+    }
+}
+
+/// The problem of an answer without a body. The router refuses a method that way, naming
+/// those that the address knows.
+fn bare_problem(response: &Response) -> ApiProblem {
+    let problem = of_status(response.status());
+    let allowed = response.headers().get(header::ALLOW).and_then(|a| a.to_str().ok());
+    match allowed {
+        Some(allowed) => problem.hint(format!("it knows {allowed}")).into(),
+        None => problem.into(),
     }
 }
 

@@ -13,10 +13,9 @@ mod topics;
 mod visible;
 
 use axum::Router;
-use axum::middleware::{from_fn_with_state, map_response};
-use axum::response::{IntoResponse, Response};
+use axum::middleware::from_fn_with_state;
 use axum::routing::{MethodRouter, delete, get, post};
-use http::{Method, StatusCode};
+use http::Method;
 use levada_core::Problem;
 
 use crate::events::post_events;
@@ -105,7 +104,6 @@ pub fn app_with(state: AppState, extra: Router) -> Router {
         .with_state(state.clone())
         .merge(extra)
         .fallback(not_found)
-        .layer(map_response(method_not_allowed))
         .layer(from_fn_with_state(state, frame))
 }
 
@@ -113,21 +111,4 @@ async fn not_found() -> ApiProblem {
     Problem::new(404, "not-found", "there is nothing at this address")
         .hint("GET /openapi.json lists every address")
         .into()
-}
-
-/// The router answers an unknown method with an empty 405 and the `Allow` header.
-async fn method_not_allowed(response: Response) -> Response {
-    if response.status() != StatusCode::METHOD_NOT_ALLOWED {
-        return response;
-    }
-    let allowed = response.headers().get(http::header::ALLOW).cloned();
-    let shown = allowed.as_ref().and_then(|a| a.to_str().ok()).unwrap_or("other methods").to_owned();
-    let problem = ApiProblem::from(
-        Problem::new(405, "method-not-allowed", "this address does not know that method")
-            .hint(format!("it knows {shown}")),
-    );
-    match allowed {
-        Some(allowed) => problem.header(http::header::ALLOW, allowed).into_response(),
-        None => problem.into_response(),
-    }
 }
