@@ -15,7 +15,7 @@ const ROWS: [&[&str]; 7] = [
     &["log", "store", "lake"],
     &["access", "bus", "schema"],
     &["connect", "flow"],
-    &["http", "postgres", "console", "cli"],
+    &["http", "postgres", "pubsub", "console", "cli"],
     &["levada"],
 ];
 /// For development only: products must not use them outside their tests.

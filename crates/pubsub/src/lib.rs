@@ -1,0 +1,42 @@
+//! The Google Cloud Pub/Sub v1 API over the port of the event bus: gRPC and REST.
+//!
+//! [`PubsubApi`] holds what the calls work with; [`router`] mounts them: gRPC on
+//! `/google.pubsub.v1.*/*` and `/google.iam.v1.IAMPolicy/*`, REST on `/v1/projects/*`. Each
+//! unary call is one async method, listed once in `dispatch`; both doors find it there, so
+//! that they cannot differ. StreamingPull is gRPC only and lives in `stream`.
+//!
+//! This crate decides who may see and do what, checks every documented bound and speaks in
+//! the API's words. What topics and subscriptions are is the port's business.
+
+mod access;
+mod ack_id;
+mod api;
+mod convert;
+mod dispatch;
+mod error;
+mod grpc;
+mod iam;
+mod limits;
+mod mask;
+mod messages;
+mod names;
+mod publisher;
+mod rest;
+mod schemas;
+mod snapshots;
+mod stream;
+mod subscriber;
+
+pub use access::{Owner, Projects};
+pub use api::{Parts, PubsubApi, PubsubConfig};
+pub use error::{ApiError, ErrorInfo};
+pub use iam::{MemoryPolicies, PolicyStore};
+pub use schemas::{NoSchemas, Schema, SchemaKind, SchemaSource, SchemaStore};
+pub use tonic::Code;
+
+use axum::Router;
+
+/// The routes of the API, to be merged with others on the one port.
+pub fn router(api: &PubsubApi) -> Router {
+    grpc::router(api.clone()).merge(rest::router(api.clone()))
+}

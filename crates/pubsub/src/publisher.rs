@@ -1,0 +1,224 @@
+//! `google.pubsub.v1.Publisher`: topics and what is published to them.
+
+use levada_bus::port::{Page, Publication, TopicSpec};
+use levada_core::{Message, ResourceName, attr};
+
+use crate::access::Access;
+use crate::api::{Call, PubsubApi, filtered};
+use crate::convert;
+use crate::error::ApiError;
+use crate::limits;
+use crate::mask;
+use crate::messages::pb;
+use crate::names::{self, DELETED_SCHEMA};
+
+impl PubsubApi {
+    pub(crate) async fn create_topic(&self, call: &Call, topic: pb::Topic) -> Result<pb::Topic, ApiError> {
+        let spec = convert::topic_in(&topic)?;
+        let access = self.project(call, &spec.name.project)?;
+        access.require_topic_control()?;
+        self.check_schema(call, &spec).await?;
+        Ok(convert::topic_out(self.bus.create_topic(spec).await?))
+    }
+
+    pub(crate) async fn update_topic(
+        &self,
+        call: &Call,
+        request: pb::UpdateTopicRequest,
+    ) -> Result<pb::Topic, ApiError> {
+        let paths = mask::paths(request.update_mask.as_ref(), &mask::TOPIC)?;
+        let mut given = request.topic.ok_or_else(|| missing("topic"))?;
+        let name = names::resource(&given.name, "topics")?;
+        self.access(call, &name)?.require_topic_control()?;
+        let kept = self.bus.topic(&name)?;
+        let (durability, deduplication) = (kept.durability, kept.deduplication.clone());
+        let mut topic = convert::topic_out(kept);
+        for path in paths {
+            let (top, nested) = path.split_once('.').unwrap_or((path, ""));
+            match top {
+                "labels" => topic.labels = std::mem::take(&mut given.labels),
+                "message_storage_policy" => {
+                    topic.message_storage_policy = given.message_storage_policy.clone()
+                }
+                "kms_key_name" => topic.kms_key_name.clone_from(&given.kms_key_name),
+                "schema_settings" => merge_schema(&mut topic, given.schema_settings.as_ref(), nested),
+                "message_retention_duration" => {
+                    topic.message_retention_duration = given.message_retention_duration;
+                }
+                "ingestion_data_source_settings" => {
+                    topic.ingestion_data_source_settings = given.ingestion_data_source_settings.clone();
+                }
+                _ => topic.message_transforms = given.message_transforms.clone(),
+            }
+        }
+        let spec = TopicSpec { durability, deduplication, ..convert::topic_in(&topic)? };
+        self.check_schema(call, &spec).await?;
+        Ok(convert::topic_out(self.bus.update_topic(spec).await?))
+    }
+
+    /// A topic may only name a schema that is there.
+    async fn check_schema(&self, call: &Call, spec: &TopicSpec) -> Result<(), ApiError> {
+        let Some(settings) = spec.schema.as_ref().filter(|settings| settings.schema != DELETED_SCHEMA) else {
+            return Ok(());
+        };
+        let name = names::resource(&settings.schema, "schemas")?;
+        self.access(call, &name)?;
+        for revision in [&settings.first_revision_id, &settings.last_revision_id] {
+            let revision = (!revision.is_empty()).then_some(revision.as_str());
+            self.schemas.get(&name, revision).await?;
+        }
+        Ok(())
+    }
+
+    pub(crate) async fn publish(
+        &self,
+        call: &Call,
+        request: pb::PublishRequest,
+    ) -> Result<pb::PublishResponse, ApiError> {
+        let name = names::resource(&request.topic, "topics")?;
+        let access = self.access(call, &name)?;
+        call.require(call.may_publish(), "engineer, service or client")?;
+        limits::publish(&request)?;
+        let spec = self.bus.topic(&name)?;
+        if let Some(settings) = &spec.schema {
+            let bodies: Vec<_> = request.messages.iter().map(|message| message.data.clone()).collect();
+            self.schemas.check(settings, &bodies).await?;
+        }
+        let items: Vec<Publication> = request
+            .messages
+            .into_iter()
+            .map(|message| publication(&access, message))
+            .collect::<Result<_, _>>()?;
+        let outcomes = self.bus.publish(&name, items).await?;
+        let message_ids = outcomes
+            .into_iter()
+            .map(|outcome| outcome.map(|id| id.to_string()).map_err(ApiError::from))
+            .collect::<Result<_, _>>()?;
+        Ok(pb::PublishResponse { message_ids })
+    }
+
+    pub(crate) async fn get_topic(
+        &self,
+        call: &Call,
+        request: pb::GetTopicRequest,
+    ) -> Result<pb::Topic, ApiError> {
+        let name = names::resource(&request.topic, "topics")?;
+        self.access(call, &name)?;
+        Ok(convert::topic_out(self.bus.topic(&name)?))
+    }
+
+    pub(crate) async fn list_topics(
+        &self,
+        call: &Call,
+        request: pb::ListTopicsRequest,
+    ) -> Result<pb::ListTopicsResponse, ApiError> {
+        let project = names::project(&request.project)?;
+        self.project(call, &project)?;
+        let page = self.bus.topics(&project, &names::page(request.page_size, &request.page_token)?);
+        Ok(pb::ListTopicsResponse {
+            next_page_token: names::page_token(page.next.as_ref()),
+            topics: page.items.into_iter().map(convert::topic_out).collect(),
+        })
+    }
+
+    pub(crate) async fn list_topic_subscriptions(
+        &self,
+        call: &Call,
+        request: pb::ListTopicSubscriptionsRequest,
+    ) -> Result<pb::ListTopicSubscriptionsResponse, ApiError> {
+        let topic = names::resource(&request.topic, "topics")?;
+        self.access(call, &topic)?;
+        let wanted = names::page(request.page_size, &request.page_token)?;
+        let page = filtered(
+            &wanted,
+            |page| Ok(self.bus.topic_subscriptions(&topic, page)?),
+            |name| name,
+            |name| self.open(call, &name.path("subscriptions")).is_ok(),
+        )?;
+        let (subscriptions, next_page_token) = listed(page, "subscriptions");
+        Ok(pb::ListTopicSubscriptionsResponse { subscriptions, next_page_token })
+    }
+
+    pub(crate) async fn list_topic_snapshots(
+        &self,
+        call: &Call,
+        request: pb::ListTopicSnapshotsRequest,
+    ) -> Result<pb::ListTopicSnapshotsResponse, ApiError> {
+        let topic = names::resource(&request.topic, "topics")?;
+        self.access(call, &topic)?;
+        let wanted = names::page(request.page_size, &request.page_token)?;
+        let page = filtered(
+            &wanted,
+            |page| Ok(self.bus.topic_snapshots(&topic, page)?),
+            |name| name,
+            |name| self.open_snapshot(call, &name.path("snapshots")).is_ok(),
+        )?;
+        let (snapshots, next_page_token) = listed(page, "snapshots");
+        Ok(pb::ListTopicSnapshotsResponse { snapshots, next_page_token })
+    }
+
+    pub(crate) async fn delete_topic(
+        &self,
+        call: &Call,
+        request: pb::DeleteTopicRequest,
+    ) -> Result<(), ApiError> {
+        let name = names::resource(&request.topic, "topics")?;
+        self.access(call, &name)?.require_topic_control()?;
+        Ok(self.bus.delete_topic(&name).await?)
+    }
+
+    pub(crate) async fn detach_subscription(
+        &self,
+        call: &Call,
+        request: pb::DetachSubscriptionRequest,
+    ) -> Result<pb::DetachSubscriptionResponse, ApiError> {
+        let opened = self.open(call, &request.subscription)?;
+        call.require(call.may_operate(), "engineer or admin")?;
+        self.bus.detach_subscription(&opened.port.spec().name).await?;
+        Ok(pb::DetachSubscriptionResponse {})
+    }
+}
+
+fn publication(access: &Access, message: pb::PubsubMessage) -> Result<Publication, ApiError> {
+    let named = message.attributes.get(attr::TENANT_ID).map(String::as_str);
+    let context = access.publish_context(named)?;
+    let mut attributes = limits::attributes(&message.attributes);
+    if named.is_none() && access.names_tenant() {
+        attributes.push(attr::TENANT_ID, context.tenant().as_str());
+    }
+    let key = message.ordering_key;
+    let message = Message {
+        tenant: context.tenant().clone(),
+        attributes,
+        ordering_key: (!key.is_empty()).then(|| key.into_boxed_str()),
+        body: message.data,
+    };
+    Ok(Publication { context, message })
+}
+
+fn merge_schema(topic: &mut pb::Topic, given: Option<&pb::SchemaSettings>, nested: &str) {
+    if nested.is_empty() {
+        topic.schema_settings = given.cloned();
+        return;
+    }
+    let given = given.cloned().unwrap_or_default();
+    let kept = topic.schema_settings.get_or_insert_default();
+    match nested {
+        "schema" => kept.schema = given.schema,
+        "encoding" => kept.encoding = given.encoding,
+        "first_revision_id" => kept.first_revision_id = given.first_revision_id,
+        _ => kept.last_revision_id = given.last_revision_id,
+    }
+}
+
+fn listed(page: Page<ResourceName>, collection: &str) -> (Vec<String>, String) {
+    let token = names::page_token(page.next.as_ref());
+    (page.items.iter().map(|name| name.path(collection)).collect(), token)
+}
+
+/// A message of the request that must be there is not.
+pub(crate) fn missing(field: &str) -> ApiError {
+    ApiError::invalid(format!(
+        "You have passed an invalid argument to the service (argument={field}): it is required."
+    ))
+}
