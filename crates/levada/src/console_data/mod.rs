@@ -1,0 +1,148 @@
+//! The platform as the console sees it: the engines' figures, narrowed to the principal.
+//! A file a page.
+
+mod dead_letters;
+mod models;
+mod overview;
+mod pipelines;
+mod sql;
+mod topics;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use async_trait::async_trait;
+use levada_access::KeyRing;
+use levada_bus::Bus;
+use levada_config::model::Owner;
+use levada_console::{
+    ConsoleData, DeadLetter, DeadLetterFilter, DeadLetterPage, Health, ModelRow, Overview, PipelineDetail,
+    PipelineRow, QueryAnswer, Resent, TableRow, TopicRow,
+};
+use levada_core::{Authenticator, Principal, Problem, TopicName};
+use levada_lake::{Lake, QueryLimits};
+
+use crate::meter::Meter;
+use crate::operations::{Engines, owner_tenant};
+use crate::sampler::Sampler;
+
+/// Implements the console's port over the running parts.
+pub struct PlatformData {
+    keys: Arc<KeyRing>,
+    bus: Bus,
+    lake: Lake,
+    engines: Arc<Engines>,
+    sampler: Sampler,
+    limits: QueryLimits,
+    started: Instant,
+    meter: Meter,
+}
+
+impl PlatformData {
+    pub fn new(
+        keys: Arc<KeyRing>,
+        bus: Bus,
+        lake: Lake,
+        engines: Arc<Engines>,
+        sampler: Sampler,
+        limits: QueryLimits,
+    ) -> Self {
+        Self { keys, bus, lake, engines, sampler, limits, started: Instant::now(), meter: Meter::default() }
+    }
+
+    fn sees(principal: &Principal, owner: &Owner) -> bool {
+        match owner_tenant(owner) {
+            None => true,
+            Some(tenant) => principal.tenants.contains(&tenant),
+        }
+    }
+}
+
+fn key(owner: &Owner, name: &str) -> String {
+    match owner_tenant(owner) {
+        None => name.to_owned(),
+        Some(tenant) => format!("{tenant}.{name}"),
+    }
+}
+
+fn owner_text(owner: &Owner) -> String {
+    owner_tenant(owner).map_or_else(|| "shared".to_owned(), |t| t.to_string())
+}
+
+fn urgency(health: Health) -> u8 {
+    match health {
+        Health::Failing => 4,
+        Health::Degraded => 3,
+        Health::Waiting => 2,
+        Health::Healthy | Health::Idle => 0,
+    }
+}
+
+fn bus_problem(error: levada_bus::BusError) -> Problem {
+    Problem::new(503, "bus-unavailable", error.to_string()).hint("look at the server's log")
+}
+
+#[async_trait]
+impl ConsoleData for PlatformData {
+    async fn authenticate(&self, secret: &str) -> Result<Arc<Principal>, Problem> {
+        Authenticator::authenticate(&*self.keys, secret)
+    }
+
+    async fn overview(&self, principal: &Principal) -> Result<Overview, Problem> {
+        self.overview_page(principal).await
+    }
+
+    async fn pipelines(&self, principal: &Principal) -> Result<Vec<PipelineRow>, Problem> {
+        Ok(self.pipeline_rows(principal))
+    }
+
+    async fn pipeline(&self, principal: &Principal, key: &str) -> Result<Option<PipelineDetail>, Problem> {
+        self.pipeline_page(principal, key)
+    }
+
+    async fn models(&self, principal: &Principal) -> Result<Vec<ModelRow>, Problem> {
+        Ok(self.model_rows(principal))
+    }
+
+    async fn run_model(&self, principal: &Principal, key: &str) -> Result<String, Problem> {
+        self.run_one_model(principal, key).await
+    }
+
+    async fn topics(&self, principal: &Principal) -> Result<Vec<TopicRow>, Problem> {
+        Ok(self.topic_rows(principal))
+    }
+
+    async fn dead_letters(
+        &self,
+        principal: &Principal,
+        filter: &DeadLetterFilter,
+    ) -> Result<DeadLetterPage, Problem> {
+        self.dead_letter_page(principal, filter)
+    }
+
+    async fn dead_letter(
+        &self,
+        principal: &Principal,
+        topic: &TopicName,
+        offset: u64,
+    ) -> Result<Option<DeadLetter>, Problem> {
+        self.one_dead_letter(principal, topic, offset)
+    }
+
+    async fn resend(
+        &self,
+        principal: &Principal,
+        topic: &TopicName,
+        offsets: &[u64],
+    ) -> Result<Resent, Problem> {
+        self.send_again(principal, topic, offsets).await
+    }
+
+    async fn query(&self, principal: &Principal, sql: &str, max_rows: usize) -> Result<QueryAnswer, Problem> {
+        self.run_query(principal, sql, max_rows).await
+    }
+
+    async fn tables(&self, principal: &Principal) -> Result<Vec<TableRow>, Problem> {
+        self.table_rows(principal).await
+    }
+}

@@ -1,0 +1,86 @@
+//! The first page: health, rates, and what each zone holds.
+
+use levada_console::{Health, Overview, ZoneRow};
+use levada_core::{Principal, Problem, TenantSet, Zone};
+
+use super::{PlatformData, bus_problem, urgency};
+use crate::sampler;
+
+impl PlatformData {
+    pub(super) async fn overview_page(&self, principal: &Principal) -> Result<Overview, Problem> {
+        let operates = principal.may_operate();
+        let pipelines = if operates { self.pipeline_rows(principal) } else { Vec::new() };
+        let models = self.model_rows(principal);
+        let rate_history = self.sampler.history(&principal.tenants);
+        let (accepted, duplicates) = self.published(principal);
+        let freshness = self.engines.freshness();
+        let log = self.bus.log_stats();
+        let mut notes: Vec<String> =
+            log.poisoned.iter().map(|p| format!("The log takes no events: {p}")).collect();
+        let worst = pipelines.iter().map(|p| (p.health, &p.name, &p.note));
+        let worst = worst.chain(models.iter().map(|m| (m.health, &m.name, &m.note)));
+        let mut health = if accepted == 0 { Health::Idle } else { Health::Healthy };
+        for (part, name, note) in worst {
+            if urgency(part) > urgency(health) {
+                health = part;
+            }
+            if urgency(part) > 0 {
+                notes.push(format!("{name}: {}", note.as_deref().unwrap_or("needs attention")));
+            }
+        }
+        if log.poisoned.is_some() {
+            health = Health::Failing;
+        }
+        let dead = self.bus.dead_letter_counts(&principal.tenants).map_err(bus_problem)?;
+        Ok(Overview {
+            health,
+            notes,
+            events_per_s: rate_history.last().copied().unwrap_or(0.0),
+            rate_history,
+            rate_step_s: u32::try_from(sampler::STEP.as_secs()).unwrap_or(1),
+            accepted,
+            duplicates,
+            dead_letters: if operates { dead.values().sum() } else { 0 },
+            latency_p50_ms: freshness.p50_ms,
+            latency_p99_ms: freshness.p99_ms,
+            backlog: pipelines.iter().map(|p| p.backlog).sum(),
+            uptime_s: self.started.elapsed().as_secs(),
+            pipelines,
+            models,
+            zones: self.zone_rows(principal).await,
+        })
+    }
+
+    async fn zone_rows(&self, principal: &Principal) -> Vec<ZoneRow> {
+        let stats = self.lake.tables().await.unwrap_or_default();
+        let zones = Zone::ALL.into_iter().filter(|z| principal.may_read(*z));
+        let row = |zone: Zone| {
+            let of_zone = stats.iter().filter(|s| s.key.name.zone == zone);
+            let visible: Vec<_> = of_zone
+                .filter(|s| match s.key.owner.tenant() {
+                    Some(tenant) => principal.tenants.contains(tenant),
+                    None => principal.tenants == TenantSet::All,
+                })
+                .collect();
+            ZoneRow {
+                zone: zone.to_string(),
+                tables: visible.len() as u64,
+                rows: visible.iter().map(|s| s.rows).sum(),
+                bytes: visible.iter().map(|s| s.bytes).sum(),
+            }
+        };
+        zones.filter(|z| *z != Zone::Bronze).map(row).collect()
+    }
+
+    fn published(&self, principal: &Principal) -> (u64, u64) {
+        let topics = self.bus.topics();
+        let topics = topics.iter().filter(|t| !t.name.is_dead_letter());
+        match &principal.tenants {
+            TenantSet::All => topics.fold((0, 0), |(p, d), t| (p + t.published, d + t.duplicates)),
+            set @ TenantSet::Only(_) => {
+                let own = topics.flat_map(|t| &t.lanes).filter(|l| set.contains(&l.tenant));
+                (own.map(|l| l.published).sum(), 0)
+            }
+        }
+    }
+}

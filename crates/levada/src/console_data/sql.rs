@@ -1,0 +1,59 @@
+//! The SQL page: one statement, and the tables that it may read.
+
+use std::time::Instant;
+
+use levada_console::{Column, QueryAnswer, TableRow};
+use levada_core::{Principal, Problem, TenantSet};
+use levada_lake::QueryLimits;
+
+use super::PlatformData;
+
+impl PlatformData {
+    pub(super) async fn run_query(
+        &self,
+        principal: &Principal,
+        sql: &str,
+        max_rows: usize,
+    ) -> Result<QueryAnswer, Problem> {
+        let started = Instant::now();
+        let session = self.lake.session(principal, None)?;
+        let limits = QueryLimits { max_rows: max_rows.min(self.limits.max_rows), ..self.limits };
+        let output = session.query(sql, Vec::new(), limits).await?;
+        let as_of = output.as_of.iter().map(|a| format!("{} {}", a.table, a.version)).collect();
+        let text = output.into_text().await?;
+        let columns = text
+            .columns
+            .into_iter()
+            .map(|c| Column { name: c.name, kind: c.data_type, numeric: c.is_numeric })
+            .collect();
+        Ok(QueryAnswer {
+            columns,
+            rows: text.rows,
+            truncated: text.truncated,
+            elapsed_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
+            as_of,
+        })
+    }
+
+    pub(super) async fn table_rows(&self, principal: &Principal) -> Result<Vec<TableRow>, Problem> {
+        let session = self.lake.session(principal, None)?;
+        let stats = self.lake.tables().await.unwrap_or_default();
+        let platform = principal.tenants == TenantSet::All;
+        let rows = session.tables().into_iter().map(|table| {
+            let found = stats.iter().find(|s| {
+                s.key.name.zone.as_str() == table.zone
+                    && s.key.name.name.as_str() == table.table
+                    && s.key.owner.tenant() == table.tenant.as_ref()
+            });
+            let shown = found.filter(|s| platform || s.key.owner.tenant().is_some());
+            TableRow {
+                name: table.name,
+                rows: shown.map(|s| s.rows),
+                bytes: shown.map(|s| s.bytes),
+                columns: table.columns.into_iter().map(|c| (c.name, c.data_type)).collect(),
+                description: table.description,
+            }
+        });
+        Ok(rows.collect())
+    }
+}
