@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use levada_core::{SourceName, TableName, TenantId, TopicName};
+use levada_core::{ProjectId, SourceName, TableName, TenantId, TopicName};
 use serde::Serialize;
 
 /// Whose a thing is.
@@ -46,6 +46,17 @@ pub struct ServerConfig {
     pub max_body_bytes: u64,
     pub limits: Limits,
     pub query: QueryLimitsConfig,
+    /// Projects of the Pub/Sub API beside the one that is named like this project.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub namespaces: Vec<Namespace>,
+}
+
+/// A project of the Pub/Sub API: a namespace of topics and subscriptions.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Namespace {
+    pub project: ProjectId,
+    /// Whose it is; `None`: the platform's, where an attribute names the tenant.
+    pub tenant: Option<TenantId>,
 }
 
 /// Default limits of a tenant at the gateway.

@@ -5,13 +5,14 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use levada_core::TenantId;
+use levada_core::{ProjectId, TenantId};
 
 use crate::codes;
 use crate::diagnostic::Sink;
 use crate::fields::{Cx, Dialect, Fields, cut};
-use crate::model::{Inactive, Limits, QueryLimitsConfig, ServerConfig, TenantConfig};
+use crate::model::{Inactive, Limits, Namespace, QueryLimitsConfig, ServerConfig, TenantConfig};
 use crate::source::SourceFile;
+use crate::suggest;
 use crate::tree::{self, Node, Value};
 
 pub(crate) const FILE: &str = "levada.yaml";
@@ -42,6 +43,7 @@ impl Default for Settings {
                     timeout: Duration::from_secs(30),
                     max_rows: 100_000,
                 },
+                namespaces: Vec::new(),
             },
             tenants: vec![default_tenant],
             buckets: BTreeMap::new(),
@@ -84,6 +86,9 @@ pub(crate) fn read(file: &SourceFile, sink: &mut Sink, inactive: &mut Vec<Inacti
     }
     if let Some(node) = map.get("tenants") {
         tenants(cx, node, &mut settings.tenants);
+    }
+    if let Some(node) = map.get("pubsub") {
+        settings.server.namespaces = pubsub(cx, node, &settings.tenants);
     }
     map.finish(cx);
     settings
@@ -199,4 +204,51 @@ fn tenants(cx: &mut Cx<'_>, node: &Node, out: &mut Vec<TenantConfig>) {
             None => out.push(tenant),
         }
     }
+}
+
+/// `pubsub.projects`: names, or maps of a name and the tenant that owns it.
+fn pubsub(cx: &mut Cx<'_>, node: &Node, tenants: &[TenantConfig]) -> Vec<Namespace> {
+    let mut out: Vec<Namespace> = Vec::new();
+    let Some(mut map) = Fields::of(cx, node, "pubsub") else { return out };
+    for item in map.get("projects").and_then(|n| cx.list(n, "projects")).unwrap_or_default() {
+        let Some((name, namespace)) = namespace(cx, item, tenants) else { continue };
+        if out.iter().any(|known| known.project == namespace.project) {
+            let message = format!("project `{}` is declared twice", namespace.project);
+            cx.report(codes::BAD_VALUE, &name.span, message).hint("keep one of the two");
+            continue;
+        }
+        out.push(namespace);
+    }
+    map.finish(cx);
+    out
+}
+
+fn namespace<'a>(cx: &mut Cx<'_>, item: &'a Node, tenants: &[TenantConfig]) -> Option<(&'a Node, Namespace)> {
+    if !matches!(item.value, Value::Map(_)) {
+        let project: ProjectId = cx.name(item, "projects")?;
+        return Some((item, Namespace { project, tenant: None }));
+    }
+    let mut map = Fields::of(cx, item, "a project")?;
+    let name = map.need(cx, "id");
+    let owner = map.get("tenant");
+    map.finish(cx);
+    let project: ProjectId = name.and_then(|n| cx.name(n, "id"))?;
+    let tenant = match owner {
+        Some(node) => {
+            let tenant: TenantId = cx.name(node, "tenant")?;
+            if !tenants.iter().any(|known| known.id == tenant) {
+                let hint = suggest::hint(tenant.as_str(), tenants.iter().map(|t| t.id.as_str()), "tenants");
+                cx.report(
+                    codes::UNKNOWN_TENANT,
+                    &node.span,
+                    format!("levada.yaml declares no tenant `{tenant}`"),
+                )
+                .hint(hint);
+                return None;
+            }
+            Some(tenant)
+        }
+        None => None,
+    };
+    Some((name.unwrap_or(item), Namespace { project, tenant }))
 }
