@@ -23,7 +23,7 @@ from google.api_core import exceptions
 from google.cloud import pubsub_v1
 from google.cloud.pubsub_v1.subscriber import exceptions as sub_exceptions
 from google.iam.v1 import policy_pb2
-from google.protobuf import duration_pb2, field_mask_pb2, timestamp_pb2
+from google.protobuf import timestamp_pb2
 from google.pubsub_v1 import types as pubsub_types
 
 PROJECT = "python-suite"
@@ -332,9 +332,8 @@ def exactly_once_refuses_an_ack_id_that_ended():
     )
     (second,) = pull(made, 1)
     error = refused(exceptions.FailedPrecondition, ack, made, [first])
-    info = error.error_info
-    assert info.metadata[first.ack_id] == "PERMANENT_FAILURE_INVALID_ACK_ID", info
-    assert info.reason and info.domain == "pubsub.googleapis.com"
+    assert error.metadata[first.ack_id] == "PERMANENT_FAILURE_INVALID_ACK_ID", error
+    assert error.reason and error.domain == "pubsub.googleapis.com"
     ack(made, [second])
     assert not subscriber.pull(
         request={"subscription": made, "max_messages": 1, "return_immediately": True}
@@ -479,9 +478,7 @@ def raw_stream(*requests):
     feed = queue.Queue()
     for request in requests:
         feed.put(pubsub_types.StreamingPullRequest(request))
-    return feed, subscriber.api.streaming_pull(iter(feed.get, None)) if hasattr(
-        subscriber, "api"
-    ) else subscriber.streaming_pull(requests=iter(feed.get, None))
+    return feed, subscriber.streaming_pull(requests=iter(feed.get, None))
 
 
 @case
