@@ -1,6 +1,6 @@
 //! The console as a browser meets it, over a made-up platform.
 
-#[path = "../examples/preview/double.rs"]
+#[path = "../examples/preview/double/mod.rs"]
 mod double;
 
 use std::net::SocketAddr;

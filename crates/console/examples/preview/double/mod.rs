@@ -1,0 +1,233 @@
+//! A platform made up for looking and testing: two tenants, numbers that move with time.
+
+mod lake;
+mod letters;
+mod pipelines;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use async_trait::async_trait;
+use levada_console::*;
+use levada_core::{Clock, Principal, Problem, Role, TenantId, TenantSet, TopicName};
+use parking_lot::Mutex;
+
+pub struct Double {
+    clock: Arc<dyn Clock>,
+    start_ms: i64,
+    revoked: Mutex<BTreeSet<String>>,
+    /// `topic/offset` of what was sent again.
+    pub resent: Mutex<BTreeSet<String>>,
+    pub authentications: AtomicU64,
+}
+
+fn tenant(text: &str) -> TenantId {
+    TenantId::new(text).expect("a valid tenant")
+}
+
+fn only(text: &str) -> TenantSet {
+    TenantSet::Only(BTreeSet::from([tenant(text)]))
+}
+
+impl Double {
+    pub fn new(clock: Arc<dyn Clock>) -> Self {
+        let start_ms = clock.now_ms() - 7_500_000;
+        Self {
+            clock,
+            start_ms,
+            revoked: Mutex::default(),
+            resent: Mutex::default(),
+            authentications: AtomicU64::new(0),
+        }
+    }
+
+    #[allow(dead_code, reason = "the preview revokes nothing")]
+    pub fn revoke(&self, secret: &str) {
+        self.revoked.lock().insert(secret.to_owned());
+    }
+
+    fn seconds(&self) -> u64 {
+        u64::try_from((self.clock.now_ms() - self.start_ms) / 1000).unwrap_or(0)
+    }
+
+    fn rate(&self, at_s: u64) -> f64 {
+        let t = at_s as f64;
+        2400.0 + 900.0 * (t / 41.0).sin() + 420.0 * (t / 7.3).sin() + 160.0 * (t * 1.7).sin()
+    }
+}
+
+#[async_trait]
+impl ConsoleData for Double {
+    async fn authenticate(&self, secret: &str) -> Result<Arc<Principal>, Problem> {
+        self.authentications.fetch_add(1, Ordering::SeqCst);
+        let (name, tenants, role) = match secret {
+            "lvd_admin" => ("first administrator", TenantSet::All, Role::Admin),
+            "lvd_alpine" => ("alpine engineers", only("alpine"), Role::Engineer),
+            "lvd_analyst" => ("reports", only("coast"), Role::Analyst),
+            _ => ("", only("none"), Role::Client),
+        };
+        if name.is_empty() || self.revoked.lock().contains(secret) {
+            return Err(Problem::new(401, "unauthenticated", "this key is unknown, expired or revoked"));
+        }
+        Ok(Arc::new(Principal {
+            id: format!("key-{secret}"),
+            name: name.to_owned(),
+            tenants,
+            roles: BTreeSet::from([role]),
+        }))
+    }
+
+    async fn overview(&self, principal: &Principal) -> Result<Overview, Problem> {
+        let s = self.seconds();
+        let rate_history: Vec<f64> = (0..90).map(|i| self.rate(s - 450 + i * 5)).collect();
+        Ok(Overview {
+            health: Health::Degraded,
+            notes: vec!["checkins: the weather service answers slowly; its breaker is half open".to_owned()],
+            events_per_s: rate_history[89],
+            rate_history,
+            rate_step_s: 5,
+            accepted: s * 2400,
+            duplicates: s * 11,
+            dead_letters: s * 2400 / 3100,
+            latency_p50_ms: Some(38.0 + (s as f64 / 3.0).sin() * 4.0),
+            latency_p99_ms: Some(212.0 + (s as f64 / 5.0).sin() * 30.0),
+            backlog: self.rate(s) as u64,
+            uptime_s: s,
+            pipelines: self.pipeline_rows(principal),
+            models: self.models(principal).await?,
+            zones: self.zone_rows(principal),
+        })
+    }
+
+    async fn pipelines(&self, principal: &Principal) -> Result<Vec<PipelineRow>, Problem> {
+        Ok(self.pipeline_rows(principal))
+    }
+
+    async fn pipeline(&self, principal: &Principal, key: &str) -> Result<Option<PipelineDetail>, Problem> {
+        Ok(self.pipeline_detail(principal, key))
+    }
+
+    async fn models(&self, _: &Principal) -> Result<Vec<ModelRow>, Problem> {
+        let now = self.clock.now_ms();
+        let model = |name: &str, depends_on: &[&str], schedule: Option<&str>, rows: u64| ModelRow {
+            key: name.to_owned(),
+            name: name.to_owned(),
+            owner: "shared".to_owned(),
+            table: format!("gold.{name}"),
+            depends_on: depends_on.iter().map(|d| (*d).to_owned()).collect(),
+            schedule: schedule.map(str::to_owned),
+            rows: Some(rows),
+            last_run_ms: Some(now - 160_000),
+            last_duration_ms: Some(rows / 20 + 18),
+            health: Health::Healthy,
+            note: None,
+        };
+        Ok(vec![
+            model("station_day", &["silver.checkins"], None, 1092),
+            model("repository_activity", &["silver.github_events"], Some("*/5 * * * *"), 47),
+            model("weekly_report", &["gold.station_day", "gold.repository_activity"], Some("0 6 * * 1"), 156),
+        ])
+    }
+
+    async fn run_model(&self, _: &Principal, key: &str) -> Result<String, Problem> {
+        if key == "station_day" {
+            Ok("station_day ran: 1,092 rows in 72 ms.".to_owned())
+        } else {
+            Err(Problem::new(404, "not-found", "there is no such model"))
+        }
+    }
+
+    async fn topics(&self, _: &Principal) -> Result<Vec<TopicRow>, Problem> {
+        let s = self.seconds();
+        let topic = |name: &str, share: f64, retention: Option<&str>, readers: &[&str]| TopicRow {
+            name: name.to_owned(),
+            first: 0,
+            next: (s as f64 * 2400.0 * share) as u64,
+            bytes: (s as f64 * 2400.0 * share * 640.0) as u64,
+            rate_per_s: self.rate(s) * share,
+            durability: "synced to disk".to_owned(),
+            retention: retention.map(str::to_owned),
+            readers: readers.iter().map(|r| (*r).to_owned()).collect(),
+        };
+        Ok(vec![
+            topic("checkins", 0.62, Some("7 days"), &["checkins", "fraud-alerts (subscription)"]),
+            topic("webhooks", 0.27, Some("7 days"), &["github_events"]),
+            topic("checkins-dlq", 0.0002, None, &[]),
+            topic("avalanche-reports", 0.0, Some("30 days, 10 GiB"), &["avalanche_reports"]),
+        ])
+    }
+
+    async fn dead_letters(
+        &self,
+        principal: &Principal,
+        filter: &DeadLetterFilter,
+    ) -> Result<DeadLetterPage, Problem> {
+        Ok(self.letter_page(principal, filter))
+    }
+
+    async fn dead_letter(
+        &self,
+        principal: &Principal,
+        topic: &TopicName,
+        offset: u64,
+    ) -> Result<Option<DeadLetter>, Problem> {
+        Ok(self.letters(principal).into_iter().find(|l| l.topic == *topic && l.offset == offset))
+    }
+
+    async fn resend(
+        &self,
+        principal: &Principal,
+        topic: &TopicName,
+        offsets: &[u64],
+    ) -> Result<Resent, Problem> {
+        let mut answer = Resent { sent: 0, missing: 0 };
+        for offset in offsets {
+            match self.dead_letter(principal, topic, *offset).await? {
+                Some(_) => {
+                    self.resent.lock().insert(format!("{topic}/{offset}"));
+                    answer.sent += 1;
+                }
+                None => answer.missing += 1,
+            }
+        }
+        Ok(answer)
+    }
+
+    async fn query(&self, principal: &Principal, sql: &str, max_rows: usize) -> Result<QueryAnswer, Problem> {
+        if sql.contains("silver.chekins") {
+            return Err(Problem::new(404, "table-unknown", "table `silver.chekins` does not exist")
+                .hint("did you mean `silver.checkins`?"));
+        }
+        let column =
+            |name: &str, kind: &str, numeric| Column { name: name.into(), kind: kind.into(), numeric };
+        let rows: Vec<Vec<Option<String>>> = (0..40u32)
+            .map(|i| {
+                vec![
+                    Some(["EWR", "JFK", "LGA"][i as usize % 3].to_owned()),
+                    Some(format!("2013-07-{:02}", 1 + i / 3)),
+                    Some((812 + i * 37 % 211).to_string()),
+                    (i % 7 != 3).then(|| format!("{:.2}", 71.3 + f64::from(i * 13 % 100) / 7.0)),
+                    Some(principal.name.clone()),
+                ]
+            })
+            .collect();
+        Ok(QueryAnswer {
+            columns: vec![
+                column("station", "text", false),
+                column("day", "date", false),
+                column("checkins", "bigint", true),
+                column("mean_temp", "double precision", true),
+                column("asked_by", "text", false),
+            ],
+            truncated: rows.len() > max_rows,
+            rows: rows.into_iter().take(max_rows).collect(),
+            elapsed_ms: 14,
+            as_of: vec!["checkins 1502".to_owned()],
+        })
+    }
+
+    async fn tables(&self, principal: &Principal) -> Result<Vec<TableRow>, Problem> {
+        Ok(self.table_rows(principal))
+    }
+}
