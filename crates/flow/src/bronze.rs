@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
+use levada_config::model::Owner;
 use levada_core::{Record, RecordReader, SourceName, TenantId, attr};
 use levada_disk::Disk;
 use levada_lake::bronze::{Envelope, Payload, compress, encode_line};
@@ -25,6 +26,7 @@ use crate::error::FlowError;
 use crate::journal::Journal;
 use crate::manifest::{Manifest, Meta, Totals};
 use crate::names;
+use crate::shares::{Shares, records_by_tenant};
 use crate::status::Cell;
 use crate::steps::enrich::Jitter;
 
@@ -47,6 +49,9 @@ pub struct Archiver {
     pub jitter: Jitter,
     pub reader: Box<dyn RecordReader>,
     pub stop: watch::Receiver<bool>,
+    /// Records in bronze, and whose they are: as of the last manifest.
+    pub records: u64,
+    pub shares: Arc<Shares>,
 }
 
 /// The range of one archive epoch and its records.
@@ -86,13 +91,14 @@ impl Archiver {
         let mut position = None;
         if let Some(last) = recovered.last {
             epoch = last.meta.epoch;
+            (self.records, self.shares) = (last.meta.totals.records_in, last.shares);
             if !recovered.settled {
                 self.repeat(&journal, &last.meta).await?;
             }
             position = Some(last.meta.position);
         }
         self.reader.seek(position.as_ref()).await?;
-        self.cell.bronze(epoch, None);
+        self.note(epoch);
         // A pause as long as the pipeline's epoch ends the archive's epoch too.
         let pause = self.cell.pipeline().epoch;
         let interval = pause.max(INTERVAL);
@@ -123,6 +129,8 @@ impl Archiver {
     async fn seal(&mut self, journal: &Arc<Journal>, range: Range) -> Result<Range, FlowError> {
         let position = self.reader.position();
         let epoch = range.epoch;
+        let at_ms = self.cell.now_ms();
+        self.count(&range, at_ms);
         let meta = Meta {
             epoch,
             base: epoch,
@@ -131,9 +139,12 @@ impl Archiver {
             records: range.records.len() as u64,
             files: Vec::new(),
             dead_from: 0,
-            totals: Totals::default(),
+            totals: Totals { records_in: self.records, ..Totals::default() },
+            at_ms: Some(at_ms),
+            steps: Vec::new(),
         };
-        let manifest = Manifest { meta, letters: Vec::new(), deltas: Vec::new() };
+        let shares = Arc::clone(&self.shares);
+        let manifest = Manifest { meta, letters: Vec::new(), deltas: Vec::new(), shares };
         let own = Arc::clone(journal);
         blocking(move || own.write(&manifest)).await?;
         self.write(epoch, range.records).await?;
@@ -143,8 +154,26 @@ impl Archiver {
             own.rebase(epoch, &Vec::new())
         })
         .await?;
-        self.cell.bronze(epoch, None);
+        self.note(epoch);
         Ok(Range::new(epoch + 1, Some(position)))
+    }
+
+    /// Counts a range that is about to be fixed.
+    fn count(&mut self, range: &Range, at_ms: i64) {
+        self.records += range.records.len() as u64;
+        if self.cell.pipeline().owner == Owner::Shared {
+            let mut shares = Shares::default();
+            for (tenant, records) in records_by_tenant(range.records.iter()) {
+                shares.totals_of(tenant).records_in += records;
+            }
+            Arc::make_mut(&mut self.shares).add(&shares, range.epoch, at_ms);
+        }
+    }
+
+    /// Tells what lies in bronze.
+    fn note(&self, epoch: u64) {
+        self.cell.archived(self.records, Arc::clone(&self.shares));
+        self.cell.bronze(epoch, None);
     }
 
     /// Reads the records of a fixed range again and writes what is missing of it.

@@ -13,7 +13,9 @@ use arrow::datatypes::{Schema, SchemaRef};
 use levada_config::model::{Deduplicate, Enrich, Step as StepConfig};
 use levada_schema::TENANT_ID;
 
+use crate::counts::StepCounts;
 use crate::rows::{self, DERIVED};
+use crate::shares::Tally;
 use crate::steps::deduplicate::DeduplicateStep;
 use crate::steps::quality::QualityStep;
 use crate::steps::{BuildError, Fault, StepError, Transform};
@@ -54,6 +56,8 @@ struct NamedWindow {
 /// The steps and their state.
 pub struct Chain {
     steps: Vec<Step>,
+    /// What each is called; no two alike.
+    names: Vec<String>,
     windows: Vec<NamedWindow>,
     /// Without the hidden column.
     output: SchemaRef,
@@ -73,6 +77,10 @@ pub struct Processed {
     pub batches: Vec<RecordBatch>,
     pub failed: Vec<Failed>,
     pub duplicates: u64,
+    /// Whose the duplicates are.
+    pub dropped: Tally,
+    /// What each step did, in their order.
+    pub steps: Vec<StepCounts>,
 }
 
 /// A row that stands for its key until the end of the pass.
@@ -80,6 +88,14 @@ struct Claim {
     window: usize,
     row: u32,
     key: Key,
+}
+
+/// A way from a step to the end that is still to be gone.
+struct Pass {
+    from: usize,
+    batch: RecordBatch,
+    /// The rows reached the step before and were held back there.
+    again: bool,
 }
 
 /// Rows held back because they repeat one of the same batch.
@@ -96,8 +112,12 @@ impl Chain {
     /// [`BuildError`] that names the step.
     pub fn build(steps: &[StepConfig], decoded: &Schema, maker: &dyn StepMaker) -> Result<Self, BuildError> {
         let mut schema = rows::with_row_field(decoded);
-        let mut chain =
-            Self { steps: Vec::with_capacity(steps.len()), windows: Vec::new(), output: schema.clone() };
+        let mut chain = Self {
+            steps: Vec::with_capacity(steps.len()),
+            names: Vec::with_capacity(steps.len()),
+            windows: Vec::new(),
+            output: schema.clone(),
+        };
         let bounds =
             steps.iter().find_map(|s| if let StepConfig::Deduplicate(d) = s { Some(d) } else { None });
         for config in steps {
@@ -127,6 +147,8 @@ impl Chain {
                 }
             };
             chain.steps.push(step);
+            let name = unlike(step_name(config), chain.names.iter().map(String::as_str));
+            chain.names.push(name);
         }
         chain.output = rows::without_row_field(&schema);
         Ok(chain)
@@ -136,10 +158,14 @@ impl Chain {
     fn add_window(&mut self, name: String, bounds: Option<&Deduplicate>) -> usize {
         let (span, keys) =
             bounds.map_or((std::time::Duration::from_secs(86_400), 1_000_000), |d| (d.window, d.max_keys));
-        let same = self.windows.iter().filter(|w| w.name.split('#').next() == Some(&name)).count();
-        let name = if same == 0 { name } else { format!("{name}#{same}") };
+        let name = unlike(name, self.windows.iter().map(|w| w.name.as_str()));
         self.windows.push(NamedWindow { name, window: Window::new(span, keys) });
         self.windows.len() - 1
+    }
+
+    /// What the steps are called, in their order.
+    pub fn names(&self) -> &[String] {
+        &self.names
     }
 
     /// The columns of the sink.
@@ -185,11 +211,12 @@ impl Chain {
     ) -> Result<Processed, StepError> {
         let latest = times_ms.iter().copied().max().unwrap_or(now_ms);
         self.windows.iter_mut().for_each(|w| w.window.expire(latest));
-        let mut done = Processed::default();
-        let mut passes = VecDeque::from([(0, rows::attach(batch, rows)?)]);
-        while let Some((from, batch)) = passes.pop_front() {
-            if batch.num_rows() > 0 {
-                self.pass(from, batch, times_ms, now_ms, &mut done, &mut passes).await?;
+        let steps = vec![StepCounts::default(); self.steps.len()];
+        let mut done = Processed { steps, ..Processed::default() };
+        let mut passes = VecDeque::from([Pass { from: 0, batch: rows::attach(batch, rows)?, again: false }]);
+        while let Some(pass) = passes.pop_front() {
+            if pass.batch.num_rows() > 0 {
+                self.pass(pass, times_ms, now_ms, &mut done, &mut passes).await?;
             }
         }
         Ok(done)
@@ -198,21 +225,23 @@ impl Chain {
     /// One run from a step to the end.
     async fn pass(
         &mut self,
-        from: usize,
-        mut batch: RecordBatch,
+        Pass { from, mut batch, again }: Pass,
         times_ms: &[i64],
         now_ms: i64,
         done: &mut Processed,
-        passes: &mut VecDeque<(usize, RecordBatch)>,
+        passes: &mut VecDeque<Pass>,
     ) -> Result<(), StepError> {
         let mut claims = Vec::new();
         let mut held = Vec::new();
         let first_failure = done.failed.len();
         for at in from..self.steps.len() {
+            if !(again && at == from) {
+                done.steps[at].rows_in += batch.num_rows() as u64;
+            }
             let (next, faults) = match &self.steps[at] {
                 Step::Deduplicate { step, window } => {
                     let split = step.split(&batch, &self.windows[*window].window)?;
-                    done.duplicates += split.duplicates as u64;
+                    done.drop_rows(at, &batch, &split.duplicates);
                     claims.extend(split.winners.into_iter().map(|(row, key)| Claim {
                         window: *window,
                         row,
@@ -236,6 +265,8 @@ impl Chain {
                     (passed.batch, passed.faults)
                 }
             };
+            done.steps[at].dead += faults.len() as u64;
+            done.steps[at].rows_out += next.num_rows() as u64;
             done.failed
                 .extend(faults.into_iter().map(|fault| Failed { derived: derived(&batch, &fault), fault }));
             batch = next;
@@ -248,10 +279,12 @@ impl Chain {
         for Held { step, input, rows } in held {
             let (again, dropped): (Vec<_>, Vec<_>) =
                 rows.into_iter().partition(|(_, key)| released.contains(key));
-            done.duplicates += dropped.len() as u64;
+            let dropped: Vec<usize> = dropped.into_iter().map(|(at, _)| at).collect();
+            done.drop_rows(step, &input, &dropped);
             if !again.is_empty() {
                 let positions: UInt64Array = again.iter().map(|(at, _)| *at as u64).collect();
-                passes.push_back((step, take_record_batch(&input, &positions)?));
+                let batch = take_record_batch(&input, &positions)?;
+                passes.push_back(Pass { from: step, batch, again: true });
             }
         }
         if batch.num_rows() > 0 {
@@ -273,6 +306,31 @@ impl Chain {
         }
         released
     }
+}
+
+impl Processed {
+    /// Counts rows of a batch that a step took for duplicates.
+    fn drop_rows(&mut self, step: usize, batch: &RecordBatch, rows: &[usize]) {
+        self.duplicates += rows.len() as u64;
+        self.steps[step].dropped += rows.len() as u64;
+        self.dropped.add(batch, rows.iter().copied());
+    }
+}
+
+/// As dead letters call a step.
+fn step_name(step: &StepConfig) -> String {
+    match step {
+        StepConfig::Deduplicate(_) => "deduplicate".to_owned(),
+        StepConfig::Quality { .. } => "quality".to_owned(),
+        StepConfig::Enrich(enrich) => format!("enrich:{}", enrich.name),
+        StepConfig::Sql { .. } => "sql".to_owned(),
+    }
+}
+
+/// The name, with a number where others have it already.
+fn unlike<'a>(name: String, others: impl Iterator<Item = &'a str>) -> String {
+    let same = others.filter(|other| other.split('#').next() == Some(&name)).count();
+    if same == 0 { name } else { format!("{name}#{same}") }
 }
 
 /// A failed row that no record stands for, as JSON with its tenant.

@@ -13,6 +13,7 @@ use levada_schema::Decoder;
 
 use crate::chain::{Built, Chain, StepMaker};
 use crate::rows;
+use crate::shares::Shares;
 use crate::steps::{BuildError, Fault, Passed, StepError, Transform};
 
 const NOW_MS: i64 = 1_700_000_000_000;
@@ -87,13 +88,15 @@ struct Bench {
     decoder: Decoder,
     chain: Chain,
     steps: Vec<Step>,
+    /// Duplicates of the last run by tenant.
+    dropped: BTreeMap<String, u64>,
 }
 
 impl Bench {
     fn new(steps: &[Step]) -> Self {
         let decoder = Decoder::new(&schema(), Validation::Strict).expect("a schema");
         let chain = Chain::build(steps, decoder.schema(), &Maker).expect("a chain");
-        Self { decoder, chain, steps: steps.to_vec() }
+        Self { decoder, chain, steps: steps.to_vec(), dropped: BTreeMap::new() }
     }
 
     /// Values of `n` that come out, `row code` of failures, and the number of duplicates.
@@ -119,6 +122,22 @@ impl Bench {
             assert_eq!(batch.schema_ref(), self.chain.output());
             out.extend(batch.column_by_name("n").expect("n").as_primitive::<Int64Type>().iter().flatten());
         }
+        for (name, step) in self.chain.names().iter().zip(&done.steps) {
+            assert_eq!(step.rows_in, step.rows_out + step.dropped + step.dead, "{name}: {:?}", done.steps);
+        }
+        for neighbours in done.steps.windows(2) {
+            assert_eq!(neighbours[0].rows_out, neighbours[1].rows_in, "{:?}", done.steps);
+        }
+        let (first, last) = (done.steps[0], done.steps[done.steps.len() - 1]);
+        let rows: usize = done.batches.iter().map(RecordBatch::num_rows).sum();
+        assert_eq!((first.rows_in, last.rows_out), (bodies.len() as u64, rows as u64));
+        assert_eq!(done.duplicates, done.steps.iter().map(|s| s.dropped).sum::<u64>());
+        self.dropped = BTreeMap::new();
+        let mut shares = Shares::default();
+        shares.tally(done.dropped, |totals| &mut totals.duplicates);
+        for (tenant, share) in shares.iter() {
+            self.dropped.insert(tenant.to_string(), share.totals.duplicates);
+        }
         let failed = done.failed.iter().map(|f| format!("{} {}", f.fault.row, f.fault.code)).collect();
         (out, failed, done.duplicates)
     }
@@ -138,7 +157,8 @@ async fn duplicates_are_dropped_per_tenant_and_within_the_window() {
     let mut bench = Bench::new(&[dedup(&["id"])]);
     let (a, b) = (("a", r#"{"id":"x","n":1}"#), ("b", r#"{"id":"x","n":2}"#));
     assert_eq!(bench.run(0, &[a, b, a]).await, (vec![1, 2], vec![], 1));
-    assert_eq!(bench.run(1_000, &[a, b]).await, (vec![], vec![], 2));
+    assert_eq!(bench.run(1_000, &[a, b, b]).await, (vec![], vec![], 3));
+    assert_eq!(bench.dropped, BTreeMap::from([("a".to_owned(), 1), ("b".to_owned(), 2)]));
     assert_eq!(bench.run(3_600_001, &[a]).await.0, [1], "the window is over");
     let keyless = ("a", r#"{"n":5}"#);
     assert_eq!(
@@ -166,6 +186,7 @@ async fn a_repeat_takes_the_place_of_a_row_that_failed_in_the_same_batch() {
     let bad = ("a", r#"{"id":"x","n":13}"#);
     let good = ("a", r#"{"id":"x","n":7}"#);
     let got = bench.run(0, &[bad, bad, good, good]).await;
+    assert_eq!(bench.dropped, BTreeMap::from([("a".to_owned(), 1)]));
     assert_eq!(got, (vec![7], vec!["0 thirteen".into(), "1 thirteen".into()], 1));
 }
 
@@ -262,4 +283,11 @@ fn a_step_that_cannot_work_is_refused_at_the_start() {
     assert!(build(quality(&[("id", Check::Regex { pattern: "(".into() })])).is_err());
     assert!(build(quality(&[("n", Check::ValidEmail)])).is_err_and(|e| e.contains("Int64")));
     assert!(build(quality(&[("id", Check::NotInFuture { allowance: Duration::ZERO })])).is_err());
+}
+
+#[test]
+fn steps_have_names_of_their_own() {
+    let rules = |field| quality(&[(field, Check::NotNull)]);
+    let bench = Bench::new(&[rules("id"), dedup(&["id"]), rules("n"), Step::Sql { query: String::new() }]);
+    assert_eq!(bench.chain.names(), ["quality", "deduplicate", "quality#1", "sql"]);
 }

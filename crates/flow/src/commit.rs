@@ -18,9 +18,10 @@ use crate::epoch::Cut;
 use crate::error::FlowError;
 use crate::journal::Journal;
 use crate::letter::{self, Letter};
-use crate::manifest::{Manifest, Meta, Totals};
+use crate::manifest::{Manifest, Meta};
 use crate::metrics::{self, EpochFigures};
-use crate::status::{Cell, RunState};
+use crate::standing::Standing;
+use crate::status::{Cell, Committed, RunState};
 use crate::steps::enrich::Jitter;
 
 /// Delays between attempts at something that refuses.
@@ -51,7 +52,7 @@ pub struct Committer {
     pub pipeline: String,
     pub jitter: Jitter,
     pub stop: watch::Receiver<bool>,
-    pub totals: Totals,
+    pub standing: Standing,
     /// Whether a step remembers keys.
     pub windowed: bool,
     /// Epoch of the last snapshot of the windows; 0 before the first.
@@ -80,8 +81,7 @@ impl Committer {
             Some(target) if !batches.is_empty() => self.stage(target, batches).await?,
             _ => Vec::new(),
         };
-        let mut totals = self.totals;
-        totals += cut.content.figures;
+        let standing = self.standing.after(cut.epoch, self.cell.now_ms(), &cut.content);
         let manifest = Manifest {
             meta: Meta {
                 epoch: cut.epoch,
@@ -91,10 +91,13 @@ impl Committer {
                 records: cut.content.records,
                 files,
                 dead_from: self.dead_end(),
-                totals,
+                totals: standing.totals,
+                at_ms: standing.at_ms,
+                steps: standing.steps.to_vec(),
             },
             letters: std::mem::take(&mut cut.content.letters),
             deltas: cut.deltas,
+            shares: Arc::clone(&standing.shares),
         };
         let manifest = Arc::new(manifest);
         let mut tries = 0;
@@ -106,12 +109,19 @@ impl Committer {
             }
         }
         self.roll_forward(&manifest, Roll::First).await?;
-        self.totals = totals;
+        self.standing = standing;
         if let Some(state) = cut.snapshot {
             self.rebase(cut.epoch, state).await?;
         }
-        let latency = self.cell.committed(cut.epoch, totals, &cut.content.arrivals);
         let figures = cut.content.figures;
+        let meta = &manifest.meta;
+        let latency = self.cell.committed(Committed {
+            standing: self.standing.clone(),
+            files: &meta.files,
+            duration: cut.sealed.elapsed(),
+            position: &meta.position,
+            content: cut.content,
+        });
         metrics::epoch_committed(
             &self.pipeline,
             EpochFigures {

@@ -18,14 +18,16 @@ use tokio::time::Instant;
 
 use crate::chain::{Chain, Failed};
 use crate::commit::{Committer, RETRY, Roll, Target, blocking};
+use crate::counts::StepCounts;
 use crate::epoch::{Cut, OpenEpoch};
 use crate::error::FlowError;
 use crate::intake::Intake;
 use crate::journal::{Journal, Recovered};
 use crate::letter::{About, Letter};
-use crate::manifest::Totals;
 use crate::names;
 use crate::rows::DERIVED;
+use crate::shares::{Tally, records_by_tenant};
+use crate::standing::Standing;
 use crate::status::{Cell, RunState};
 use crate::steps::BuildError;
 use crate::steps::enrich::{EnrichContext, EnrichStep, Jitter};
@@ -94,6 +96,8 @@ pub struct Engine {
     last_cut: Option<Instant>,
     /// Epochs since the windows were last kept whole.
     unsnapped: u64,
+    /// Records from here on count for the lag of tenants.
+    fresh_from: Option<u64>,
 }
 
 /// Runs a pipeline until it is told to stop, from where its last manifest left off.
@@ -122,7 +126,7 @@ pub async fn run(
     if let Some(target) = &target {
         check_table(&parts.lake, target, epoch).await?;
     }
-    let totals = recovered.last.as_ref().map_or_else(Totals::default, |m| m.meta.totals);
+    let standing = Standing::of(recovered.last.as_ref(), works.as_ref().map(|w| &w.chain));
     let windows = works.as_ref().map(|w| w.chain.snapshot()).unwrap_or_default();
     let mut committer = Committer {
         cell: Arc::clone(&cell),
@@ -134,7 +138,7 @@ pub async fn run(
         pipeline: names::full(&pipeline),
         jitter: Arc::clone(&parts.jitter),
         stop: stop.clone(),
-        totals,
+        standing: standing.clone(),
         windowed: !windows.is_empty(),
         base: recovered.last.as_ref().map_or(0, |m| m.meta.base),
     };
@@ -146,12 +150,13 @@ pub async fn run(
         committer.rebase(epoch, windows).await?;
     }
     // From here on what the figures count can be queried.
-    cell.restore(epoch, totals);
+    cell.restore(standing, &recovered.past, recovered.last.as_ref().map(|m| &m.meta.position));
     let position = recovered.last.map(|m| m.meta.position);
     reader.seek(position.as_ref()).await?;
     cell.set_state(RunState::Running);
     let (cuts, receiver) = mpsc::channel(1);
     let engine = Engine {
+        fresh_from: cell.lag_from(),
         pipeline,
         cell,
         clock: parts.clock,
@@ -264,6 +269,7 @@ impl Engine {
     /// Decodes a batch and takes it through the chain into the open epoch.
     async fn accept(&mut self, input: RecordBatchIn) -> Result<(), FlowError> {
         self.open.touch();
+        self.count_records(&input);
         self.open.records += input.records.len() as u64;
         self.open.figures.records_in += (input.records.len() + input.rejects.len()) as u64;
         for record in input.records.iter().chain(input.rejects.iter().map(|r| &r.record)) {
@@ -279,6 +285,9 @@ impl Engine {
         }
         let input = Arc::new(input);
         let decoded = self.decode(&input).await?;
+        let (rows_in, dead) = (input.records.len() as u64, decoded.failures.len() as u64);
+        let rows_out = decoded.batch.num_rows() as u64;
+        self.open.add_steps(0, &[StepCounts { rows_in, rows_out, dropped: 0, dead }]);
         for Failure { index, code, reason, .. } in decoded.failures {
             let record = &input.records[index as usize];
             let about = self.about(record, &input, "validate", code, reason, 1);
@@ -288,14 +297,47 @@ impl Engine {
         let now_ms = self.clock.now_ms();
         let Some(works) = &mut self.works else { return Ok(()) };
         let done = works.chain.process(&decoded.batch, decoded.rows, &times, now_ms).await?;
+        self.open.add_steps(1, &done.steps);
         self.open.figures.duplicates += done.duplicates;
         self.open.figures.rows_out += done.batches.iter().map(|b| b.num_rows() as u64).sum::<u64>();
+        if self.is_shared() {
+            let mut rows = Tally::default();
+            done.batches.iter().for_each(|batch| rows.add_all(batch));
+            self.open.shares.tally(rows, |totals| &mut totals.rows_out);
+            self.open.shares.tally(done.dropped, |totals| &mut totals.duplicates);
+        }
         self.open.batches.extend(done.batches);
         for failed in done.failed {
             let letter = self.failed(failed, &input);
             self.dead(letter);
         }
         Ok(())
+    }
+
+    fn is_shared(&self) -> bool {
+        self.pipeline.owner == Owner::Shared
+    }
+
+    /// Whose records a batch brings.
+    fn count_records(&mut self, input: &RecordBatchIn) {
+        if !self.is_shared() {
+            return;
+        }
+        let read = input.records.iter().chain(input.rejects.iter().map(|r| &r.record));
+        let all = records_by_tenant(read.clone());
+        for (tenant, records) in &all {
+            self.open.shares.totals_of(tenant).records_in += records;
+        }
+        let fresh = match self.fresh_from {
+            None => return,
+            Some(from) if read.clone().any(|r| r.offset < from) => {
+                records_by_tenant(read.filter(|r| r.offset >= from))
+            }
+            Some(_) => all,
+        };
+        for (tenant, records) in fresh {
+            *self.open.fresh.entry(tenant.clone()).or_default() += records;
+        }
     }
 
     async fn decode(&self, input: &Arc<RecordBatchIn>) -> Result<Decoded, FlowError> {
@@ -310,6 +352,9 @@ impl Engine {
 
     fn dead(&mut self, letter: Letter) {
         self.open.figures.dead_letters += 1;
+        if self.is_shared() {
+            self.open.shares.totals_of(&letter.about.tenant).dead_letters += 1;
+        }
         self.open.letters.push(letter);
     }
 

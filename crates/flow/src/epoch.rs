@@ -1,12 +1,16 @@
 //! The open epoch: what has been processed and not yet sealed.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use arrow::array::RecordBatch;
+use levada_core::TenantId;
 use tokio::time::Instant;
 
+use crate::counts::StepCounts;
 use crate::letter::Letter;
 use crate::manifest::{Totals, WindowBytes};
+use crate::shares::Shares;
 use crate::status::Arrivals;
 
 /// After an idle time the first records wait only this long for company.
@@ -20,6 +24,12 @@ pub struct OpenEpoch {
     pub arrivals: Arrivals,
     /// Of this epoch alone.
     pub figures: Totals,
+    /// The same by tenant, of a pipeline that tenants share.
+    pub shares: Shares,
+    /// What each step did, validation first.
+    pub steps: Vec<StepCounts>,
+    /// Records by tenant from the offset on at which the process found the end of the topic.
+    pub fresh: BTreeMap<TenantId, u64>,
     /// Records read, rejects not counted.
     pub records: u64,
     /// Original bytes read.
@@ -44,6 +54,13 @@ impl OpenEpoch {
         let opened = self.opened?;
         let soonest = opened + LINGER.min(interval);
         Some(last_cut.map_or(soonest, |cut| soonest.max(cut + interval)))
+    }
+
+    /// Adds what steps did with a batch; `first` is the place of the first of them.
+    pub fn add_steps(&mut self, first: usize, counts: &[StepCounts]) {
+        let steps = self.steps.len().max(first + counts.len());
+        self.steps.resize(steps, StepCounts::default());
+        self.steps[first..].iter_mut().zip(counts).for_each(|(sum, more)| *sum += *more);
     }
 
     /// Counts the arrival of records, which mostly share their times.

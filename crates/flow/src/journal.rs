@@ -12,7 +12,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use levada_disk::{Disk, create_dir_durable, parent, read_all, write_atomic};
 
-use crate::manifest::{self, Manifest, WindowBytes};
+use crate::manifest::{self, Manifest, Meta, WindowBytes};
+use crate::shares::Shares;
 
 /// Why the state of a pipeline cannot be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -33,10 +34,19 @@ pub enum JournalError {
 pub struct Recovered {
     /// Window state in the order in which it is to be restored.
     pub windows: Vec<WindowBytes>,
+    /// What is known of the epochs whose manifests were needed, oldest first.
+    pub past: Vec<Past>,
     /// The newest manifest, its deltas among `windows`.
     pub last: Option<Manifest>,
     /// Whether the newest manifest's effects are known to have happened.
     pub settled: bool,
+}
+
+/// A manifest without what only its own epoch needed.
+#[derive(Debug, Clone)]
+pub struct Past {
+    pub meta: Meta,
+    pub shares: Arc<Shares>,
 }
 
 /// Handle to the folder; one owner at a time.
@@ -134,7 +144,7 @@ impl Journal {
         };
         let mut last = self.manifest(&listing, epoch)?;
         let base = last.meta.base;
-        let mut windows = Vec::new();
+        let (mut windows, mut past) = (Vec::new(), Vec::new());
         if base < epoch {
             if base > 0 {
                 let path = self.path('s', base);
@@ -142,12 +152,15 @@ impl Journal {
                 windows.push(state.map_err(|reason| JournalError::Damaged { path, reason })?);
             }
             for epoch in base + 1..epoch {
-                windows.push(self.manifest(&listing, epoch)?.deltas);
+                let Manifest { meta, deltas, shares, .. } = self.manifest(&listing, epoch)?;
+                windows.push(deltas);
+                past.push(Past { meta, shares });
             }
             windows.push(std::mem::take(&mut last.deltas));
         }
+        past.push(Past { meta: last.meta.clone(), shares: last.shares.clone() });
         self.remove_before(&listing, base);
-        Ok(Recovered { windows, last: Some(last), settled })
+        Ok(Recovered { windows, past, last: Some(last), settled })
     }
 
     /// Decides an epoch: durable when it returns.
@@ -211,7 +224,7 @@ mod tests {
     use levada_disk::SimDisk;
 
     use super::*;
-    use crate::manifest::{Meta, Totals};
+    use crate::manifest::Totals;
 
     fn manifest(epoch: u64, base: u64) -> Manifest {
         let meta = Meta {
@@ -223,8 +236,11 @@ mod tests {
             files: Vec::new(),
             dead_from: 0,
             totals: Totals::default(),
+            at_ms: None,
+            steps: Vec::new(),
         };
-        Manifest { meta, letters: Vec::new(), deltas: vec![("w".into(), vec![epoch as u8])] }
+        let deltas = vec![("w".into(), vec![epoch as u8])];
+        Manifest { meta, letters: Vec::new(), deltas, shares: Arc::default() }
     }
 
     #[test]
@@ -243,6 +259,7 @@ mod tests {
         let (journal, back) = Journal::open(disk.clone(), "flow/a/p").expect("opens");
         let bytes: Vec<u8> = back.windows.iter().flatten().flat_map(|(_, b)| b.clone()).collect();
         assert_eq!(bytes, [1, 2, 3, 4, 5]);
+        assert_eq!(back.past.iter().map(|p| p.meta.epoch).collect::<Vec<_>>(), [4, 5]);
         assert_eq!(back.last.map(|m| m.meta.epoch), Some(5));
         assert!(!back.settled);
         let names: Vec<_> = disk.list("flow/a/p").expect("lists").into_iter().map(|e| e.name).collect();

@@ -1,22 +1,36 @@
 //! The manifest: what one epoch did, in one durable file.
 //!
 //! ```text
-//! "LVDEPOCH" | version u32 | meta (JSON) | letters | windows | crc32c u32 of all before
+//! "LVDEPOCH" | version u32 | meta (JSON) | letters | windows | shares | crc32c u32 of all before
 //! meta, letters and each name and value of windows are length-prefixed (u64); counts are u64
 //! ```
 //!
-//! A snapshot of the windows has the same form with the magic `LVDSTATE`, without letters.
-//! The format is stored for good: a golden file holds each version still.
+//! A snapshot of the windows has the same form with the magic `LVDSTATE`, without letters and
+//! shares. The format is stored for good: a golden file holds each version still.
+//!
+//! Version 1 had no shares, and in its meta neither a time nor steps.
+
+use std::ops::RangeInclusive;
+use std::sync::Arc;
 
 use levada_lake::StagedFile;
 use serde::{Deserialize, Serialize};
 
 use crate::codec::{Reader, put_bytes};
+use crate::counts::StepFigures;
 use crate::letter::{self, Letter};
+use crate::shares::Shares;
 
-const MANIFEST: &[u8; 8] = b"LVDEPOCH";
-const SNAPSHOT: &[u8; 8] = b"LVDSTATE";
-const VERSION: u32 = 1;
+/// A kind of file: its first bytes and the versions that can be read. The last one is written.
+struct Form {
+    magic: &'static [u8; 8],
+    versions: RangeInclusive<u32>,
+}
+
+const MANIFEST: Form = Form { magic: b"LVDEPOCH", versions: 1..=2 };
+const SNAPSHOT: Form = Form { magic: b"LVDSTATE", versions: 1..=1 };
+/// The first version that tells tenants apart.
+const WITH_SHARES: u32 = 2;
 
 /// Encoded windows by name.
 pub type WindowBytes = Vec<(String, Vec<u8>)>;
@@ -59,6 +73,12 @@ pub struct Meta {
     /// Where the dead-letter topic ended before the letters of this epoch were sent.
     pub dead_from: u64,
     pub totals: Totals,
+    /// When the epoch was sealed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at_ms: Option<i64>,
+    /// What each step did since the pipeline's first epoch.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub steps: Vec<StepFigures>,
 }
 
 /// One epoch, decided.
@@ -67,35 +87,42 @@ pub struct Manifest {
     pub meta: Meta,
     pub letters: Vec<Letter>,
     pub deltas: WindowBytes,
+    /// The totals by tenant. Version 1 did not tell tenants apart.
+    pub shares: Arc<Shares>,
 }
 
 impl Manifest {
     /// # Errors
     /// When a value has no JSON form, which is a defect.
     pub fn encode(&self) -> Result<Vec<u8>, serde_json::Error> {
-        let mut out = header(MANIFEST);
+        let mut out = header(&MANIFEST);
         put_bytes(&mut out, &serde_json::to_vec(&self.meta)?);
         letter::encode(&self.letters, &mut out)?;
         put_windows(&mut out, &self.deltas);
+        self.shares.encode(&mut out);
         Ok(sealed(out))
     }
 
     /// # Errors
     /// A sentence that says what is wrong with the bytes.
     pub fn decode(bytes: &[u8]) -> Result<Self, String> {
-        let mut reader = opened(bytes, MANIFEST)?;
+        let (version, mut reader) = opened(bytes, &MANIFEST)?;
         let cut = || "a length in it is wrong".to_owned();
         let meta = reader.bytes().ok_or_else(cut)?;
-        let meta = serde_json::from_slice(meta).map_err(|e| e.to_string())?;
+        let meta: Meta = serde_json::from_slice(meta).map_err(|e| e.to_string())?;
         let letters = letter::decode(&mut reader).ok_or_else(cut)?;
         let deltas = windows(&mut reader).ok_or_else(cut)?;
-        Ok(Self { meta, letters, deltas })
+        let shares = match version {
+            WITH_SHARES.. => Shares::decode(&mut reader).ok_or_else(cut)?,
+            _ => Shares::untold(meta.totals),
+        };
+        Ok(Self { meta, letters, deltas, shares: Arc::new(shares) })
     }
 }
 
 /// Encodes a snapshot of all windows.
 pub fn encode_snapshot(state: &WindowBytes) -> Vec<u8> {
-    let mut out = header(SNAPSHOT);
+    let mut out = header(&SNAPSHOT);
     put_windows(&mut out, state);
     sealed(out)
 }
@@ -103,12 +130,13 @@ pub fn encode_snapshot(state: &WindowBytes) -> Vec<u8> {
 /// # Errors
 /// A sentence that says what is wrong with the bytes.
 pub fn decode_snapshot(bytes: &[u8]) -> Result<WindowBytes, String> {
-    windows(&mut opened(bytes, SNAPSHOT)?).ok_or_else(|| "a length in it is wrong".to_owned())
+    let (_, mut reader) = opened(bytes, &SNAPSHOT)?;
+    windows(&mut reader).ok_or_else(|| "a length in it is wrong".to_owned())
 }
 
-fn header(magic: &[u8; 8]) -> Vec<u8> {
-    let mut out = magic.to_vec();
-    out.extend_from_slice(&VERSION.to_le_bytes());
+fn header(form: &Form) -> Vec<u8> {
+    let mut out = form.magic.to_vec();
+    out.extend_from_slice(&form.versions.end().to_le_bytes());
     out
 }
 
@@ -118,16 +146,19 @@ fn sealed(mut out: Vec<u8>) -> Vec<u8> {
     out
 }
 
-fn opened<'a>(bytes: &'a [u8], magic: &[u8; 8]) -> Result<Reader<'a>, String> {
+fn opened<'a>(bytes: &'a [u8], form: &Form) -> Result<(u32, Reader<'a>), String> {
     let (body, crc) = bytes.split_last_chunk::<4>().ok_or("it is too short")?;
     if crc32c::crc32c(body) != u32::from_le_bytes(*crc) {
         return Err("its checksum does not match".to_owned());
     }
-    let rest = body.strip_prefix(magic).ok_or("it begins with something else")?;
+    let rest = body.strip_prefix(form.magic).ok_or("it begins with something else")?;
     let mut reader = Reader(rest);
     match reader.u32() {
-        Some(VERSION) => Ok(reader),
-        version => Err(format!("its version is {version:?}, and this program knows {VERSION}")),
+        Some(version) if form.versions.contains(&version) => Ok((version, reader)),
+        version => {
+            let known = form.versions.end();
+            Err(format!("its version is {version:?}, and this program knows those up to {known}"))
+        }
     }
 }
 
@@ -155,6 +186,7 @@ mod tests {
     use levada_core::TenantId;
 
     use super::*;
+    use crate::counts::StepCounts;
     use crate::letter::About;
 
     fn sample() -> Manifest {
@@ -185,6 +217,8 @@ mod tests {
                 files: vec![file],
                 dead_from: 2,
                 totals: Totals { records_in: 45, rows_out: 40, duplicates: 3, dead_letters: 2 },
+                at_ms: Some(1_700_000_000_123),
+                steps: vec![step("validate", 45, 43, 0, 2), step("deduplicate", 43, 40, 3, 0)],
             },
             letters: vec![Letter {
                 about,
@@ -192,12 +226,39 @@ mod tests {
                 body: Bytes::from_static(b"{\"n\":\"x\"}"),
             }],
             deltas: vec![("deduplicate:id".into(), (0u8..48).collect())],
+            shares: Arc::new(shares()),
         }
+    }
+
+    fn step(name: &str, rows_in: u64, rows_out: u64, dropped: u64, dead: u64) -> StepFigures {
+        StepFigures { name: name.into(), counts: StepCounts { rows_in, rows_out, dropped, dead } }
+    }
+
+    fn shares() -> Shares {
+        let tenant = |name| TenantId::new(name).expect("a tenant");
+        let mut epoch = Shares::default();
+        *epoch.totals_of(&tenant("a")) =
+            Totals { records_in: 30, rows_out: 28, duplicates: 1, dead_letters: 1 };
+        *epoch.totals_of(&tenant("b")) =
+            Totals { records_in: 12, rows_out: 10, duplicates: 2, dead_letters: 0 };
+        let mut shares =
+            Shares::untold(Totals { records_in: 3, rows_out: 2, duplicates: 0, dead_letters: 1 });
+        shares.add(&epoch, 7, 1_700_000_000_123);
+        shares
     }
 
     #[test]
     fn a_manifest_of_version_1_reads_as_it_was_written() {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/testdata/manifest-v1.bin");
+        let golden = std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/testdata/manifest-v1.bin"));
+        let mut old = sample();
+        (old.meta.at_ms, old.meta.steps) = (None, Vec::new());
+        old.shares = Arc::new(Shares::untold(old.meta.totals));
+        assert_eq!(Manifest::decode(&golden.expect("the golden file")), Ok(old));
+    }
+
+    #[test]
+    fn a_manifest_of_version_2_reads_as_it_was_written() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/testdata/manifest-v2.bin");
         let written = sample().encode().expect("encodes");
         if std::env::var_os("LEVADA_BLESS").is_some() {
             std::fs::write(path, &written).expect("writes the golden file");

@@ -16,9 +16,14 @@ pub fn lake_owner(owner: &Owner) -> levada_lake::Owner {
 
 /// Unique in a project: a shared pipeline's name, or `<tenant>/<name>`.
 pub fn full(pipeline: &Pipeline) -> String {
-    match &pipeline.owner {
-        Owner::Shared => pipeline.name.to_string(),
-        Owner::Tenant(tenant) => format!("{tenant}/{}", pipeline.name),
+    full_of(&pipeline.owner, &pipeline.name)
+}
+
+/// As [`full`].
+pub fn full_of(owner: &Owner, name: &SourceName) -> String {
+    match owner {
+        Owner::Shared => name.to_string(),
+        Owner::Tenant(tenant) => format!("{tenant}/{name}"),
     }
 }
 

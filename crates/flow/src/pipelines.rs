@@ -1,13 +1,13 @@
 //! All pipelines of a project: each runs as tasks of its own, and one that fails or panics
 //! leaves the others alone.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use levada_bus::TopicConfig;
+use levada_bus::{TopicConfig, TopicInfo};
 use levada_config::model::{FileSource, Owner, Pipeline, Source};
-use levada_core::{ReadError, RecordReader, TopicName};
+use levada_core::{ReadError, RecordReader, SourceName, TopicName};
 use levada_lake::TableKey;
 use tokio::sync::{Semaphore, broadcast, watch};
 use tokio::task::JoinHandle;
@@ -16,6 +16,7 @@ use crate::bronze::Archiver;
 use crate::commit::RETRY;
 use crate::engine::{self, Parts};
 use crate::error::FlowError;
+use crate::history::EpochDone;
 use crate::status::{Cell, PipelineStatus, RunState, Signals};
 use crate::topic::TopicReader;
 
@@ -47,10 +48,14 @@ impl Pipelines {
         let (stop, stopped) = watch::channel(false);
         let signals = Signals::default();
         let gate = Arc::new(Semaphore::new(STARTING));
+        let topics: HashMap<TopicName, TopicInfo> =
+            parts.bus.topics().into_iter().map(|topic| (topic.name.clone(), topic)).collect();
         let mut started = Self { cells: Vec::new(), tasks: Vec::new(), stop, signals: signals.clone() };
         for pipeline in pipelines {
-            let cell =
-                Arc::new(Cell::new(Arc::new(pipeline.clone()), Arc::clone(&parts.clock), signals.clone()));
+            let shared = pipeline.owner == Owner::Shared && pipeline.schema.is_some();
+            let topic = engine::topic_of(pipeline).filter(|_| shared).and_then(|name| topics.get(name));
+            let definition = Arc::new(pipeline.clone());
+            let cell = Arc::new(Cell::new(definition, topic, Arc::clone(&parts.clock), signals.clone()));
             started.cells.push(Arc::clone(&cell));
             let is_topic = matches!(pipeline.source, Source::Events { .. });
             if pipeline.schema.is_some() || !is_topic {
@@ -82,6 +87,12 @@ impl Pipelines {
     /// Every pipeline's state, in the order of the project.
     pub fn status(&self) -> Vec<PipelineStatus> {
         self.cells.iter().map(|c| c.status()).collect()
+    }
+
+    /// The last epochs of a pipeline, newest first.
+    pub fn epochs(&self, owner: &Owner, name: &SourceName) -> Vec<Arc<EpochDone>> {
+        let wanted = self.cells.iter().find(|c| c.pipeline().owner == *owner && c.pipeline().name == *name);
+        wanted.map(|cell| cell.epochs()).unwrap_or_default()
     }
 
     /// Counts up whenever a status changes.
@@ -234,6 +245,8 @@ impl Supervised {
             jitter: Arc::clone(&self.parts.jitter),
             reader: self.reader()?,
             stop: self.stop.clone(),
+            records: 0,
+            shares: Arc::default(),
         };
         isolated(archiver.run()).await
     }

@@ -69,8 +69,8 @@ pub struct Split {
     pub winners: Vec<(u32, Key)>,
     /// Positions in the input batch of rows that repeat a winner of this same batch.
     pub held: Vec<(usize, Key)>,
-    /// Rows that repeat a key of the window.
-    pub duplicates: usize,
+    /// Positions in the input batch of rows that repeat a key of the window.
+    pub duplicates: Vec<usize>,
 }
 
 impl DeduplicateStep {
@@ -91,13 +91,13 @@ impl DeduplicateStep {
             batch: batch.clone(),
             winners: Vec::with_capacity(keys.len()),
             held: Vec::new(),
-            duplicates: 0,
+            duplicates: Vec::new(),
         };
         let mut flags = vec![true; keys.len()];
         for (at, key) in keys.iter().enumerate() {
             let Some(key) = *key else { continue };
             if window.contains(key) {
-                split.duplicates += 1;
+                split.duplicates.push(at);
                 flags[at] = false;
             } else if first.insert(key, ()).is_some() {
                 split.held.push((at, key));

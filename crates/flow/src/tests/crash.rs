@@ -17,7 +17,7 @@ use levada_core::attr;
 use levada_disk::{SimDisk, SimRng, SyncKind};
 
 use super::{World, by_id, no_files, pipeline};
-use crate::Pipelines;
+use crate::{PipelineStatus, Pipelines, Totals};
 
 /// Events by id and whether they are broken.
 #[derive(Default)]
@@ -110,7 +110,8 @@ async fn check(disk: &SimDisk, said: &Published) -> Result<(), String> {
         }
         let _ = tokio::time::timeout(Duration::from_millis(50), changes.changed()).await;
     }
-    let totals = pipelines.status()[0].totals;
+    let status = pipelines.status().remove(0);
+    let totals = status.totals;
     pipelines.stop(Duration::from_secs(30)).await;
     if totals.records_in != records {
         return Err(format!("{} records were read of {records}", totals.records_in));
@@ -121,6 +122,8 @@ async fn check(disk: &SimDisk, said: &Published) -> Result<(), String> {
     let in_topic = world.bus.read(&super::topic("events"), 0, 100_000, 1 << 30).map_err(|e| e.to_string())?;
     compare("the topic", &event_ids(&in_topic), said, None)?;
     let silver = world.query("select tenant_id || '/' || id from silver.events").await;
+    let rows = world.query("select tenant_id, count(*) from silver.events group by tenant_id").await;
+    same_by_tenant(&status, &rows.unwrap_or_default())?;
     let bronze = world.query("select event_id from bronze.events").await;
     let dead = event_ids(&world.dead("events", 0).await);
     // Without a single event there is no table either.
@@ -131,6 +134,20 @@ async fn check(disk: &SimDisk, said: &Published) -> Result<(), String> {
     compare("silver", &silver, said, Some(false))?;
     compare("dead letters", &dead, said, Some(true))?;
     compare("bronze", &bronze.unwrap_or_default(), said, None)
+}
+
+/// However often the process died: tenants' figures add up to the totals, and are what their
+/// tables hold.
+fn same_by_tenant(status: &PipelineStatus, rows: &[String]) -> Result<(), String> {
+    let told = status.by_tenant(None);
+    let mut sum = Totals::default();
+    told.values().for_each(|figures| sum += figures.totals);
+    if sum != status.totals {
+        return Err(format!("{sum:?} of the tenants together, {:?} of all", status.totals));
+    }
+    let with_rows = told.iter().filter(|(_, f)| f.totals.rows_out > 0);
+    let counted: Vec<String> = with_rows.map(|(t, f)| format!("{t} {}", f.totals.rows_out)).collect();
+    if counted == rows { Ok(()) } else { Err(format!("{counted:?} were counted, silver holds {rows:?}")) }
 }
 
 fn event_ids(delivered: &[Delivered]) -> Vec<String> {
