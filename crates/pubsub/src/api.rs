@@ -15,6 +15,7 @@ use tonic::Code;
 use crate::access::{Access, Caller, Projects};
 use crate::error::ApiError;
 use crate::iam::PolicyStore;
+use crate::metrics;
 use crate::names;
 use crate::schemas::SchemaStore;
 use crate::stream::Streams;
@@ -149,15 +150,27 @@ impl PubsubApi {
     }
 }
 
-/// Runs a call until its deadline.
+/// Runs a call until its deadline, and counts it.
 pub(crate) async fn timed<T>(
+    path: &'static str,
+    door: &'static str,
     deadline: Option<Instant>,
     work: impl Future<Output = Result<T, ApiError>>,
 ) -> Result<T, ApiError> {
-    let Some(deadline) = deadline else { return work.await };
-    tokio::time::timeout_at(deadline, work).await.unwrap_or_else(|_| {
-        Err(ApiError::new(Code::DeadlineExceeded, "The deadline of the call passed before it was done."))
-    })
+    let result = match deadline {
+        None => work.await,
+        Some(deadline) => tokio::time::timeout_at(deadline, work).await.unwrap_or_else(|_| {
+            Err(ApiError::new(Code::DeadlineExceeded, "The deadline of the call passed before it was done."))
+        }),
+    };
+    let code = result.as_ref().err().map_or("OK", ApiError::status_name);
+    if let Err(error) = result.as_ref()
+        && error.code == Code::Internal
+    {
+        tracing::warn!(call = path, %error, "a call failed inside");
+    }
+    metrics::called(path, door, code);
+    result
 }
 
 /// The `grpc-timeout` header: up to eight digits and a unit.

@@ -12,7 +12,8 @@ use crate::messages::{iam, pb};
 pub(crate) trait Visitor {
     type Output;
 
-    fn visit<Q, A, F>(self, method: F) -> BoxFuture<'static, Self::Output>
+    /// `path` is that of the call, for its figures.
+    fn visit<Q, A, F>(self, path: &'static str, method: F) -> BoxFuture<'static, Self::Output>
     where
         Q: Message + Default + 'static,
         A: Message + Default + 'static,
@@ -24,7 +25,7 @@ macro_rules! methods {
         /// Finds the call at `service/method`; `None` when there is no such call.
         pub(crate) fn dispatch<V: Visitor>(path: &str, visitor: V) -> Option<BoxFuture<'static, V::Output>> {
             Some(match path {
-                $($path => visitor.visit::<$question, $answer, _>(|api, call, question| {
+                $($path => visitor.visit::<$question, $answer, _>($path, |api, call, question| {
                     Box::pin(async move { api.$method(&call, question).await })
                 }),)*
                 _ => return None,

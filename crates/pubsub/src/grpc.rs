@@ -94,14 +94,14 @@ struct Unary {
 impl Visitor for Unary {
     type Output = Response<Body>;
 
-    fn visit<Q, A, F>(self, method: F) -> BoxFuture<'static, Response<Body>>
+    fn visit<Q, A, F>(self, path: &'static str, method: F) -> BoxFuture<'static, Response<Body>>
     where
         Q: Message + Default + 'static,
         A: Message + Default + 'static,
         F: Fn(PubsubApi, Call, Q) -> BoxFuture<'static, Result<A, ApiError>> + Clone + Send + Sync + 'static,
     {
         Box::pin(async move {
-            let service = Method { api: self.api, call: self.call, method };
+            let service = Method { api: self.api, call: self.call, path, method };
             codec::<A, Q>().unary(service, self.request).await.map(Body::new)
         })
     }
@@ -110,6 +110,7 @@ impl Visitor for Unary {
 struct Method<F> {
     api: PubsubApi,
     call: Call,
+    path: &'static str,
     method: F,
 }
 
@@ -123,9 +124,9 @@ where
     type Future = BoxFuture<'static, Result<tonic::Response<A>, Status>>;
 
     fn call(&mut self, request: tonic::Request<Q>) -> Self::Future {
-        let deadline = self.call.deadline;
+        let (path, deadline) = (self.path, self.call.deadline);
         let work = (self.method)(self.api.clone(), self.call.clone(), request.into_inner());
-        Box::pin(async move { Ok(tonic::Response::new(timed(deadline, work).await?)) })
+        Box::pin(async move { Ok(tonic::Response::new(timed(path, "grpc", deadline, work).await?)) })
     }
 }
 

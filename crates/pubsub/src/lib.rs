@@ -18,7 +18,11 @@ mod grpc;
 mod iam;
 mod limits;
 mod mask;
+#[cfg(test)]
+#[path = "../tests/support/memory.rs"]
+mod memory;
 mod messages;
+pub mod metrics;
 mod names;
 mod publisher;
 mod rest;

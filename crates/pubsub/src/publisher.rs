@@ -10,6 +10,7 @@ use crate::error::ApiError;
 use crate::limits;
 use crate::mask;
 use crate::messages::pb;
+use crate::metrics;
 use crate::names::{self, DELETED_SCHEMA};
 
 impl PubsubApi {
@@ -89,7 +90,9 @@ impl PubsubApi {
             .into_iter()
             .map(|message| publication(&access, message))
             .collect::<Result<_, _>>()?;
+        let count = items.len();
         let outcomes = self.bus.publish(&name, items).await?;
+        metrics::published(count);
         let message_ids = outcomes
             .into_iter()
             .map(|outcome| outcome.map(|id| id.to_string()).map_err(ApiError::from))

@@ -17,6 +17,7 @@ use crate::error::ApiError;
 use crate::limits;
 use crate::mask;
 use crate::messages::pb;
+use crate::metrics;
 use crate::names;
 use crate::publisher::missing;
 
@@ -167,6 +168,7 @@ impl PubsubApi {
             received = opened.port.pull(limits) => received?,
             () = self.drained() => Vec::new(),
         };
+        metrics::delivered("pull", received.len());
         let (ack_ids, counts) = (AckIds::of(&spec.name), spec.dead_letter.is_some());
         let received_messages =
             received.into_iter().map(|message| convert::received_out(message, ack_ids, counts)).collect();
@@ -192,7 +194,7 @@ impl PubsubApi {
         let ids = batch.valid();
         let outcomes = opened.port.acknowledge(ids.clone()).await?;
         self.streams.released(&opened.port.spec().name, &ids);
-        batch.answer(&outcomes)
+        batch.answer(outcomes)
     }
 
     pub(crate) async fn modify_ack_deadline(
@@ -207,7 +209,7 @@ impl PubsubApi {
         let deadlines: Vec<_> = batch.valid().into_iter().map(|id| (id, deadline)).collect();
         let outcomes = opened.port.modify_ack_deadlines(deadlines.clone()).await?;
         self.book(&opened.port.spec().name, &deadlines);
-        batch.answer(&outcomes)
+        batch.answer(outcomes)
     }
 
     /// Tells flow control of leases that end now or at another time.
@@ -288,8 +290,8 @@ impl Batch {
     }
 
     /// Pairs each text with its outcome.
-    pub(crate) fn outcomes(self, outcomes: &[AckOutcome]) -> impl Iterator<Item = (String, AckOutcome)> {
-        let mut outcomes = outcomes.to_vec().into_iter();
+    pub(crate) fn outcomes(self, outcomes: Vec<AckOutcome>) -> impl Iterator<Item = (String, AckOutcome)> {
+        let mut outcomes = outcomes.into_iter();
         self.texts.into_iter().zip(self.ids).map(move |(text, id)| {
             let outcome = id.and_then(|_| outcomes.next()).unwrap_or(AckOutcome::InvalidAckId);
             (text, outcome)
@@ -298,7 +300,7 @@ impl Batch {
 
     /// The answer of a unary call: with exactly-once the failures by ack id, as the official
     /// clients read them.
-    fn answer(self, outcomes: &[AckOutcome]) -> Result<(), ApiError> {
+    fn answer(self, outcomes: Vec<AckOutcome>) -> Result<(), ApiError> {
         let exactly_once = self.exactly_once;
         let mut failures = BTreeMap::new();
         let mut lasting = false;

@@ -92,10 +92,9 @@ async fn transcode(api: PubsubApi, request: Request) -> Result<Value, ApiError> 
     query(binding, parts.uri.query().unwrap_or(""), &mut question)?;
     set(binding.question, &mut question, binding.field, Value::String(target.resource))?;
     let wire = json::to_wire(binding.question, &Value::Object(question))?;
-    let deadline = call.deadline;
     let work = dispatch(binding.call, Transcoded { api, call, wire: wire.into() })
         .ok_or_else(|| ApiError::new(Code::Internal, "the rule of this path names no call"))?;
-    let answer = timed(deadline, work).await?;
+    let answer = work.await?;
     json::from_wire(binding.answer, answer)
         .map_err(|error| ApiError::new(Code::Internal, format!("the answer cannot be written: {error}")))
 }
@@ -191,7 +190,7 @@ struct Transcoded {
 impl Visitor for Transcoded {
     type Output = Result<Bytes, ApiError>;
 
-    fn visit<Q, A, F>(self, method: F) -> BoxFuture<'static, Self::Output>
+    fn visit<Q, A, F>(self, path: &'static str, method: F) -> BoxFuture<'static, Self::Output>
     where
         Q: Message + Default + 'static,
         A: Message + Default + 'static,
@@ -200,7 +199,9 @@ impl Visitor for Transcoded {
         Box::pin(async move {
             let question = Q::decode(self.wire)
                 .map_err(|error| ApiError::invalid(format!("Invalid JSON payload received. {error}")))?;
-            Ok(method(self.api, self.call, question).await?.encode_to_vec().into())
+            let deadline = self.call.deadline;
+            let work = method(self.api, self.call, question);
+            Ok(timed(path, "rest", deadline, work).await?.encode_to_vec().into())
         })
     }
 }

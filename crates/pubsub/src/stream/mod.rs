@@ -45,3 +45,6 @@ pub(crate) fn open(
     });
     futures::stream::poll_fn(move |cx| answered.poll_recv(cx))
 }
+
+#[cfg(test)]
+mod tests;

@@ -24,6 +24,7 @@ use crate::messages::pb;
 use crate::messages::pb::streaming_pull_response::{
     AcknowledgeConfirmation, ModifyAckDeadlineConfirmation, SubscriptionProperties,
 };
+use crate::metrics;
 use crate::subscriber::{Batch, require_pull};
 
 /// Below the 4 MiB that gRPC clients take unless they are told otherwise; a larger message
@@ -49,6 +50,7 @@ pub(super) async fn run(
     answers: &mpsc::Sender<Answer>,
 ) -> Result<(), ApiError> {
     let _slot = api.streams.slot()?;
+    let _open = metrics::OpenStream::new();
     let first = match tokio::time::timeout(FIRST_REQUEST, requests.next()).await {
         Ok(Some(Ok(first))) => first,
         Ok(_) => return Ok(()),
@@ -286,7 +288,7 @@ impl Session {
                 let ids = batch.valid();
                 let outcomes = port.acknowledge(ids.clone()).await?;
                 api.streams.released(&spec.name, &ids);
-                for (text, outcome) in batch.outcomes(&outcomes) {
+                for (text, outcome) in batch.outcomes(outcomes) {
                     match outcome {
                         AckOutcome::Done => acked.ack_ids.push(text),
                         AckOutcome::InvalidAckId => acked.invalid_ack_ids.push(text),
@@ -339,6 +341,7 @@ impl Session {
         if received.is_empty() {
             return;
         }
+        metrics::delivered("stream", received.len());
         let sizes: Vec<_> = received.iter().map(|message| (message.ack_id, size(message))).collect();
         self.account.add(&sizes, Instant::now() + self.deadline);
         let counts = self.spec.dead_letter.is_some();
@@ -377,7 +380,7 @@ async fn modify(
     let batch = Batch::read(spec, texts)?;
     let outcomes = port.modify_ack_deadlines(pairs.clone()).await?;
     api.book(&spec.name, &pairs);
-    for (text, outcome) in batch.outcomes(&outcomes) {
+    for (text, outcome) in batch.outcomes(outcomes) {
         match outcome {
             AckOutcome::Done => modified.ack_ids.push(text),
             AckOutcome::InvalidAckId => modified.invalid_ack_ids.push(text),
