@@ -427,6 +427,10 @@ pub trait BusPort: Send + Sync {
     fn delete_subscription(&self, name: &ResourceName) -> BoxFuture<'_, Result<(), PortError>>;
     fn detach_subscription(&self, name: &ResourceName) -> BoxFuture<'_, Result<(), PortError>>;
     fn subscriptions(&self, project: &levada_core::ProjectId, page: &PageRequest) -> Page<SubscriptionSpec>;
+    /// The subscriptions of all projects that push, so that pushing goes on after a restart.
+    fn push_subscriptions(&self) -> Vec<ResourceName> {
+        Vec::new()
+    }
     fn seek(&self, subscription: &ResourceName, to: SeekTo) -> BoxFuture<'_, Result<(), PortError>>;
 
     fn create_snapshot(

@@ -14,7 +14,10 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
 use levada_core::{Authenticator, Principal, Problem, RandomIds, SystemClock};
-use levada_pubsub::{MemoryPolicies, NoSchemas, Parts, Projects, PubsubApi, PubsubConfig, router};
+use levada_pubsub::{
+    MemoryPolicies, NoSchemas, Parts, Projects, PubsubApi, PubsubConfig, PushConfig, PushKey, push_router,
+    router,
+};
 
 struct Nobody;
 
@@ -37,8 +40,12 @@ async fn main() -> std::io::Result<()> {
         ids: Arc::new(RandomIds),
         config: PubsubConfig::default(),
     });
-    let app = router(&api);
     let listener = tokio::net::TcpListener::bind(&address).await?;
+    let key =
+        PushKey::generate().and_then(|bytes| PushKey::from_pkcs8(&bytes)).map_err(std::io::Error::other)?;
+    let push = PushConfig::new(&format!("http://{}", listener.local_addr()?), Arc::new(key));
+    let app = router(&api).merge(push_router(&push));
+    tokio::spawn(async move { api.push(push).await });
     println!("listening on {}", listener.local_addr()?);
     loop {
         let (stream, _) = listener.accept().await?;

@@ -17,6 +17,7 @@ use crate::error::ApiError;
 use crate::iam::PolicyStore;
 use crate::metrics;
 use crate::names;
+use crate::push::Pushing;
 use crate::schemas::SchemaStore;
 use crate::stream::Streams;
 
@@ -63,6 +64,7 @@ pub struct PubsubApi(Arc<Inner>);
 pub struct Inner {
     pub(crate) parts: Parts,
     pub(crate) streams: Streams,
+    pub(crate) pushing: Pushing,
     draining: watch::Sender<bool>,
 }
 
@@ -103,7 +105,12 @@ pub(crate) struct Opened {
 impl PubsubApi {
     pub fn new(parts: Parts) -> Self {
         let streams = Streams::new(parts.config.max_streams);
-        Self(Arc::new(Inner { parts, streams, draining: watch::Sender::new(false) }))
+        Self(Arc::new(Inner {
+            parts,
+            streams,
+            pushing: Pushing::default(),
+            draining: watch::Sender::new(false),
+        }))
     }
 
     /// Ends waiting pulls and, with UNAVAILABLE, all streams, so that clients go elsewhere or

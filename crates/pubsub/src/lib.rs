@@ -25,6 +25,7 @@ mod messages;
 pub mod metrics;
 mod names;
 mod publisher;
+mod push;
 mod rest;
 mod schemas;
 mod snapshots;
@@ -35,10 +36,17 @@ pub use access::{Owner, Projects};
 pub use api::{Parts, PubsubApi, PubsubConfig};
 pub use error::{ApiError, ErrorInfo};
 pub use iam::{MemoryPolicies, PolicyStore};
+pub use push::{PushConfig, PushKey, PushKeyError};
 pub use schemas::{NoSchemas, Schema, SchemaKind, SchemaSource, SchemaStore};
 pub use tonic::Code;
 
 use axum::Router;
+
+/// The documents by which receivers of pushes verify the tokens that pushes carry; open to
+/// everybody, at `/.well-known/` of the issuer.
+pub fn push_router(config: &PushConfig) -> Router {
+    push::router(config)
+}
 
 /// The routes of the API, to be merged with others on the one port.
 pub fn router(api: &PubsubApi) -> Router {

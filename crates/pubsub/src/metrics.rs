@@ -5,6 +5,7 @@ use ::metrics::{Unit, counter, describe_counter, describe_gauge, gauge};
 pub const CALLS: &str = "levada_pubsub_calls_total";
 pub const STREAMS: &str = "levada_pubsub_streams";
 pub const PUBLISHED: &str = "levada_pubsub_published_total";
+pub const PUSHES: &str = "levada_pubsub_pushes_total";
 pub const DELIVERED: &str = "levada_pubsub_delivered_total";
 
 /// Registers units and descriptions with the installed recorder.
@@ -12,7 +13,8 @@ pub fn describe() {
     describe_counter!(CALLS, Unit::Count, "Calls of the Pub/Sub API, by call, door (grpc or rest) and code");
     describe_gauge!(STREAMS, Unit::Count, "StreamingPull streams that are open");
     describe_counter!(PUBLISHED, Unit::Count, "Messages published through the Pub/Sub API");
-    describe_counter!(DELIVERED, Unit::Count, "Messages delivered, by way (pull or stream)");
+    describe_counter!(DELIVERED, Unit::Count, "Messages delivered, by way (pull, stream or push)");
+    describe_counter!(PUSHES, Unit::Count, "Posts to endpoints, by outcome (taken or refused)");
 }
 
 pub(crate) fn called(call: &'static str, door: &'static str, code: &'static str) {
@@ -25,6 +27,10 @@ pub(crate) fn published(messages: usize) {
 
 pub(crate) fn delivered(way: &'static str, messages: usize) {
     counter!(DELIVERED, "way" => way).increment(messages as u64);
+}
+
+pub(crate) fn pushed(well: bool) {
+    counter!(PUSHES, "outcome" => if well { "taken" } else { "refused" }).increment(1);
 }
 
 /// Counts a stream while it lives.

@@ -38,7 +38,9 @@ impl PubsubApi {
         let topic_spec = self.bus.topic(&topic)?;
         spec.tenant = access.subscription_tenant(&topic_access)?;
         self.check_dead_letter(call, &spec, &access.owner)?;
+        self.check_endpoint(&spec)?;
         let created = self.bus.create_subscription(spec).await?;
+        self.pushing.touched(&created.name, created.push.is_some());
         Ok(convert::subscription_out(&created, topic_spec.retention))
     }
 
@@ -59,6 +61,19 @@ impl PubsubApi {
             "User not authorized to perform this action: the dead-letter topic belongs to another tenant. Use a \
              topic of the subscription's own project.",
         ))
+    }
+
+    /// Outside of development messages leave the machine encrypted only.
+    fn check_endpoint(&self, spec: &SubscriptionSpec) -> Result<(), ApiError> {
+        let plain =
+            spec.push.as_ref().filter(|push| !push.endpoint.to_ascii_lowercase().starts_with("https://"));
+        match plain {
+            Some(push) if !self.projects.is_dev() => Err(ApiError::invalid(format!(
+                "Invalid push endpoint given (endpoint={}): it must begin with https://.",
+                names::shown(&push.endpoint)
+            ))),
+            _ => Ok(()),
+        }
     }
 
     fn shown_subscription(&self, spec: &SubscriptionSpec) -> pb::Subscription {
@@ -92,7 +107,9 @@ impl PubsubApi {
         let mut spec = (*kept).clone();
         convert::apply_subscription(&mut spec, &merged)?;
         self.check_dead_letter(call, &spec, &opened.access.owner)?;
+        self.check_endpoint(&spec)?;
         let updated = self.bus.update_subscription(spec).await?;
+        self.pushing.touched(&updated.name, updated.push.is_some());
         Ok(self.shown_subscription(&updated))
     }
 
@@ -141,7 +158,10 @@ impl PubsubApi {
                 "Exactly-once delivery is for pull subscriptions; turn it off first.",
             ));
         }
-        self.bus.update_subscription(SubscriptionSpec { push, ..(*kept).clone() }).await?;
+        let spec = SubscriptionSpec { push, ..(*kept).clone() };
+        self.check_endpoint(&spec)?;
+        let updated = self.bus.update_subscription(spec).await?;
+        self.pushing.touched(&updated.name, updated.push.is_some());
         Ok(())
     }
 

@@ -1,0 +1,175 @@
+//! Push against endpoints that answer as told.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::State;
+use http::{HeaderMap, StatusCode};
+use levada_core::{Authenticator, Principal, Problem, RandomIds, SystemClock};
+use serde_json::Value;
+use tokio::sync::mpsc;
+
+use super::*;
+use crate::api::{Call, Parts, PubsubConfig};
+use crate::memory::MemoryBus;
+use crate::messages::pb;
+use crate::{MemoryPolicies, NoSchemas, Projects};
+
+const TOPIC: &str = "projects/demo/topics/orders";
+
+struct Nobody;
+
+impl Authenticator for Nobody {
+    fn authenticate(&self, _: &str) -> Result<Arc<Principal>, Problem> {
+        Err(Problem::new(401, "unauthenticated", "no keys"))
+    }
+}
+
+type Seen = (HeaderMap, Vec<u8>);
+
+/// An endpoint that answers with these codes in turn, the last one for ever, and tells what came.
+async fn endpoint(codes: &'static [u16]) -> (String, mpsc::UnboundedReceiver<Seen>) {
+    let (sender, receiver) = mpsc::unbounded_channel();
+    let count = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let handler =
+        move |State(sender): State<mpsc::UnboundedSender<Seen>>, headers: HeaderMap, body: bytes::Bytes| {
+            let n = count.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+            let code = codes[n.min(codes.len() - 1)];
+            let _ = sender.send((headers, body.to_vec()));
+            std::future::ready(StatusCode::from_u16(code).expect("a status"))
+        };
+    let router = Router::new().fallback(handler).with_state(sender);
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let url = format!("http://{}/push", listener.local_addr().expect("an address"));
+    tokio::spawn(async move {
+        loop {
+            let Ok((stream, _)) = listener.accept().await else { return };
+            let service = hyper_util::service::TowerToHyperService::new(router.clone());
+            tokio::spawn(async move {
+                let io = hyper_util::rt::TokioIo::new(stream);
+                let builder =
+                    hyper_util::server::conn::auto::Builder::new(hyper_util::rt::TokioExecutor::new());
+                let _ = builder.serve_connection(io, service).await;
+            });
+        }
+    });
+    (url, receiver)
+}
+
+async fn world() -> (PubsubApi, Call, PushConfig) {
+    let api = PubsubApi::new(Parts {
+        bus: Arc::new(MemoryBus::default()),
+        authenticator: Arc::new(Nobody),
+        projects: Arc::new(Projects::dev([])),
+        schemas: Arc::new(NoSchemas),
+        policies: Arc::new(MemoryPolicies::default()),
+        clock: Arc::new(SystemClock::new()),
+        ids: Arc::new(RandomIds),
+        config: PubsubConfig::default(),
+    });
+    let call = api.call(&HeaderMap::new()).expect("a call");
+    api.create_topic(&call, pb::Topic { name: TOPIC.into(), ..Default::default() }).await.expect("a topic");
+    let key = PushKey::from_pkcs8(&PushKey::generate().expect("a key")).expect("a key");
+    let config = PushConfig {
+        min_backoff: Duration::from_millis(1),
+        max_backoff: Duration::from_millis(5),
+        ..PushConfig::new("https://levada.example", Arc::new(key))
+    };
+    (api, call, config)
+}
+
+async fn publish(api: &PubsubApi, call: &Call) {
+    let message = pb::PubsubMessage {
+        data: "hello".into(),
+        attributes: [("k".to_owned(), "v".to_owned()), ("authorization".to_owned(), "no".to_owned())].into(),
+        ordering_key: "key".into(),
+        ..Default::default()
+    };
+    let request = pb::PublishRequest { topic: TOPIC.into(), messages: vec![message] };
+    api.publish(call, request).await.expect("published");
+}
+
+async fn seen(receiver: &mut mpsc::UnboundedReceiver<Seen>) -> Seen {
+    tokio::time::timeout(Duration::from_secs(20), receiver.recv()).await.expect("in time").expect("a post")
+}
+
+fn subscription(push_config: pb::PushConfig) -> pb::Subscription {
+    pb::Subscription {
+        name: "projects/demo/subscriptions/pushed".into(),
+        topic: TOPIC.into(),
+        push_config: Some(push_config),
+        ..Default::default()
+    }
+}
+
+#[tokio::test]
+async fn a_message_is_posted_in_its_envelope_until_the_endpoint_takes_it() {
+    let (url, mut posts) = endpoint(&[500, 302, 204]).await;
+    let (api, call, config) = world().await;
+    let pusher = tokio::spawn({
+        let api = api.clone();
+        async move { api.push(config).await }
+    });
+    let oidc =
+        pb::push_config::OidcToken { service_account_email: "a@example.org".into(), audience: "me".into() };
+    let push = pb::PushConfig {
+        push_endpoint: url,
+        authentication_method: Some(pb::push_config::AuthenticationMethod::OidcToken(oidc)),
+        ..Default::default()
+    };
+    api.create_subscription(&call, subscription(push)).await.expect("a subscription");
+    publish(&api, &call).await;
+    for _ in 0..3 {
+        let (headers, body) = seen(&mut posts).await;
+        let body: Value = serde_json::from_slice(&body).expect("JSON");
+        assert_eq!(body["message"]["data"], "aGVsbG8=");
+        assert_eq!(body["message"]["attributes"]["k"], "v");
+        assert_eq!(body["message"]["orderingKey"], "key");
+        assert_eq!(body["message"]["messageId"], body["message"]["message_id"]);
+        assert_eq!(body["subscription"], "projects/demo/subscriptions/pushed");
+        let token = headers["authorization"].to_str().expect("a token");
+        assert_eq!(token.strip_prefix("Bearer ").map(|t| t.split('.').count()), Some(3));
+    }
+    // Had the third answer not acknowledged it, it would come before this one.
+    publish(&api, &call).await;
+    let (_, second) = seen(&mut posts).await;
+    let second: Value = serde_json::from_slice(&second).expect("JSON");
+    assert_eq!(second["message"]["messageId"], "2");
+    api.drain();
+    pusher.await.expect("no panic").expect("a client");
+}
+
+#[tokio::test]
+async fn an_unwrapped_message_is_its_bytes_and_pushing_stops_when_it_is_turned_off() {
+    let (url, mut posts) = endpoint(&[200]).await;
+    let (api, call, config) = world().await;
+    tokio::spawn({
+        let api = api.clone();
+        async move { api.push(config).await }
+    });
+    let bare = pb::push_config::Wrapper::NoWrapper(pb::push_config::NoWrapper { write_metadata: true });
+    let push = pb::PushConfig { push_endpoint: url, wrapper: Some(bare), ..Default::default() };
+    api.create_subscription(&call, subscription(push)).await.expect("a subscription");
+    publish(&api, &call).await;
+    let (headers, body) = seen(&mut posts).await;
+    assert_eq!(body, b"hello");
+    assert_eq!(headers["k"], "v");
+    assert_eq!(headers["x-goog-pubsub-ordering-key"], "key");
+    assert_eq!(headers["x-goog-pubsub-subscription-name"], "projects/demo/subscriptions/pushed");
+    assert!(!headers.contains_key("authorization"), "an attribute is no credential");
+    let off = pb::ModifyPushConfigRequest {
+        subscription: "projects/demo/subscriptions/pushed".into(),
+        push_config: Some(pb::PushConfig::default()),
+    };
+    api.modify_push_config(&call, off).await.expect("turned off");
+    publish(&api, &call).await;
+    let pull = pb::PullRequest {
+        subscription: "projects/demo/subscriptions/pushed".into(),
+        max_messages: 1,
+        ..Default::default()
+    };
+    let pulled = api.pull(&call, pull).await.expect("pulled");
+    assert_eq!(pulled.received_messages.len(), 1);
+    assert!(posts.try_recv().is_err());
+}
