@@ -11,7 +11,7 @@ use super::template::{ID, Template};
 use super::{Bench, figure, note, project};
 
 const CONNECTIONS: u64 = 8;
-const EVENT_BYTES: usize = 4096;
+const EVENT_BYTES: usize = 1024;
 
 pub fn run(bench: &Bench) -> Result<()> {
     let sizes: [u64; 2] = bench.pick([200 << 20, 2_000 << 20], [2 << 30, 20 << 30]);
