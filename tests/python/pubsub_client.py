@@ -2,12 +2,14 @@
 
     PUBSUB_EMULATOR_HOST=127.0.0.1:8085 python tests/python/pubsub_client.py [CASE...]
 
-Needs `pip install google-cloud-pubsub` and a server in development mode. Every case uses
-names of its own, so that the script can run again against the same server. Ends with status
-1 when a case failed.
+Needs `pip install google-cloud-pubsub` and a server in development mode. With LEVADA_HOST and
+LEVADA_KEY instead, every call carries the key; it must be an admin's, and the project named by
+LEVADA_PROJECT its tenant's. Every case uses names of its own, so that the script can run again
+against the same server. Ends with status 1 when a case failed.
 """
 
 import concurrent.futures
+import http.server
 import json
 import os
 import queue
@@ -19,20 +21,56 @@ import urllib.error
 import urllib.request
 import uuid
 
+import grpc
 from google.api_core import exceptions
 from google.cloud import pubsub_v1
 from google.cloud.pubsub_v1.subscriber import exceptions as sub_exceptions
 from google.iam.v1 import policy_pb2
 from google.protobuf import timestamp_pb2
 from google.pubsub_v1 import types as pubsub_types
+from google.pubsub_v1.services.publisher.transports import PublisherGrpcTransport
+from google.pubsub_v1.services.subscriber.transports import SubscriberGrpcTransport
 
-PROJECT = "python-suite"
-HOST = os.environ["PUBSUB_EMULATOR_HOST"]
+PROJECT = os.environ.get("LEVADA_PROJECT", "python-suite")
+KEY = os.environ.get("LEVADA_KEY")
+HOST = os.environ["LEVADA_HOST" if KEY else "PUBSUB_EMULATOR_HOST"]
 RUN = uuid.uuid4().hex[:8]
 CASES = []
 
-publisher = pubsub_v1.PublisherClient()
-subscriber = pubsub_v1.SubscriberClient()
+
+
+class SendKey(grpc.UnaryUnaryClientInterceptor, grpc.StreamStreamClientInterceptor):
+    """Adds the key to every call of a channel."""
+
+    def with_key(self, details):
+        metadata = [*(details.metadata or []), ("authorization", f"Bearer {KEY}")]
+        return details._replace(metadata=metadata)
+
+    def intercept_unary_unary(self, proceed, details, request):
+        return proceed(self.with_key(details), request)
+
+    def intercept_stream_stream(self, proceed, details, requests):
+        return proceed(self.with_key(details), requests)
+
+
+def channel():
+    return grpc.intercept_channel(grpc.insecure_channel(HOST), SendKey())
+
+
+def make_publisher(**options):
+    if KEY:
+        options["transport"] = PublisherGrpcTransport(channel=channel())
+    return pubsub_v1.PublisherClient(**options)
+
+
+def make_subscriber():
+    if KEY:
+        return pubsub_v1.SubscriberClient(transport=SubscriberGrpcTransport(channel=channel()))
+    return pubsub_v1.SubscriberClient()
+
+
+publisher = make_publisher()
+subscriber = make_subscriber()
 
 
 def case(function):
@@ -211,7 +249,7 @@ def batches_come_through_a_stream_once():
     path = topic("stream")
     made = subscription("stream", path)
     batching = pubsub_v1.types.BatchSettings(max_messages=100, max_latency=0.05)
-    sender = pubsub_v1.PublisherClient(batch_settings=batching)
+    sender = make_publisher(batch_settings=batching)
     futures = [sender.publish(path, str(n).encode(), n=str(n)) for n in range(1000)]
     ids = {future.result(timeout=30) for future in futures}
     assert len(ids) == 1000
@@ -277,7 +315,7 @@ def messages_of_one_key_come_in_order():
     path = topic("order")
     made = subscription("order", path, enable_message_ordering=True)
     options = pubsub_v1.types.PublisherOptions(enable_message_ordering=True)
-    sender = pubsub_v1.PublisherClient(publisher_options=options)
+    sender = make_publisher(publisher_options=options)
     futures = [
         sender.publish(path, f"{key}:{n}".encode(), ordering_key=key) for n in range(50) for key in ("a", "b", "c")
     ]
@@ -519,6 +557,40 @@ def a_quiet_stream_of_protocol_version_one_is_kept_alive():
 
 
 @case
+def pushed_messages_come_until_they_are_taken():
+    posts, answers = queue.Queue(), iter([500, 429, 204])
+
+    class Endpoint(http.server.BaseHTTPRequestHandler):
+        def do_POST(self):
+            posts.put(json.loads(self.rfile.read(int(self.headers["content-length"]))))
+            self.send_response(next(answers, 200))
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Endpoint)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    url = f"http://127.0.0.1:{server.server_port}/push"
+    path = topic("push")
+    if KEY:
+        refused(exceptions.InvalidArgument, subscription, "push", path, push_config={"push_endpoint": url})
+        server.shutdown()
+        return
+    made = subscription("push", path, push_config={"push_endpoint": url, "attributes": {"x-goog-version": "v1"}})
+    sent = publisher.publish(path, b"hello", k="v").result(timeout=10)
+    for _ in range(3):
+        post = posts.get(timeout=15)
+        assert post["subscription"] == made and post["message"]["messageId"] == sent, post
+        assert post["message"]["data"] == "aGVsbG8=" and post["message"]["attributes"] == {"k": "v"}
+    refused(exceptions.FailedPrecondition, subscriber.pull, request={"subscription": made, "max_messages": 1})
+    subscriber.modify_push_config(request={"subscription": made, "push_config": {}})
+    answer = subscriber.pull(request={"subscription": made, "max_messages": 1, "return_immediately": True})
+    assert not answer.received_messages and posts.empty()
+    server.shutdown()
+
+
+@case
 def policies_are_kept_with_their_etag():
     path = topic("iam")
     policy = publisher.get_iam_policy(request={"resource": path})
@@ -534,7 +606,10 @@ def policies_are_kept_with_their_etag():
 
 def rest(method, path, body=None):
     data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(f"http://{HOST}{path}", data, {"content-type": "application/json"}, method=method)
+    headers = {"content-type": "application/json"}
+    if KEY:
+        headers["authorization"] = f"Bearer {KEY}"
+    request = urllib.request.Request(f"http://{HOST}{path}", data, headers, method=method)
     try:
         with urllib.request.urlopen(request, timeout=20) as answer:
             return answer.status, json.loads(answer.read())

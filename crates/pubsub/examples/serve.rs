@@ -1,4 +1,6 @@
-//! Serves the Pub/Sub API alone, without credentials, on loopback:
+//! Serves the Pub/Sub API alone on loopback, over the bus in memory. Without a key as the second
+//! argument no credentials are needed; with one it is an admin's of the tenant `acme`, which
+//! owns the one project that there is then, `acme`.
 //!
 //! ```text
 //! cargo run -p levada-pubsub --example serve -- 127.0.0.1:8085
@@ -13,27 +15,47 @@ use std::sync::Arc;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
-use levada_core::{Authenticator, Principal, Problem, RandomIds, SystemClock};
+use levada_core::{
+    Authenticator, Principal, Problem, ProjectId, RandomIds, Role, SystemClock, TenantId, TenantSet,
+};
 use levada_pubsub::{
-    MemoryPolicies, NoSchemas, Parts, Projects, PubsubApi, PubsubConfig, PushConfig, PushKey, push_router,
-    router,
+    MemoryPolicies, NoSchemas, Owner, Parts, Projects, PubsubApi, PubsubConfig, PushConfig, PushKey,
+    push_router, router,
 };
 
-struct Nobody;
+/// The one key.
+struct OneKey(Option<String>);
 
-impl Authenticator for Nobody {
-    fn authenticate(&self, _: &str) -> Result<Arc<Principal>, Problem> {
-        Err(Problem::new(401, "unauthenticated", "this server knows no keys"))
+impl Authenticator for OneKey {
+    fn authenticate(&self, secret: &str) -> Result<Arc<Principal>, Problem> {
+        if self.0.as_deref() != Some(secret) {
+            return Err(Problem::new(401, "unauthenticated", "the key is unknown"));
+        }
+        Ok(Arc::new(Principal {
+            id: "key".to_owned(),
+            name: "the one key".to_owned(),
+            tenants: TenantSet::Only([acme()].into()),
+            roles: [Role::Admin].into(),
+        }))
     }
+}
+
+fn acme() -> TenantId {
+    TenantId::new("acme").expect("a valid id")
 }
 
 #[tokio::main]
 async fn main() -> std::io::Result<()> {
     let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:8085".to_owned());
+    let key = std::env::args().nth(2);
+    let projects = match key {
+        Some(_) => Projects::new([(ProjectId::new("acme").expect("a valid id"), Owner::Tenant(acme()))]),
+        None => Projects::dev([]),
+    };
     let api = PubsubApi::new(Parts {
         bus: Arc::new(memory::MemoryBus::default()),
-        authenticator: Arc::new(Nobody),
-        projects: Arc::new(Projects::dev([])),
+        authenticator: Arc::new(OneKey(key)),
+        projects: Arc::new(projects),
         schemas: Arc::new(NoSchemas),
         policies: Arc::new(MemoryPolicies::default()),
         clock: Arc::new(SystemClock::new()),
