@@ -1,5 +1,6 @@
 //! The arguments, with the help that `--help` prints.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -70,6 +71,8 @@ pub enum Command {
     Keys(KeysArgs),
     /// List dead letters and send them again
     Deadletters(DeadlettersArgs),
+    /// Run a program on the messages of a Pub/Sub subscription
+    Work(WorkArgs),
     /// Print a completion script for a shell
     Completions(CompletionsArgs),
 }
@@ -107,6 +110,9 @@ pub struct UpArgs {
     /// Run although parts of the project are only parsed so far
     #[arg(long)]
     pub allow_inactive: bool,
+    /// For development: serve the Pub/Sub API without credentials, on loopback only
+    #[arg(long)]
+    pub dev: bool,
     /// How to log to standard error
     #[arg(long, value_enum, default_value_t = LogFormat::Auto)]
     pub log: LogFormat,
@@ -261,6 +267,63 @@ pub enum DeadlettersCommand {
         #[arg(long)]
         all: bool,
     },
+}
+
+const WORK_HELP: &str = "\
+The program reads one JSON line a message on standard input: messageId, publishTime, orderingKey,
+attributes, deliveryAttempt, maxDeliveryAttempts, data (base64) and, where the data is JSON, json.
+LEVADA_URL and LEVADA_SUBSCRIPTION are in its environment.
+
+Its exit code decides for all its messages:
+  0      done: acknowledged
+  65     they can never be processed (EX_DATAERR): dead letter
+  other  to be delivered again, by the subscription's retry policy (75, EX_TEMPFAIL, says so best)
+A JSON line on its standard output decides for one message and goes before the exit code:
+  {\"messageId\": \"...\", \"verdict\": \"ack\"|\"retry\"|\"dead_letter\", \"reason\": \"...\"}
+Other output is passed on to standard error.
+
+A dead letter is published to the topic of the subscription's dead-letter policy, with its
+attributes, the reason in levada.dead.reason and Pub/Sub's CloudPubSubDeadLetterSource* attributes,
+and then acknowledged: a crash between the two leaves it there twice, never not at all. Without a
+dead-letter policy the message is given back, with a warning.
+
+Messages of one ordering key run one after another. Leases are renewed while the program runs.
+SIGTERM and SIGINT drain: nothing more is pulled, what runs may finish within --grace-s, the rest is
+given back; a second signal ends what runs. While nothing comes, nothing runs: one request waits.";
+
+#[derive(Debug, Args)]
+#[command(after_help = WORK_HELP)]
+pub struct WorkArgs {
+    /// The subscription: its name, or projects/PROJECT/subscriptions/NAME
+    #[arg(long, value_name = "NAME")]
+    pub subscription: String,
+    /// The subscription's Pub/Sub project [default: the name of the project in --project]
+    #[arg(long, value_name = "ID")]
+    pub pubsub_project: Option<String>,
+    /// Messages a run, at most
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1_000))]
+    pub batch: u16,
+    /// How long a batch that is not full waits for more messages
+    #[arg(long, default_value_t = 0, value_name = "MS", value_parser = clap::value_parser!(u64).range(..=600_000))]
+    pub linger_ms: u64,
+    /// Runs at the same time, at most
+    #[arg(long, default_value_t = 5, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub concurrency: u16,
+    /// How long a run may take; then it is ended and its messages are delivered again
+    #[arg(long, default_value_t = 600, value_name = "S", value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub timeout_s: u64,
+    /// How long runs may go on after SIGTERM
+    #[arg(long, default_value_t = 30, value_name = "S", value_parser = clap::value_parser!(u64).range(..=86_400))]
+    pub grace_s: u64,
+    /// Stop after so long without a message [default: never]
+    #[arg(long, value_name = "S", value_parser = clap::value_parser!(u64).range(1..=31_536_000))]
+    pub exit_idle_s: Option<u64>,
+    /// What programs are told as maxDeliveryAttempts where the subscription has no dead-letter policy
+    #[arg(long, value_name = "N")]
+    pub max_attempts_hint: Option<u32>,
+    /// The program and its arguments
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    pub command: Vec<OsString>,
 }
 
 #[derive(Debug, Args)]

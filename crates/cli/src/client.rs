@@ -82,6 +82,11 @@ impl Connection {
         Ok(run.url)
     }
 
+    /// The server's address, without a slash at the end.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
     pub fn request(&self, method: reqwest::Method, path: &str) -> reqwest::RequestBuilder {
         let request = self.http.request(method, format!("{}{path}", self.url));
         match &self.key {

@@ -6,6 +6,7 @@ pub mod project;
 pub mod publish;
 pub mod sql;
 pub mod tail;
+pub mod work;
 
 use clap::CommandFactory;
 
