@@ -94,7 +94,7 @@ async fn one_case(seed: u64) {
 #[tokio::test]
 async fn what_was_answered_survives_power_loss_and_retries_add_nothing() {
     let first = number("LEVADA_SEED", 1);
-    let cases = number("LEVADA_CASES", 40);
+    let cases = number("LEVADA_CASES", 200);
     println!("seeds {first}..{}", first + cases);
     for seed in first..first + cases {
         one_case(seed).await;

@@ -2,8 +2,8 @@
 
 mod crash;
 mod dead;
-mod publish;
 mod delivery_model;
+mod publish;
 
 use std::sync::Arc;
 use std::time::Duration;

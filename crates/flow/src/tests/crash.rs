@@ -207,7 +207,7 @@ async fn history(seed: u64, skip: Option<(SyncKind, &str)>) -> Result<u64, Strin
 async fn acknowledged_events_arrive_exactly_once_whatever_crashes() {
     let first = setting("LEVADA_SEED", 0);
     let mut acknowledged = 0;
-    for seed in first..first + setting("LEVADA_CASES", 40) {
+    for seed in first..first + setting("LEVADA_CASES", 200) {
         println!("seed {seed}");
         acknowledged += history(seed, None).await.unwrap_or_else(|error| panic!("{error}"));
     }
