@@ -7,6 +7,7 @@ use arrow::error::ArrowError;
 use datafusion::common::SchemaError;
 use datafusion::error::DataFusionError;
 use levada_core::Problem;
+use tokio::task::JoinError;
 
 use crate::error::LakeError;
 
@@ -140,6 +141,13 @@ fn schema_problem(error: &SchemaError) -> Problem {
 /// Something that the caller can neither cause nor mend: details go to the log.
 fn internal(error: &DataFusionError) -> Problem {
     tracing::error!(%error, "query failed inside");
+    Problem::new(500, "sql-internal", "the query failed inside the engine")
+        .hint("the server's log has the details")
+}
+
+/// A query whose task ended without an answer: a panic, or the end of the process.
+pub(crate) fn broken(error: &JoinError) -> Problem {
+    tracing::error!(%error, "a query broke off");
     Problem::new(500, "sql-internal", "the query failed inside the engine")
         .hint("the server's log has the details")
 }

@@ -20,6 +20,7 @@ use crate::commit::{Change, repeated, write_operation};
 use crate::diskstore::DiskStore;
 use crate::engine::Engine;
 use crate::error::{Context, LakeError};
+use crate::runtime::QueryRuntime;
 use crate::schema;
 use crate::spec::{self, SPEC_FILE, StoredSpec, table_dir};
 use crate::stage::{self, Encoded};
@@ -39,6 +40,7 @@ pub(crate) struct Inner {
     pub config: LakeConfig,
     pub clock: Arc<dyn Clock>,
     pub engine: Engine,
+    pub runtime: QueryRuntime,
     /// By name first, since that is how a query asks.
     pub tables: RwLock<BTreeMap<TableName, BTreeMap<Owner, Arc<Slot>>>>,
     /// Bronze sources and the tenants that have objects in them.
@@ -66,6 +68,10 @@ impl Lake {
     ) -> Result<Self, LakeError> {
         let store = DiskStore::open(Arc::clone(&disk), dir).context(|| format!("opening {dir}"))?;
         let engine = Engine::new(&config, store.clone());
+        let runtime = match disk.local_path("") {
+            Some(_) => QueryRuntime::new(config.query_threads).context(|| "starting threads".into())?,
+            None => QueryRuntime::in_place(),
+        };
         let inner = Inner {
             store,
             disk,
@@ -73,6 +79,7 @@ impl Lake {
             config,
             clock,
             engine,
+            runtime,
             tables: RwLock::default(),
             sources: RwLock::default(),
             next_file: AtomicU64::new(0),

@@ -49,6 +49,7 @@ mod metrics;
 mod pins;
 mod program;
 mod provider;
+mod runtime;
 mod schema;
 mod scope;
 mod session;
@@ -59,6 +60,8 @@ mod stats;
 mod table;
 mod text;
 pub mod types;
+mod watch;
+mod windows;
 
 #[cfg(test)]
 mod tests;

@@ -9,13 +9,13 @@ use std::task::{Context, Poll};
 use arrow::record_batch::RecordBatch;
 use datafusion::common::resources_datafusion_err;
 use datafusion::error::Result;
-use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::memory_pool::{MemoryLimit, MemoryPool, MemoryReservation};
 use futures::{Stream, StreamExt};
 use levada_core::Problem;
 use tokio::time::Instant;
 
 use crate::answer;
+use crate::runtime::Rows;
 use crate::types::QueryLimits;
 
 /// One query's share of the pool that all queries draw from.
@@ -82,7 +82,7 @@ impl MemoryPool for QueryPool {
 
 /// A stream that ends at the row limit and fails at the deadline. Dropping it cancels the query.
 pub(crate) struct Limited {
-    inner: Option<SendableRecordBatchStream>,
+    inner: Option<Rows>,
     deadline: Pin<Box<tokio::time::Sleep>>,
     limits: QueryLimits,
     rows_left: usize,
@@ -90,12 +90,7 @@ pub(crate) struct Limited {
 }
 
 impl Limited {
-    pub fn new(
-        inner: SendableRecordBatchStream,
-        deadline: Instant,
-        limits: QueryLimits,
-        truncated: Arc<AtomicBool>,
-    ) -> Self {
+    pub fn new(inner: Rows, deadline: Instant, limits: QueryLimits, truncated: Arc<AtomicBool>) -> Self {
         let deadline = Box::pin(tokio::time::sleep_until(deadline));
         Self { inner: Some(inner), deadline, limits, rows_left: limits.max_rows, truncated }
     }
@@ -129,9 +124,9 @@ impl Stream for Limited {
                 Poll::Ready(None)
             }
             Poll::Ready(Some(Ok(batch))) => Poll::Ready(this.cut(batch).map(Ok)),
-            Poll::Ready(Some(Err(error))) => {
+            Poll::Ready(Some(Err(problem))) => {
                 this.inner = None;
-                Poll::Ready(Some(Err(answer::problem(&error))))
+                Poll::Ready(Some(Err(problem)))
             }
         }
     }

@@ -2,7 +2,8 @@
 //!
 //! A session is a scope and nothing more: it costs nothing to make. Each query gets a
 //! catalogue of what the scope shows, a pinned version of every table it names, a share
-//! of the memory pool and a deadline.
+//! of the memory pool and a deadline. It is planned and run on the threads of queries;
+//! what is here of it waits for them.
 
 use std::collections::BTreeSet;
 use std::pin::Pin;
@@ -13,14 +14,16 @@ use arrow::array::{RecordBatch, StringArray};
 use arrow::datatypes::{DataType, SchemaRef};
 use datafusion::catalog::{MemTable, TableProvider};
 use datafusion::common::{ParamValues, ScalarValue, TableReference};
-use datafusion::execution::SessionState;
+use datafusion::error::DataFusionError;
 use datafusion::execution::context::SQLOptions;
+use datafusion::execution::{SendableRecordBatchStream, SessionState};
 use datafusion::logical_expr::{DescribeTable, LogicalPlan};
 use datafusion::physical_plan::execute_stream;
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::sql::parser::Statement;
-use futures::{Stream, StreamExt, TryStreamExt};
+use futures::{Stream, TryStreamExt};
 use levada_core::{Principal, Problem, TableName, TenantId, Zone};
-use tokio::time::Instant;
+use tokio::runtime::Handle;
 
 use crate::answer;
 use crate::catalog::{Catalogs, Relations, Visible};
@@ -32,6 +35,8 @@ use crate::schema::sql_type;
 use crate::scope::{Meaning, Scope, qualified};
 use crate::statement;
 use crate::types::{AsOf, ColumnInfo, Description, Owner, Param, QueryLimits, TableInfo};
+use crate::watch::{self, Watch};
+use crate::windows::watch_windows;
 
 const INFORMATION_SCHEMA: &str = "information_schema";
 
@@ -144,6 +149,12 @@ struct Planned {
     pins: Arc<Pins>,
 }
 
+/// A query whose rows wait to be asked for.
+struct Begun {
+    rows: SendableRecordBatchStream,
+    as_of: Vec<AsOf>,
+}
+
 impl SqlSession {
     /// Adds a relation of constant rows, for instance a stub of `pg_catalog`. A zone's
     /// own tables cannot be replaced: zones are refused.
@@ -161,11 +172,11 @@ impl SqlSession {
         Ok(())
     }
 
-    fn visible(&self) -> Arc<Visible> {
+    fn visible(&self, loads: Handle) -> Arc<Visible> {
         Arc::new(Visible {
             scope: Arc::clone(&self.scope),
             relations: Arc::clone(&self.relations),
-            pins: Arc::new(Pins::new(self.lake.clone())),
+            pins: Arc::new(Pins::new(self.lake.clone(), loads)),
         })
     }
 
@@ -220,15 +231,20 @@ impl SqlSession {
     /// # Errors
     /// As [`SqlSession::query`] before it runs.
     pub async fn describe(&self, sql: &str) -> Result<Description, Problem> {
-        let planned = self.plan(sql).await?;
-        let types = planned.plan.get_parameter_types().map_err(|e| answer::problem(&e))?;
-        let count = types.keys().filter_map(|name| position(name)).max().unwrap_or(0);
-        let params = (1..=count).map(|i| types.get(&format!("${i}")).cloned().flatten()).collect();
-        let schema = match &planned.plan {
-            LogicalPlan::DescribeTable(_) => describe_rows(&planned.plan)?.schema(),
-            plan => Arc::new(plan.schema().as_arrow().clone()),
+        let (session, sql, loads) = (self.clone(), sql.to_owned(), Handle::current());
+        let watch = Watch::new(QueryLimits::default().timeout);
+        let described = async move {
+            let planned = session.plan(&sql, loads).await?;
+            let types = planned.plan.get_parameter_types().map_err(|e| answer::problem(&e))?;
+            let count = types.keys().filter_map(|name| position(name)).max().unwrap_or(0);
+            let params = (1..=count).map(|i| types.get(&format!("${i}")).cloned().flatten()).collect();
+            let schema = match &planned.plan {
+                LogicalPlan::DescribeTable(_) => describe_rows(&planned.plan)?.schema(),
+                plan => Arc::new(plan.schema().as_arrow().clone()),
+            };
+            Ok(Description { params, schema })
         };
-        Ok(Description { params, schema })
+        self.lake.inner.runtime.run(&watch, described).await
     }
 
     /// Plans and starts a query.
@@ -243,9 +259,8 @@ impl SqlSession {
         params: Vec<Param>,
         limits: QueryLimits,
     ) -> Result<QueryOutput, Problem> {
-        let deadline = Instant::now() + limits.timeout;
-        let started = tokio::time::timeout_at(deadline, self.start(sql, params, limits, deadline)).await;
-        let result = started.unwrap_or_else(|_| Err(answer::timeout(limits.timeout)));
+        let watch = Watch::new(limits.timeout);
+        let result = self.start(sql, params, limits, &watch).await;
         crate::metrics::query(if result.is_ok() { "started" } else { "refused" });
         result
     }
@@ -255,28 +270,57 @@ impl SqlSession {
         sql: &str,
         params: Vec<Param>,
         limits: QueryLimits,
-        deadline: Instant,
+        watch: &Watch,
     ) -> Result<QueryOutput, Problem> {
-        let Planned { state, plan, pins } = self.plan(sql).await?;
+        let runtime = &self.lake.inner.runtime;
+        // The query ends with this call, or with the stream that the call comes to.
+        let stop = watch.stop_on_drop();
+        let loads = Handle::current();
+        let begun = self.clone().begin(sql.to_owned(), params, limits.memory_bytes, watch.clone(), loads);
+        let Begun { rows, as_of } = runtime.run(watch, begun).await?;
+        let schema = rows.schema();
         let truncated = Arc::new(AtomicBool::new(false));
-        if matches!(plan, LogicalPlan::DescribeTable(_)) {
-            let rows = describe_rows(&plan)?;
-            let schema = rows.schema();
-            let stream = futures::stream::iter([Ok(rows)]).boxed();
-            return Ok(QueryOutput { schema, stream, as_of: Vec::new(), truncated });
-        }
-        let plan = bind(plan, params)?;
-        let physical = state.create_physical_plan(&plan).await.map_err(|e| answer::problem(&e))?;
-        let task = self.lake.inner.engine.task(&state, limits.memory_bytes);
-        let stream = execute_stream(physical, task).map_err(|e| answer::problem(&e))?;
-        let schema = stream.schema();
-        let limited = Limited::new(stream, deadline, limits, Arc::clone(&truncated));
-        Ok(QueryOutput { schema, stream: Box::pin(limited), as_of: pins.as_of(), truncated })
+        let rows = runtime.stream(rows, watch, stop, self.clone());
+        let limited = Limited::new(rows, watch.deadline(), limits, Arc::clone(&truncated));
+        Ok(QueryOutput { schema, stream: Box::pin(limited), as_of, truncated })
     }
 
-    async fn plan(&self, sql: &str) -> Result<Planned, Problem> {
+    /// What of a query runs among queries.
+    async fn begin(
+        self,
+        sql: String,
+        params: Vec<Param>,
+        memory_bytes: usize,
+        watch: Watch,
+        loads: Handle,
+    ) -> Result<Begun, Problem> {
+        let Planned { state, plan, pins } = self.plan(&sql, loads).await?;
+        if matches!(plan, LogicalPlan::DescribeTable(_)) {
+            let batch = describe_rows(&plan)?;
+            let rows = RecordBatchStreamAdapter::new(batch.schema(), futures::stream::iter([Ok(batch)]));
+            return Ok(Begun { rows: Box::pin(rows), as_of: Vec::new() });
+        }
+        let plan = bind(plan, params)?;
+        let rows = self.execute(&state, &plan, memory_bytes, &watch).await;
+        Ok(Begun { rows: rows.map_err(|e| answer::problem(&e))?, as_of: pins.as_of() })
+    }
+
+    async fn execute(
+        &self,
+        state: &SessionState,
+        plan: &LogicalPlan,
+        memory_bytes: usize,
+        watch: &Watch,
+    ) -> Result<SendableRecordBatchStream, DataFusionError> {
+        let plan = watch_windows(state.optimize(plan)?, watch)?;
+        let physical = state.query_planner().create_physical_plan(&plan, state).await?;
+        let task = self.lake.inner.engine.task(state, memory_bytes);
+        execute_stream(watch::install(physical, watch)?, task)
+    }
+
+    async fn plan(&self, sql: &str, loads: Handle) -> Result<Planned, Problem> {
         let statement = statement::parse(sql)?;
-        let visible = self.visible();
+        let visible = self.visible(loads);
         let pins = Arc::clone(&visible.pins);
         let mut state = self.lake.inner.engine.planner(Arc::new(Catalogs(Arc::clone(&visible))));
         set_time(&mut state, &self.lake);

@@ -241,6 +241,8 @@ pub struct Maintained {
 pub struct LakeConfig {
     /// Memory that all queries together may hold.
     pub memory_bytes: usize,
+    /// Threads that queries run on, apart from the server's own. At least one.
+    pub query_threads: usize,
     /// Threads' worth of parallelism within one query.
     pub query_partitions: usize,
     /// Bounds of a model's query.
@@ -263,9 +265,11 @@ pub struct LakeConfig {
 
 impl Default for LakeConfig {
     fn default() -> Self {
+        let cores = std::thread::available_parallelism().map_or(2, usize::from);
         Self {
             memory_bytes: 512 << 20,
-            query_partitions: std::thread::available_parallelism().map_or(2, usize::from).min(8),
+            query_threads: cores,
+            query_partitions: cores.min(8),
             model_limits: QueryLimits {
                 memory_bytes: 512 << 20,
                 timeout: Duration::from_secs(600),

@@ -9,6 +9,7 @@ mod maintain;
 mod program;
 mod scale;
 mod sql;
+mod stopping;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -1,0 +1,306 @@
+//! Stopping a query that computes without a pause.
+//!
+//! A query is stopped by dropping its streams, which takes effect only when the code that
+//! computes returns to the scheduler. Some loops of the engine do not for a long time: a
+//! join looks at all pairs of rows before it gives up that none of them matches. So every
+//! plan carries a watch, and [`install`] puts it where such a loop comes by: into the
+//! filter of a join, which is evaluated once a batch of pairs, and between an operator and
+//! its input. When the time is over, or nobody waits for the answer any more, the next
+//! look at the watch is an error, and the loop ends as it would with any error.
+
+use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use arrow::datatypes::{FieldRef, Schema, SchemaRef};
+use arrow::record_batch::RecordBatch;
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::common::{JoinType, internal_err};
+use datafusion::error::{DataFusionError, Result};
+use datafusion::execution::{RecordBatchStream, SendableRecordBatchStream, TaskContext};
+use datafusion::logical_expr::ColumnarValue;
+use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_expr::expressions::lit;
+use datafusion::physical_plan::coop::make_cooperative;
+use datafusion::physical_plan::joins::utils::JoinFilter;
+use datafusion::physical_plan::joins::{
+    HashJoinExec, NestedLoopJoinExec, NestedLoopJoinExecBuilder, SortMergeJoinExec,
+};
+use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties};
+use futures::{Stream, StreamExt};
+
+use crate::answer;
+
+/// See [`Watch::check_often`].
+const CALLS: u32 = 64;
+
+/// When a query has to end. Cheap to clone; all clones are one watch.
+#[derive(Debug, Clone)]
+pub(crate) struct Watch(Arc<State>);
+
+#[derive(Debug)]
+struct State {
+    stopped: AtomicBool,
+    deadline: Instant,
+    limit: Duration,
+}
+
+impl Watch {
+    /// A watch that begins now.
+    pub fn new(limit: Duration) -> Self {
+        Self(Arc::new(State { stopped: AtomicBool::new(false), deadline: Instant::now() + limit, limit }))
+    }
+
+    pub fn deadline(&self) -> tokio::time::Instant {
+        self.0.deadline.into()
+    }
+
+    /// The time that the query has.
+    pub fn limit(&self) -> Duration {
+        self.0.limit
+    }
+
+    /// Stops the query when what is returned is dropped.
+    pub fn stop_on_drop(&self) -> StopOnDrop {
+        StopOnDrop(self.clone())
+    }
+
+    /// # Errors
+    /// `sql-timeout` when the query has to end. Where it ends because nobody waits for it,
+    /// nobody reads the error either.
+    pub fn check(&self) -> Result<()> {
+        match self.0.stopped.load(Ordering::Relaxed) || Instant::now() >= self.0.deadline {
+            true => Err(self.over()),
+            false => Ok(()),
+        }
+    }
+
+    /// The same for what is done so often that asking for the time would be felt: it is
+    /// asked for once in a number of `calls`, which are counted here.
+    ///
+    /// # Errors
+    /// As [`Watch::check`].
+    pub fn check_often(&self, calls: &mut u32) -> Result<()> {
+        *calls = calls.wrapping_add(1);
+        match (calls.is_multiple_of(CALLS), self.0.stopped.load(Ordering::Relaxed)) {
+            (true, _) => self.check(),
+            (false, true) => Err(self.over()),
+            (false, false) => Ok(()),
+        }
+    }
+
+    fn over(&self) -> DataFusionError {
+        DataFusionError::External(Box::new(answer::timeout(self.0.limit)))
+    }
+}
+
+/// A watch is equal to itself only: what carries one belongs to one query.
+impl PartialEq for Watch {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for Watch {}
+
+impl Hash for Watch {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        Arc::as_ptr(&self.0).hash(state);
+    }
+}
+
+/// See [`Watch::stop_on_drop`].
+#[derive(Debug)]
+pub(crate) struct StopOnDrop(Watch);
+
+impl Drop for StopOnDrop {
+    fn drop(&mut self) {
+        self.0.0.stopped.store(true, Ordering::Relaxed);
+    }
+}
+
+/// A copy of the plan that ends with the watch.
+pub(crate) fn install(plan: Arc<dyn ExecutionPlan>, watch: &Watch) -> Result<Arc<dyn ExecutionPlan>> {
+    let installed = plan.transform_up(|node| {
+        // The operator above was made for these properties and shall see no others.
+        let properties = Arc::clone(node.properties());
+        let input = with_watched_filter(node, watch)?;
+        let watched = WatchExec { input, properties, watch: watch.clone() };
+        Ok(Transformed::yes(Arc::new(watched) as Arc<dyn ExecutionPlan>))
+    })?;
+    Ok(installed.data)
+}
+
+/// The join with its filter watched. The symmetric join is not among them, since it is for
+/// endless inputs, nor is the piecewise merge join, which the engine's settings leave off.
+fn with_watched_filter(node: Arc<dyn ExecutionPlan>, watch: &Watch) -> Result<Arc<dyn ExecutionPlan>> {
+    if let Some(join) = node.downcast_ref::<NestedLoopJoinExec>() {
+        let filter = filter_of_pairs(join.filter(), *join.join_type(), watch);
+        return Ok(Arc::new(NestedLoopJoinExecBuilder::from(join).with_filter(filter).build()?));
+    }
+    if let Some(join) = node.downcast_ref::<HashJoinExec>() {
+        let filter = filter_of_pairs(join.filter(), *join.join_type(), watch);
+        return join.builder().with_filter(filter).build_exec();
+    }
+    if let Some(join) = node.downcast_ref::<SortMergeJoinExec>() {
+        let mut join = join.clone();
+        join.filter = join.filter.map(|filter| watched_filter(&filter, watch));
+        return Ok(Arc::new(join));
+    }
+    Ok(node)
+}
+
+/// The filter of a join that goes through pairs of rows. One that gives them out meets the
+/// watch with each batch and needs no filter for it; one that only marks which rows have a
+/// match gets a filter that all pairs pass.
+fn filter_of_pairs(filter: Option<&JoinFilter>, kind: JoinType, watch: &Watch) -> Option<JoinFilter> {
+    match (filter, kind) {
+        (Some(filter), _) => Some(watched_filter(filter, watch)),
+        (None, JoinType::Inner | JoinType::Left | JoinType::Right | JoinType::Full) => None,
+        (None, _) => {
+            let all = JoinFilter::new(lit(true), Vec::new(), Arc::new(Schema::empty()));
+            Some(watched_filter(&all, watch))
+        }
+    }
+}
+
+fn watched_filter(filter: &JoinFilter, watch: &Watch) -> JoinFilter {
+    let watched = WatchExpr { inner: Arc::clone(filter.expression()), watch: watch.clone() };
+    JoinFilter::new(Arc::new(watched), filter.column_indices().to_vec(), Arc::clone(filter.schema()))
+}
+
+/// An expression that looks at the watch before it is evaluated.
+#[derive(Debug)]
+struct WatchExpr {
+    inner: Arc<dyn PhysicalExpr>,
+    watch: Watch,
+}
+
+impl fmt::Display for WatchExpr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.inner.fmt(f)
+    }
+}
+
+impl PartialEq for WatchExpr {
+    fn eq(&self, other: &Self) -> bool {
+        self.inner.eq(&other.inner)
+    }
+}
+
+impl Eq for WatchExpr {}
+
+impl Hash for WatchExpr {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.inner.hash(state);
+    }
+}
+
+impl PhysicalExpr for WatchExpr {
+    fn evaluate(&self, batch: &RecordBatch) -> Result<ColumnarValue> {
+        self.watch.check()?;
+        self.inner.evaluate(batch)
+    }
+
+    fn return_field(&self, input_schema: &Schema) -> Result<FieldRef> {
+        self.inner.return_field(input_schema)
+    }
+
+    fn children(&self) -> Vec<&Arc<dyn PhysicalExpr>> {
+        vec![&self.inner]
+    }
+
+    fn with_new_children(
+        self: Arc<Self>,
+        mut children: Vec<Arc<dyn PhysicalExpr>>,
+    ) -> Result<Arc<dyn PhysicalExpr>> {
+        let Some(inner) = children.pop() else { return internal_err!("a watch without expression") };
+        Ok(Arc::new(Self { inner, watch: self.watch.clone() }))
+    }
+
+    fn fmt_sql(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.inner.fmt_sql(f)
+    }
+}
+
+/// An operator whose rows are handed on only while the watch allows it. It also gives other
+/// queries of the thread a turn now and then, which not every operator does.
+#[derive(Debug)]
+struct WatchExec {
+    input: Arc<dyn ExecutionPlan>,
+    properties: Arc<PlanProperties>,
+    watch: Watch,
+}
+
+impl DisplayAs for WatchExec {
+    fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("WatchExec")
+    }
+}
+
+impl ExecutionPlan for WatchExec {
+    fn name(&self) -> &str {
+        "WatchExec"
+    }
+
+    fn properties(&self) -> &Arc<PlanProperties> {
+        &self.properties
+    }
+
+    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
+        vec![&self.input]
+    }
+
+    fn apply_expressions(
+        &self,
+        _: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
+    ) -> Result<TreeNodeRecursion> {
+        Ok(TreeNodeRecursion::Continue)
+    }
+
+    fn with_new_children(
+        self: Arc<Self>,
+        mut children: Vec<Arc<dyn ExecutionPlan>>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let Some(input) = children.pop() else { return internal_err!("a watch without input") };
+        let properties = Arc::clone(input.properties());
+        Ok(Arc::new(Self { input, properties, watch: self.watch.clone() }))
+    }
+
+    fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
+        self.watch.check()?;
+        let input = make_cooperative(self.input.execute(partition, context)?);
+        Ok(Box::pin(Watched { input, watch: self.watch.clone(), ended: false }))
+    }
+}
+
+struct Watched {
+    input: SendableRecordBatchStream,
+    watch: Watch,
+    ended: bool,
+}
+
+impl Stream for Watched {
+    type Item = Result<RecordBatch>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if self.ended {
+            return Poll::Ready(None);
+        }
+        if let Err(error) = self.watch.check() {
+            self.ended = true;
+            return Poll::Ready(Some(Err(error)));
+        }
+        self.input.poll_next_unpin(cx)
+    }
+}
+
+impl RecordBatchStream for Watched {
+    fn schema(&self) -> SchemaRef {
+        self.input.schema()
+    }
+}
