@@ -3,10 +3,11 @@
 //! not appear in any answer.
 
 use anyhow::{Context, Result, ensure};
-use levada_testkit::{Answer, Request};
+use levada_testkit::wait::Look;
+use levada_testkit::{Answer, Request, eventually};
 use serde_json::{Value, json};
 
-use crate::world::{World, event};
+use crate::world::{SOON, World, event};
 
 /// In every name, id and payload of the first tenant.
 const SECRET: &str = "xylophone";
@@ -152,6 +153,80 @@ fn no_address_of_the_gateway_shows_or_changes_another_tenants_things() -> Result
     ensure!(tried > 100, "every address is tried with every key: {tried}");
     let after = scene.state()?;
     ensure!(before == after, "{before} became {after}");
+    Ok(())
+}
+
+/// Of the shared pipeline, as a key sees it: what came in, out and to the dead letter, what waits.
+fn figures(scene: &Scene, key: &str) -> Result<Value> {
+    let answer = scene.world.get(key, "/v1/pipelines")?;
+    let pipelines = answer["pipelines"].as_array().context("pipelines")?;
+    let orders = pipelines.iter().find(|p| p["name"] == "orders").context("the shared pipeline")?;
+    let counts = &orders["counts"];
+    Ok(json!([counts["in"], counts["out"], counts["dead"], orders["backlog"]]))
+}
+
+fn await_value(what: &str, expected: &Value, look: impl Fn() -> Result<Value>) -> Result<()> {
+    eventually(&format!("{what} = {expected}"), SOON, || {
+        let seen = look()?;
+        Ok(if seen == *expected { Look::Done(()) } else { Look::NotYet(seen.to_string()) })
+    })
+}
+
+/// A page of the console for the holder of a key.
+fn page(scene: &Scene, key: &str, path: &str) -> Result<String> {
+    let form = Request::post("/console/sign-in")
+        .bytes("application/x-www-form-urlencoded", format!("key={key}").into_bytes());
+    let signed = scene.world.send(&form)?.expect(303)?;
+    let cookie = signed.header("set-cookie").context("a session")?.split(';').next().unwrap_or_default();
+    Ok(scene.world.send(&Request::get(path).header("cookie", cookie))?.expect(200)?.text())
+}
+
+#[test]
+fn of_a_shared_pipeline_each_tenant_sees_its_own_figures_and_none_of_the_others() -> Result<()> {
+    let mut scene = scene()?;
+    let (first, second) = (scene.first.clone(), scene.second[1].clone());
+    let admin = scene.world.admin.clone();
+    let expected = [
+        (&first, "first", json!([21, 20, 1, 0])),
+        (&second, "second", json!([1, 1, 0, 0])),
+        (&admin, "the platform", json!([22, 21, 1, 0])),
+    ];
+    for (key, whose, figures_of) in &expected {
+        await_value(&format!("figures of {whose}"), figures_of, || figures(&scene, key))?;
+    }
+    // The first has a pipeline of its own, too.
+    for (key, records) in [(&first, [41, 40]), (&second, [1, 1]), (&admin, [42, 41])] {
+        let look =
+            || scene.world.get(key, "/v1/status").map(|s| json!([s["records"]["in"], s["records"]["out"]]));
+        await_value("records of the status", &json!(records), look)?;
+    }
+    for (key, came_in, steps) in [(&first, 21, 0), (&second, 1, 0), (&admin, 22, 1)] {
+        let page = page(&scene, key, "/console/pipelines/orders")?;
+        let shown = format!("<dt>In</dt><dd><span class=\"big\">{came_in}</span>");
+        ensure!(page.contains(&shown), "{came_in} came in: {page}");
+        let with_counts = page.matches("<dl class=\"flow\">").count();
+        ensure!(with_counts == steps, "{with_counts} steps show what they did to the rows of all: {page}");
+        ensure!(page.contains("<td class=\"n\" data-l=\"Rows\">"), "an epoch of their own is there: {page}");
+    }
+    for (key, rows, sources) in
+        [(&first, 41, "2 sources"), (&second, 1, "1 source"), (&admin, 42, "2 sources")]
+    {
+        let zone = format!(
+            "<li class=\"bronze\"><span class=\"stage\">bronze</span><span class=\"amount\" title=\"{rows}\">"
+        );
+        let look = || {
+            let page = page(&scene, key, "/console")?;
+            Ok(json!([page.contains(&zone), page.contains(&format!("{sources} · "))]))
+        };
+        await_value(&format!("{rows} rows of {sources} in bronze"), &json!([true, true]), look)?;
+    }
+
+    // They are part of each epoch, so they outlive a process that had no time to say good-bye.
+    scene.world.levada.kill();
+    scene.world.restart()?;
+    for (key, whose, figures_of) in &expected {
+        await_value(&format!("figures of {whose} after a kill"), figures_of, || figures(&scene, key))?;
+    }
     Ok(())
 }
 

@@ -134,7 +134,7 @@ pub struct Overview {
     /// From acceptance to queryable, recent; `None` before the first epoch.
     pub latency_p50_ms: Option<f64>,
     pub latency_p99_ms: Option<f64>,
-    /// Accepted, and not yet in a committed epoch.
+    /// Accepted, and not yet in a committed epoch, as far as that is known.
     pub backlog: u64,
     pub uptime_s: u64,
     pub pipelines: Vec<PipelineRow>,
@@ -153,13 +153,18 @@ pub struct PipelineRow {
     pub source: String,
     /// The table it fills, such as `silver.weather`.
     pub sink: String,
+    /// What its dead letters call it.
+    pub full_name: String,
+    /// Since its first epoch, as is what follows.
     pub received: u64,
     pub written: u64,
     /// Duplicates and rows that a rule dropped.
     pub dropped: u64,
     pub dead: u64,
-    pub backlog: u64,
+    /// `None` where nobody knows whose the waiting records are.
+    pub backlog: Option<u64>,
     pub rate_per_s: f64,
+    /// The last one that held a record of the principal's tenants.
     pub epoch: Option<u64>,
     pub last_commit_ms: Option<i64>,
     pub health: Health,
@@ -188,6 +193,14 @@ pub struct StepRow {
     pub summary: String,
     /// Why it does not run; `None` if it runs.
     pub waits_for: Option<String>,
+    /// `None` for a step that does not run, and for a principal that does not see all tenants
+    /// whose rows pass it.
+    pub counts: Option<StepCounts>,
+}
+
+/// Rows that reached a step, and where they went.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StepCounts {
     pub rows_in: u64,
     pub rows_out: u64,
     pub dropped: u64,
@@ -201,13 +214,17 @@ pub struct ReasonCount {
     pub count: u64,
 }
 
+/// A committed epoch that held a record of the principal's tenants.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct EpochRow {
     pub epoch: u64,
     pub committed_ms: i64,
+    /// Of the principal's tenants, as written to the pipeline's table.
     pub rows: u64,
-    pub files: u64,
-    pub duration_ms: u64,
+    /// Files and time are of all tenants together: `None` for who does not see all.
+    pub files: Option<u64>,
+    /// `None` for an epoch before the last start, too.
+    pub duration_ms: Option<u64>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -231,7 +248,10 @@ pub struct ModelRow {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ZoneRow {
     pub zone: String,
+    /// Tables; in bronze, sources.
     pub tables: u64,
+    /// Objects of bronze; `None` in the other zones.
+    pub objects: Option<u64>,
     pub rows: u64,
     pub bytes: u64,
 }
@@ -333,6 +353,8 @@ pub struct TableRow {
     /// As written in SQL, such as `silver.orders`.
     pub name: String,
     pub rows: Option<u64>,
+    /// Files of a table, objects of a source.
+    pub files: Option<u64>,
     pub bytes: Option<u64>,
     /// Column name and type, in order.
     pub columns: Vec<(String, String)>,

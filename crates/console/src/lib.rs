@@ -20,5 +20,6 @@ mod signin_limit;
 pub use app::{ConsoleConfig, router};
 pub use data::{
     Column, ConsoleData, DeadLetter, DeadLetterFilter, DeadLetterPage, EpochRow, Health, ModelRow, Overview,
-    PipelineDetail, PipelineRow, QueryAnswer, ReasonCount, Resent, StepRow, TableRow, TopicRow, ZoneRow,
+    PipelineDetail, PipelineRow, QueryAnswer, ReasonCount, Resent, StepCounts, StepRow, TableRow, TopicRow,
+    ZoneRow,
 };

@@ -32,7 +32,7 @@ pub trait Operations: Send + Sync {
     }
 }
 
-/// Records of a pipeline since the program started.
+/// Records of a pipeline since its first epoch.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct PipelineCounts {
     /// Read from the source.
@@ -55,6 +55,31 @@ impl PipelineCounts {
     }
 }
 
+/// What a shared pipeline did for one tenant, and has still to do.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct TenantShare {
+    pub counts: PipelineCounts,
+    /// Records that wait; `None` where nobody knows whose the waiting ones are.
+    pub backlog: Option<u64>,
+    /// The last epoch that held a record of the tenant.
+    pub epoch: Option<i64>,
+    pub committed_at_ms: Option<i64>,
+}
+
+impl TenantShare {
+    /// Both together; a backlog of which a part is not known is not known.
+    fn and(self, other: &Self) -> Self {
+        let mut counts = self.counts;
+        counts.add(&other.counts);
+        Self {
+            counts,
+            backlog: self.backlog.zip(other.backlog).map(|(a, b)| a + b),
+            epoch: self.epoch.max(other.epoch),
+            committed_at_ms: self.committed_at_ms.max(other.committed_at_ms),
+        }
+    }
+}
+
 /// A pipeline at work.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct PipelineStatus {
@@ -73,10 +98,12 @@ pub struct PipelineStatus {
     /// Why it failed last.
     pub error: Option<String>,
     pub counts: PipelineCounts,
+    /// Of a shared pipeline: the figures of each tenant, which are all that its keys see.
     #[serde(skip)]
-    pub by_tenant: BTreeMap<TenantId, PipelineCounts>,
-    /// Records that wait; of all tenants, so only shown to those who see all.
+    pub by_tenant: BTreeMap<TenantId, TenantShare>,
+    /// Records that wait.
     pub backlog: Option<u64>,
+    /// The last committed epoch.
     pub epoch: Option<i64>,
     pub committed_at_ms: Option<i64>,
 }
@@ -166,12 +193,12 @@ pub(crate) fn visible_pipelines(principal: &Principal, all: Vec<PipelineStatus>)
         all.into_iter().filter(|p| owns(principal, p.tenant.as_ref())).collect();
     if principal.tenants != TenantSet::All {
         for pipeline in seen.iter_mut().filter(|p| p.tenant.is_none()) {
-            let mut own = PipelineCounts::default();
-            for (_, counts) in pipeline.by_tenant.iter().filter(|(t, _)| principal.tenants.contains(t)) {
-                own.add(counts);
-            }
-            pipeline.counts = own;
-            pipeline.backlog = None;
+            let own = pipeline.by_tenant.iter().filter(|(t, _)| principal.tenants.contains(t));
+            let own = own.map(|(_, share)| *share).reduce(|sum, share| sum.and(&share)).unwrap_or_default();
+            pipeline.counts = own.counts;
+            pipeline.backlog = own.backlog;
+            pipeline.epoch = own.epoch;
+            pipeline.committed_at_ms = own.committed_at_ms;
             // An error text may quote another tenant's record.
             pipeline.error =
                 pipeline.error.take().map(|_| "the pipeline failed; its operator knows why".to_owned());

@@ -150,6 +150,23 @@ mod tests {
     }
 
     #[test]
+    fn of_two_topics_that_ask_for_one_type_the_first_written_gets_it() {
+        let tied = Routes::new(vec![
+            rule(None, "first", &["order.*", "order.paid"]),
+            rule(None, "second", &["order.paid", "order.*"]),
+            rule(Some("acme"), "acme-late", &["order.*"]),
+        ]);
+        for (event_type, owner, topic) in [
+            ("order.paid", "other", "first"),
+            ("order.placed", "other", "first"),
+            ("order.placed", "acme", "acme-late"),
+        ] {
+            let to = tied.route(event_type, &tenant(owner), None).map(|t| t.to_string());
+            assert_eq!(to.as_deref(), Ok(topic), "{event_type} of {owner}");
+        }
+    }
+
+    #[test]
     fn a_named_topic_must_be_one_of_the_tenants_own_or_shared() {
         let routes = routes();
         let to =

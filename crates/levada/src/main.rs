@@ -2,6 +2,7 @@
 //!
 //! This crate is the composition: the only place where adapters are chosen and parts meet.
 
+mod census;
 mod console_data;
 mod data_dir;
 mod demo;

@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use levada_bus::Bus;
+use levada_bus::{Bus, TopicInfo};
 use levada_config::model::{ModelSchedule, Owner, Project};
-use levada_core::{Problem, TenantId};
-use levada_flow::{ModelState, Models, Pipelines, RunState};
-use levada_http::{Check, Freshness, ModelRun, ModelStatus, Operations, PipelineCounts, PipelineStatus};
+use levada_core::{Principal, Problem, SourceName, TenantId};
+use levada_flow::{EpochDone, ModelState, Models, Pipelines, RunState, TenantFigures, Totals};
+use levada_http::{
+    Check, Freshness, ModelRun, ModelStatus, Operations, PipelineCounts, PipelineStatus, TenantShare,
+};
 use std::sync::Arc;
 use tokio::sync::RwLock;
 
@@ -24,6 +26,11 @@ impl Engines {
 
     pub fn pipelines(&self) -> Vec<levada_flow::PipelineStatus> {
         self.with(|(pipelines, _)| pipelines.status())
+    }
+
+    /// The last epochs of a pipeline, newest first.
+    pub fn epochs(&self, owner: &Owner, name: &SourceName) -> Vec<Arc<EpochDone>> {
+        self.with(|(pipelines, _)| pipelines.epochs(owner, name))
     }
 
     pub fn models(&self) -> Vec<levada_flow::ModelStatus> {
@@ -55,9 +62,19 @@ impl Engines {
         }
     }
 
-    /// From publish to queryable: the slowest pipeline's figures.
+    /// From publish to queryable: the figures of the slowest pipeline that a principal sees.
+    pub fn freshness_for(&self, principal: &Principal) -> Freshness {
+        self.slowest(|owner| sees(principal, owner))
+    }
+
+    /// As [`Engines::freshness_for`], of all pipelines.
     pub fn freshness(&self) -> Freshness {
-        let pipelines = self.pipelines();
+        self.slowest(|_| true)
+    }
+
+    fn slowest(&self, includes: impl Fn(&Owner) -> bool) -> Freshness {
+        let mut pipelines = self.pipelines();
+        pipelines.retain(|p| includes(&p.owner));
         Freshness {
             p50_ms: pipelines.iter().filter_map(|p| p.latency_p50_ms).max().map(|ms| ms as f64),
             p99_ms: pipelines.iter().filter_map(|p| p.latency_p99_ms).max().map(|ms| ms as f64),
@@ -70,6 +87,23 @@ pub fn owner_tenant(owner: &Owner) -> Option<TenantId> {
         Owner::Shared => None,
         Owner::Tenant(tenant) => Some(tenant.clone()),
     }
+}
+
+/// Whether a principal may know of what an owner has: what is shared, everybody may.
+pub fn sees(principal: &Principal, owner: &Owner) -> bool {
+    match owner {
+        Owner::Shared => true,
+        Owner::Tenant(tenant) => principal.tenants.contains(tenant),
+    }
+}
+
+/// What the bus says of the topic that a pipeline reads; `topics` come in the order of names.
+pub fn topic_of<'a>(
+    pipeline: &levada_flow::PipelineStatus,
+    topics: &'a [TopicInfo],
+) -> Option<&'a TopicInfo> {
+    let found = topics.binary_search_by(|topic| topic.name.as_str().cmp(&pipeline.source));
+    found.ok().map(|at| &topics[at])
 }
 
 /// A schedule in words: `manual`, `on change` or the cron expression.
@@ -102,6 +136,24 @@ pub fn model_state(state: &ModelState) -> (&'static str, Option<String>) {
     }
 }
 
+fn counts(totals: &Totals) -> PipelineCounts {
+    PipelineCounts {
+        records_in: totals.records_in,
+        out: totals.rows_out,
+        dropped: totals.duplicates,
+        dead: totals.dead_letters,
+    }
+}
+
+fn share(figures: &TenantFigures) -> TenantShare {
+    TenantShare {
+        counts: counts(&figures.totals),
+        backlog: figures.backlog,
+        epoch: figures.epoch.and_then(|epoch| i64::try_from(epoch).ok()),
+        committed_at_ms: figures.last_commit_ms,
+    }
+}
+
 /// Implements the gateway's port.
 pub struct EngineOperations {
     pub engines: Arc<Engines>,
@@ -116,7 +168,9 @@ impl Operations for EngineOperations {
                 self.engines.project.pipelines.iter().find(|q| q.name == p.name && q.owner == p.owner);
             found.and_then(|q| q.description.clone())
         };
+        let topics = self.bus.topics();
         let status = |p: levada_flow::PipelineStatus| {
+            let shares = p.by_tenant(topic_of(&p, &topics));
             let (state, error) = pipeline_state(&p.state);
             PipelineStatus {
                 description: described(&p),
@@ -131,16 +185,11 @@ impl Operations for EngineOperations {
                     .map(|w| format!("{}: {} [{}]", w.step, w.reason, w.code))
                     .collect(),
                 error,
-                counts: PipelineCounts {
-                    records_in: p.totals.records_in,
-                    out: p.totals.rows_out,
-                    dropped: p.totals.duplicates,
-                    dead: p.totals.dead_letters,
-                },
+                counts: counts(&p.totals),
+                by_tenant: shares.into_iter().map(|(tenant, figures)| (tenant, share(&figures))).collect(),
                 backlog: Some(p.backlog),
                 epoch: i64::try_from(p.epoch).ok(),
                 committed_at_ms: p.last_commit_ms,
-                ..PipelineStatus::default()
             }
         };
         self.engines.pipelines().into_iter().map(status).collect()

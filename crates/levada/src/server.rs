@@ -25,6 +25,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use crate::census::Census;
 use crate::console_data::PlatformData;
 use crate::data_dir::DataDir;
 use crate::maintenance;
@@ -120,6 +121,8 @@ impl Server {
 
         let engines = Arc::new(start_engines(&options, &bus, &lake, &disk, &clock, data.root()).await?);
         let sampler = Sampler::start(bus.clone(), stopped.clone());
+        let (census, counting) = Census::start(disk.clone(), LAKE_DIR, clock.clone(), stopped.clone());
+        tasks.push(counting);
         tasks.push(maintenance::start(bus.clone(), lake.clone(), metrics.clone(), stopped.clone()));
 
         let ids: Arc<dyn IdSource> = Arc::new(RandomIds);
@@ -144,6 +147,7 @@ impl Server {
                 lake.clone(),
                 engines.clone(),
                 sampler,
+                census,
                 limits,
             )),
             levada_console::ConsoleConfig {

@@ -139,7 +139,16 @@ fn channel(o: &Overview) -> Markup {
                 li.(zone.zone) {
                     span.stage { (zone.zone) }
                     span.amount title=(count(zone.rows)) { (compact(zone.rows)) }
-                    span.detail { (plural(zone.tables, "table", "tables")) " · " (bytes(zone.bytes)) }
+                    span.detail {
+                        @match zone.objects {
+                            Some(objects) => {
+                                (plural(zone.tables, "source", "sources")) " · "
+                                (plural(objects, "object", "objects")) " · "
+                            }
+                            None => { (plural(zone.tables, "table", "tables")) " · " }
+                        }
+                        (bytes(zone.bytes))
+                    }
                 }
             }
         }

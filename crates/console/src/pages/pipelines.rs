@@ -10,7 +10,7 @@ use crate::data::{EpochRow, PipelineDetail, PipelineRow, ReasonCount, StepRow};
 use crate::format::{ago, compact, count, millis, rate};
 use crate::live::{Parts, View};
 use crate::pages::frame::{Frame, Nav, title};
-use crate::pages::{encode, health, may_operate, missing, nothing, plural, problem_page};
+use crate::pages::{encode, health, may_operate, missing, nothing, problem_page};
 
 pub(crate) async fn list(State(app): State<App>, signed: Signed) -> Response {
     let shown = match may_operate(&signed) {
@@ -79,10 +79,10 @@ pub(crate) fn table(rows: &[PipelineRow], now_ms: i64) -> Markup {
                 (number("Dropped", row.dropped))
                 td.n.dead[row.dead > 0] data-l="Dead" {
                     @if row.dead > 0 {
-                        a href={ "/console/dead-letters?pipeline=" (encode(&row.name)) } { (compact(row.dead)) }
+                        a href={ "/console/dead-letters?pipeline=" (encode(&row.full_name)) } { (compact(row.dead)) }
                     } @else { "0" }
                 }
-                (number("Backlog", row.backlog))
+                (or_unknown("Backlog", row.backlog))
                 td.n data-l="Committed" { @match row.last_commit_ms { Some(at) => (ago(now_ms, at)), None => "–" } }
             } } }
         }
@@ -91,6 +91,14 @@ pub(crate) fn table(rows: &[PipelineRow], now_ms: i64) -> Markup {
 
 fn number(label: &str, n: u64) -> Markup {
     html! { td.n data-l=(label) title=[(n >= 1_000_000).then(|| count(n))] { (compact(n)) } }
+}
+
+/// A dash where a figure is not known.
+fn or_unknown(label: &str, n: Option<u64>) -> Markup {
+    match n {
+        Some(n) => number(label, n),
+        None => html! { td.n.quiet data-l=(label) { "–" } },
+    }
 }
 
 pub(crate) async fn detail(State(app): State<App>, signed: Signed, Path(key): Path<String>) -> Response {
@@ -123,13 +131,13 @@ pub(crate) async fn detail(State(app): State<App>, signed: Signed, Path(key): Pa
             section aria-labelledby="h-dead" {
                 div.bar {
                     h2 #h-dead { "Dead letters by reason" }
-                    a href={ "/console/dead-letters?pipeline=" (encode(&row.name)) } { "Show them" }
+                    a href={ "/console/dead-letters?pipeline=" (encode(&row.full_name)) } { "Show them" }
                 }
-                div #live-dead { (reasons(&row.name, &detail.dead_by_reason)) }
+                div #live-dead { (reasons(&row.full_name, &detail.dead_by_reason)) }
             }
             section aria-labelledby="h-epochs" {
                 div.bar { h2 #h-epochs { "Recent epochs" } }
-                div.scroll #live-epochs tabindex="0" role="region" aria-labelledby="h-epochs" {
+                div.scroll.tall #live-epochs tabindex="0" role="region" aria-labelledby="h-epochs" {
                     (epochs(&detail.epochs, app.now_ms()))
                 }
             }
@@ -152,7 +160,7 @@ pub(crate) async fn detail_parts(app: &App, principal: &Principal, key: &str) ->
             ("live-health", health(detail.row.health)),
             ("live-figures", figures(&detail, now_ms)),
             ("live-steps", steps(&detail.steps)),
-            ("live-dead", reasons(&detail.row.name, &detail.dead_by_reason)),
+            ("live-dead", reasons(&detail.row.full_name, &detail.dead_by_reason)),
             ("live-epochs", epochs(&detail.epochs, now_ms)),
         ],
     })
@@ -171,7 +179,7 @@ fn figures(detail: &PipelineDetail, now_ms: i64) -> Markup {
             div { dt { "Out" } dd { span.big { (compact(row.written)) } } }
             div { dt { "Dropped" } dd { span.big { (compact(row.dropped)) } } }
             div { dt { "Dead" } dd { span.big { (compact(row.dead)) } } }
-            div { dt { "Backlog" } dd { span.big { (compact(row.backlog)) } } }
+            div { dt { "Backlog" } dd { span.big { @match row.backlog { Some(n) => (compact(n)), None => "–" } } } }
             div {
                 dt { "Epoch" }
                 dd { span.big { @match row.epoch { Some(e) => (count(e)), None => "–" } } }
@@ -182,6 +190,9 @@ fn figures(detail: &PipelineDetail, now_ms: i64) -> Markup {
 }
 
 fn steps(steps: &[StepRow]) -> Markup {
+    if steps.is_empty() {
+        return nothing("No steps", "Without a schema the events are kept in bronze as they came.");
+    }
     html! {
         ol.steps {
             @for step in steps {
@@ -192,11 +203,13 @@ fn steps(steps: &[StepRow]) -> Markup {
                         p { (step.summary) }
                         @if let Some(why) = &step.waits_for { p.why { (why) } }
                     }
-                    dl.flow {
-                        div { dt { "in" } dd { (compact(step.rows_in)) } }
-                        div { dt { "out" } dd { (compact(step.rows_out)) } }
-                        div.zero[step.dropped == 0] { dt { "dropped" } dd { (compact(step.dropped)) } }
-                        div.zero[step.dead == 0] { dt { "dead" } dd { (compact(step.dead)) } }
+                    @if let Some(counts) = step.counts {
+                        dl.flow {
+                            div { dt { "in" } dd { (compact(counts.rows_in)) } }
+                            div { dt { "out" } dd { (compact(counts.rows_out)) } }
+                            div.zero[counts.dropped == 0] { dt { "dropped" } dd { (compact(counts.dropped)) } }
+                            div.zero[counts.dead == 0] { dt { "dead" } dd { (compact(counts.dead)) } }
+                        }
                     }
                 }
             }
@@ -236,8 +249,8 @@ fn epochs(epochs: &[EpochRow], now_ms: i64) -> Markup {
             tbody { @for e in epochs { tr {
                 th.n scope="row" { (count(e.epoch)) }
                 (number("Rows", e.rows))
-                td.n title=(plural(e.files, "file", "files")) { (count(e.files)) }
-                td.n { (millis(e.duration_ms as f64)) }
+                (or_unknown("Files", e.files))
+                td.n { @match e.duration_ms { Some(ms) => (millis(ms as f64)), None => "–" } }
                 td.n { (ago(now_ms, e.committed_ms)) }
             } } }
         }

@@ -12,7 +12,7 @@ use serde::Deserialize;
 use crate::app::{App, Signed};
 use crate::data::{QueryAnswer, TableRow};
 use crate::form::Fields;
-use crate::format::{compact, millis};
+use crate::format::{bytes, compact, millis};
 use crate::pages::frame::{Frame, Nav, title};
 use crate::pages::{check_csrf, csrf_field, nothing, plural, problem_box, status};
 
@@ -148,6 +148,19 @@ fn result(answer: &Result<QueryAnswer, Problem>) -> Markup {
     }
 }
 
+/// How much a table holds, as far as that is told.
+fn size(table: &TableRow) -> Option<String> {
+    let (file, files) =
+        if table.name.starts_with("bronze.") { ("object", "objects") } else { ("file", "files") };
+    let parts = [
+        table.rows.map(|n| plural(n, "row", "rows")),
+        table.files.map(|n| plural(n, file, files)),
+        table.bytes.map(bytes),
+    ];
+    let parts: Vec<String> = parts.into_iter().flatten().collect();
+    (!parts.is_empty()).then(|| parts.join(" · "))
+}
+
 fn table_list(tables: &[TableRow]) -> Markup {
     if tables.is_empty() {
         return nothing("None yet", "Tables that your key may read appear here.");
@@ -160,6 +173,7 @@ fn table_list(tables: &[TableRow]) -> Markup {
                     @if let Some(rows) = table.rows { span.faint.n { (compact(rows)) } }
                 }
                 @if let Some(text) = &table.description { p { (text) } }
+                @if let Some(text) = size(table) { p.faint { (text) } }
                 dl { @for (name, kind) in &table.columns { div { dt { (name) } dd { (kind) } } } }
                 button.small type="button" hidden data-select-from=(table.name) { "Select from it" }
             } }

@@ -25,7 +25,7 @@ struct Status {
     events: EventTotals,
     topics: usize,
     pipelines: BTreeMap<String, usize>,
-    /// Of all pipelines that the caller sees, since the program started.
+    /// Of all pipelines that the caller sees, since the first epoch of each.
     records: PipelineCounts,
     models: BTreeMap<String, usize>,
     /// Waiting dead letters by code; to those who may read them.

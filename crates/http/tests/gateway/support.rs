@@ -17,7 +17,7 @@ use levada_core::{ManualClock, Problem, RandomIds, Role, TenantId, TenantSet, To
 use levada_disk::{Disk, SimDisk};
 use levada_http::{
     AppState, Check, DeclaredTenants, GatewayConfig, ModelRun, ModelStatus, Operations, Parts,
-    PipelineCounts, PipelineStatus, RouteRule, Routes, ServerConfig, app_with, serve,
+    PipelineCounts, PipelineStatus, RouteRule, Routes, ServerConfig, TenantShare, app_with, serve,
 };
 use levada_lake::{Lake, LakeConfig};
 use levada_store::DocumentStore;
@@ -243,11 +243,21 @@ pub struct TestOperations {
 }
 
 pub const MARKER: &str = "marker-of-tenant-a";
+/// Every figure of tenant a, and of all tenants together, is this and a little more: it cannot be
+/// mistaken for anything else in an answer.
+pub const FIGURE: u64 = 777_000_000_000;
 
 #[async_trait::async_trait]
 impl Operations for TestOperations {
     fn pipelines(&self) -> Vec<PipelineStatus> {
-        let counts = |n| PipelineCounts { records_in: n, out: n, dropped: n, dead: n };
+        let counts = |n| PipelineCounts { records_in: n, out: n + 1, dropped: n + 2, dead: n + 3 };
+        let number = |n: u64| i64::try_from(n).ok();
+        let share = |n: u64, backlog| TenantShare {
+            counts: counts(n),
+            backlog,
+            epoch: number(n + 4),
+            committed_at_ms: number(n + 5),
+        };
         let own = PipelineStatus {
             name: "a_pipeline".into(),
             tenant: Some(tenant("a")),
@@ -259,12 +269,26 @@ impl Operations for TestOperations {
             name: "shared_pipeline".into(),
             state: "failed".into(),
             error: Some(MARKER.into()),
-            counts: counts(777_010),
-            by_tenant: BTreeMap::from([(tenant("a"), counts(777_000)), (tenant("b"), counts(10))]),
-            backlog: Some(777_123),
+            counts: counts(FIGURE + 10),
+            by_tenant: BTreeMap::from([
+                (tenant("a"), share(FIGURE, Some(FIGURE + 100))),
+                (tenant("b"), share(10, Some(20))),
+            ]),
+            backlog: Some(FIGURE + 120),
+            epoch: number(FIGURE + 4),
+            committed_at_ms: number(FIGURE + 5),
             ..PipelineStatus::default()
         };
-        vec![own, shared]
+        let others = PipelineStatus {
+            name: "pipeline_of_others".into(),
+            by_tenant: BTreeMap::from([(tenant("a"), share(FIGURE, None))]),
+            counts: counts(FIGURE),
+            backlog: Some(FIGURE + 100),
+            epoch: number(FIGURE + 4),
+            committed_at_ms: number(FIGURE + 5),
+            ..PipelineStatus::default()
+        };
+        vec![own, shared, others]
     }
 
     fn models(&self) -> Vec<ModelStatus> {
@@ -279,7 +303,7 @@ impl Operations for TestOperations {
             name: "shared_model".into(),
             state: "failed".into(),
             reason: Some(MARKER.into()),
-            rows: Some(777_456),
+            rows: Some(FIGURE + 456),
             ..ModelStatus::default()
         };
         vec![own, shared]

@@ -19,9 +19,10 @@ use levada_console::{
     ConsoleData, DeadLetter, DeadLetterFilter, DeadLetterPage, Health, ModelRow, Overview, PipelineDetail,
     PipelineRow, QueryAnswer, Resent, TableRow, TopicRow,
 };
-use levada_core::{Authenticator, Principal, Problem, TopicName};
+use levada_core::{Authenticator, Principal, Problem, TenantSet, TopicName};
 use levada_lake::{Lake, QueryLimits};
 
+use crate::census::Census;
 use crate::meter::Meter;
 use crate::operations::{Engines, owner_tenant};
 use crate::sampler::Sampler;
@@ -33,10 +34,14 @@ pub struct PlatformData {
     lake: Lake,
     engines: Arc<Engines>,
     sampler: Sampler,
+    census: Census,
     limits: QueryLimits,
     started: Instant,
     meter: Meter,
 }
+
+/// What stands in place of a reason that may quote another tenant's record.
+const OPERATOR_KNOWS: &str = "it does not run as it should; its operator knows why";
 
 impl PlatformData {
     pub fn new(
@@ -45,16 +50,29 @@ impl PlatformData {
         lake: Lake,
         engines: Arc<Engines>,
         sampler: Sampler,
+        census: Census,
         limits: QueryLimits,
     ) -> Self {
-        Self { keys, bus, lake, engines, sampler, limits, started: Instant::now(), meter: Meter::default() }
-    }
-
-    fn sees(principal: &Principal, owner: &Owner) -> bool {
-        match owner_tenant(owner) {
-            None => true,
-            Some(tenant) => principal.tenants.contains(&tenant),
+        Self {
+            keys,
+            bus,
+            lake,
+            engines,
+            sampler,
+            census,
+            limits,
+            started: Instant::now(),
+            meter: Meter::default(),
         }
+    }
+}
+
+/// Whether a principal sees the whole of what an owner has: of what tenants share, only the
+/// platform does.
+fn sees_whole(principal: &Principal, owner: &Owner) -> bool {
+    match owner_tenant(owner) {
+        None => principal.tenants == TenantSet::All,
+        Some(tenant) => principal.tenants.contains(&tenant),
     }
 }
 

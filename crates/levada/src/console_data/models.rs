@@ -4,17 +4,16 @@ use levada_console::{Health, ModelRow};
 use levada_core::{Principal, Problem, TenantSet};
 use levada_flow::{ModelState, ModelStatus};
 
-use super::{PlatformData, key, owner_text};
-use crate::operations::{owner_tenant, schedule_text};
+use super::{OPERATOR_KNOWS, PlatformData, key, owner_text, sees_whole};
+use crate::operations::{owner_tenant, schedule_text, sees};
 
 impl PlatformData {
     pub(super) fn model_rows(&self, principal: &Principal) -> Vec<ModelRow> {
-        let visible = self.engines.models().into_iter().filter(|m| Self::sees(principal, &m.owner));
-        let shown = |m: &ModelStatus| principal.tenants == TenantSet::All || owner_tenant(&m.owner).is_some();
+        let visible = self.engines.models().into_iter().filter(|m| sees(principal, &m.owner));
         visible
             .map(|m| {
-                let shown = shown(&m);
-                model_row(m, shown)
+                let whole = sees_whole(principal, &m.owner);
+                model_row(m, whole)
             })
             .collect()
     }
@@ -27,7 +26,7 @@ impl PlatformData {
         let models = self.engines.models();
         let model = models
             .iter()
-            .find(|m| Self::sees(principal, &m.owner) && key(&m.owner, m.name.as_str()) == wanted)
+            .find(|m| sees(principal, &m.owner) && key(&m.owner, m.name.as_str()) == wanted)
             .ok_or_else(unknown)?;
         let name = match owner_tenant(&model.owner) {
             Some(tenant) => format!("{tenant}/{}", model.name),
@@ -50,9 +49,10 @@ impl PlatformData {
     }
 }
 
-fn model_row(status: ModelStatus, shown: bool) -> ModelRow {
+fn model_row(status: ModelStatus, whole: bool) -> ModelRow {
     let (health, note) = match &status.state {
-        ModelState::Failed { reason } => (Health::Failing, Some(reason.clone())),
+        ModelState::Failed { reason } if whole => (Health::Failing, Some(reason.clone())),
+        ModelState::Failed { .. } => (Health::Failing, Some(OPERATOR_KNOWS.to_owned())),
         ModelState::Waiting { reason } => (Health::Waiting, Some(reason.clone())),
         ModelState::Running | ModelState::Idle if status.last_run_ms.is_some() => (Health::Healthy, None),
         ModelState::Running | ModelState::Idle => (Health::Idle, None),
@@ -64,7 +64,7 @@ fn model_row(status: ModelStatus, shown: bool) -> ModelRow {
         table: format!("gold.{}", status.name),
         depends_on: status.reads.iter().map(ToString::to_string).collect(),
         schedule: Some(schedule_text(&status.schedule)),
-        rows: status.rows.filter(|_| shown),
+        rows: status.rows.filter(|_| whole),
         last_run_ms: status.last_run_ms,
         last_duration_ms: status.duration_ms,
         health,

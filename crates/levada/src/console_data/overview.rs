@@ -13,7 +13,7 @@ impl PlatformData {
         let models = self.model_rows(principal);
         let rate_history = self.sampler.history(&principal.tenants);
         let (accepted, duplicates) = self.published(principal);
-        let freshness = self.engines.freshness();
+        let freshness = self.engines.freshness_for(principal);
         let log = self.bus.log_stats();
         let mut notes: Vec<String> =
             log.poisoned.iter().map(|p| format!("The log takes no events: {p}")).collect();
@@ -43,7 +43,7 @@ impl PlatformData {
             dead_letters: if operates { dead.values().sum() } else { 0 },
             latency_p50_ms: freshness.p50_ms,
             latency_p99_ms: freshness.p99_ms,
-            backlog: pipelines.iter().map(|p| p.backlog).sum(),
+            backlog: pipelines.iter().filter_map(|p| p.backlog).sum(),
             uptime_s: self.started.elapsed().as_secs(),
             pipelines,
             models,
@@ -65,11 +65,25 @@ impl PlatformData {
             ZoneRow {
                 zone: zone.to_string(),
                 tables: visible.len() as u64,
+                objects: None,
                 rows: visible.iter().map(|s| s.rows).sum(),
                 bytes: visible.iter().map(|s| s.bytes).sum(),
             }
         };
-        zones.filter(|z| *z != Zone::Bronze).map(row).collect()
+        zones.map(|zone| if zone == Zone::Bronze { self.bronze_row(principal) } else { row(zone) }).collect()
+    }
+
+    /// Bronze is kept apart by tenant, so of it a tenant sees its own also where sources are shared.
+    fn bronze_row(&self, principal: &Principal) -> ZoneRow {
+        let sources = self.census.of(&principal.tenants);
+        let rows = self.engines.pipelines().iter().map(|p| p.bronze_rows(&principal.tenants)).sum();
+        ZoneRow {
+            zone: Zone::Bronze.to_string(),
+            tables: sources.len() as u64,
+            objects: Some(sources.values().map(|held| held.objects).sum()),
+            rows,
+            bytes: sources.values().map(|held| held.bytes).sum(),
+        }
     }
 
     fn published(&self, principal: &Principal) -> (u64, u64) {

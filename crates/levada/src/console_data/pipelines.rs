@@ -1,49 +1,81 @@
 //! Pipelines: their rows, and the page of one.
 
+use std::collections::BTreeMap;
 use std::time::Instant;
 
-use levada_bus::DeadFilter;
-use levada_config::model::{Pipeline, Step};
-use levada_console::{Health, PipelineDetail, PipelineRow, ReasonCount, StepRow};
+use levada_bus::{DeadFilter, TopicInfo};
+use levada_config::model::{Pipeline, Schema, Step, Validation, Waiting};
+use levada_console::{EpochRow, Health, PipelineDetail, PipelineRow, ReasonCount, StepCounts, StepRow};
 use levada_core::{Principal, Problem, TenantSet, attr};
-use levada_flow::{PipelineStatus, RunState};
+use levada_flow::{PipelineStatus, RunState, TenantFigures, Totals};
 
-use super::{PlatformData, bus_problem, key, owner_text, urgency};
-use crate::operations::owner_tenant;
+use super::{OPERATOR_KNOWS, PlatformData, bus_problem, key, owner_text, sees_whole, urgency};
+use crate::operations::{sees, topic_of};
+
+/// Dead letters that are looked through for the reasons of one pipeline.
+const LETTERS: usize = 10_000;
 
 impl PlatformData {
     pub(super) fn pipeline_rows(&self, principal: &Principal) -> Vec<PipelineRow> {
-        let visible = self.engines.pipelines().into_iter().filter(|p| Self::sees(principal, &p.owner));
-        let mut rows: Vec<PipelineRow> = visible.map(|p| self.pipeline_row(principal, p)).collect();
+        let topics = self.bus.topics();
+        let visible = self.engines.pipelines().into_iter().filter(|p| sees(principal, &p.owner));
+        let mut rows: Vec<PipelineRow> = visible.map(|p| self.pipeline_row(&p, principal, &topics)).collect();
         rows.sort_by_key(|r| (std::cmp::Reverse(urgency(r.health)), r.name.clone()));
         rows
     }
 
-    fn pipeline_row(&self, principal: &Principal, status: PipelineStatus) -> PipelineRow {
-        // Figures of a shared pipeline are of all tenants: only the platform sees them.
-        let shown = principal.tenants == TenantSet::All || owner_tenant(&status.owner).is_some();
-        let count = |n: u64| if shown { n } else { 0 };
-        let totals = &status.totals;
-        let (health, note) = pipeline_health(&status);
+    fn pipeline_row(
+        &self,
+        status: &PipelineStatus,
+        principal: &Principal,
+        topics: &[TopicInfo],
+    ) -> PipelineRow {
+        let whole = sees_whole(principal, &status.owner);
         let key = key(&status.owner, status.name.as_str());
-        let rate_per_s = self.meter.per_s(&key, totals.records_in, Instant::now());
+        let (figures, rate_per_s) = if whole {
+            (figures_of_all(status), self.meter.per_s(&key, status.totals.records_in, Instant::now()))
+        } else {
+            self.own_figures(status, &principal.tenants, &key, topics)
+        };
+        let (health, note) = pipeline_health(status, whole);
+        let Totals { records_in, rows_out, duplicates, dead_letters } = figures.totals;
         PipelineRow {
             key,
             name: status.display_name.clone().unwrap_or_else(|| status.name.to_string()),
             owner: owner_text(&status.owner),
             source: status.source.clone(),
             sink: status.sink.to_string(),
-            received: count(totals.records_in),
-            written: count(totals.rows_out),
-            dropped: count(totals.duplicates),
-            dead: count(totals.dead_letters),
-            backlog: count(status.backlog),
-            rate_per_s: if shown { rate_per_s } else { 0.0 },
-            epoch: (status.epoch > 0).then_some(status.epoch),
-            last_commit_ms: status.last_commit_ms,
+            full_name: status.full_name(),
+            received: records_in,
+            written: rows_out,
+            dropped: duplicates,
+            dead: dead_letters,
+            backlog: figures.backlog,
+            rate_per_s,
+            epoch: figures.epoch,
+            last_commit_ms: figures.last_commit_ms,
             health,
             note,
         }
+    }
+
+    /// What a shared pipeline did for some tenants, and its records of theirs a second. Tenants
+    /// are metered one by one: keys of different tenants look at different sums.
+    fn own_figures(
+        &self,
+        status: &PipelineStatus,
+        tenants: &TenantSet,
+        key: &str,
+        topics: &[TopicInfo],
+    ) -> (TenantFigures, f64) {
+        let now = Instant::now();
+        let mut own = status.by_tenant(topic_of(status, topics));
+        own.retain(|tenant, _| tenants.contains(tenant));
+        let meter = |(tenant, figures): (&_, &TenantFigures)| {
+            self.meter.per_s(&format!("{key} of {tenant}"), figures.totals.records_in, now)
+        };
+        let rate = own.iter().map(meter).sum();
+        (own.into_values().reduce(together).unwrap_or_default(), rate)
     }
 
     pub(super) fn pipeline_page(
@@ -52,38 +84,46 @@ impl PlatformData {
         wanted: &str,
     ) -> Result<Option<PipelineDetail>, Problem> {
         let all = self.engines.pipelines();
-        let found = all
-            .into_iter()
-            .find(|p| Self::sees(principal, &p.owner) && key(&p.owner, p.name.as_str()) == wanted);
+        let found =
+            all.into_iter().find(|p| sees(principal, &p.owner) && key(&p.owner, p.name.as_str()) == wanted);
         let Some(status) = found else { return Ok(None) };
-        let definition = self.definition(&status).cloned();
-        let mut steps: Vec<StepRow> = definition.iter().flat_map(|d| &d.steps).map(step_row).collect();
-        for waiting in &status.waiting_steps {
-            steps.push(StepRow {
-                kind: waiting.step.clone(),
-                summary: format!("{} [{}]", waiting.reason, waiting.code),
-                waits_for: Some(waiting.reason.clone()),
-                rows_in: 0,
-                rows_out: 0,
-                dropped: 0,
-                dead: 0,
-            });
-        }
+        let definition = self.definition(&status);
+        Ok(Some(PipelineDetail {
+            description: definition.and_then(|d| d.description.clone()),
+            file: definition.map(|d| d.file.display().to_string()).unwrap_or_default(),
+            row: self.pipeline_row(&status, principal, &self.bus.topics()),
+            steps: step_rows(&status, definition, sees_whole(principal, &status.owner)),
+            dead_by_reason: self.reasons(&status, principal)?,
+            epochs: self.epoch_rows(&status, principal),
+        }))
+    }
+
+    fn reasons(&self, status: &PipelineStatus, principal: &Principal) -> Result<Vec<ReasonCount>, Problem> {
         let filter =
-            DeadFilter { pipeline: Some(status.name.to_string()), limit: 10_000, ..DeadFilter::default() };
+            DeadFilter { pipeline: Some(status.full_name()), limit: LETTERS, ..DeadFilter::default() };
         let letters = self.bus.dead_letters(&principal.tenants, &filter).map_err(bus_problem)?;
-        let mut reasons = std::collections::BTreeMap::<String, u64>::new();
+        let mut reasons = BTreeMap::<String, u64>::new();
         for entry in &letters {
             *reasons.entry(entry.attribute(attr::DEAD_CODE).to_owned()).or_default() += 1;
         }
-        Ok(Some(PipelineDetail {
-            description: definition.as_ref().and_then(|d| d.description.clone()),
-            file: definition.as_ref().map(|d| d.file.display().to_string()).unwrap_or_default(),
-            row: self.pipeline_row(principal, status),
-            steps,
-            dead_by_reason: reasons.into_iter().map(|(code, count)| ReasonCount { code, count }).collect(),
-            epochs: Vec::new(),
-        }))
+        Ok(reasons.into_iter().map(|(code, count)| ReasonCount { code, count }).collect())
+    }
+
+    /// Of a shared pipeline a tenant sees the epochs that held a record of its own.
+    fn epoch_rows(&self, status: &PipelineStatus, principal: &Principal) -> Vec<EpochRow> {
+        let whole = sees_whole(principal, &status.owner);
+        let epochs = self.engines.epochs(&status.owner, &status.name);
+        let row = |done: &levada_flow::EpochDone| {
+            let rows = if whole { done.rows } else { done.rows_of(&principal.tenants)? };
+            Some(EpochRow {
+                epoch: done.epoch,
+                committed_ms: done.at_ms,
+                rows,
+                files: whole.then_some(done.files),
+                duration_ms: done.duration_ms.filter(|_| whole),
+            })
+        };
+        epochs.iter().filter_map(|done| row(done)).collect()
     }
 
     fn definition(&self, status: &PipelineStatus) -> Option<&Pipeline> {
@@ -91,14 +131,36 @@ impl PlatformData {
     }
 }
 
-fn pipeline_health(status: &PipelineStatus) -> (Health, Option<String>) {
+fn figures_of_all(status: &PipelineStatus) -> TenantFigures {
+    TenantFigures {
+        totals: status.totals,
+        backlog: Some(status.backlog),
+        epoch: (status.epoch > 0).then_some(status.epoch),
+        last_commit_ms: status.last_commit_ms,
+    }
+}
+
+/// Of two tenants; a backlog of which a part is not known is not known.
+fn together(a: TenantFigures, b: TenantFigures) -> TenantFigures {
+    let mut totals = a.totals;
+    totals += b.totals;
+    TenantFigures {
+        totals,
+        backlog: a.backlog.zip(b.backlog).map(|(a, b)| a + b),
+        epoch: a.epoch.max(b.epoch),
+        last_commit_ms: a.last_commit_ms.max(b.last_commit_ms),
+    }
+}
+
+fn pipeline_health(status: &PipelineStatus, whole: bool) -> (Health, Option<String>) {
+    let told = |reason: &str| Some(if whole { reason } else { OPERATOR_KNOWS }.to_owned());
     match &status.state {
-        RunState::Failed { reason } => (Health::Failing, Some(reason.clone())),
-        RunState::Waiting { reason } => (Health::Degraded, Some(reason.clone())),
+        RunState::Failed { reason } => (Health::Failing, told(reason)),
+        RunState::Waiting { reason } => (Health::Degraded, told(reason)),
         RunState::Starting => (Health::Idle, Some("starting".to_owned())),
         RunState::Stopped => (Health::Failing, Some("stopped".to_owned())),
         RunState::Running => match (&status.bronze_problem, status.waiting_steps.first()) {
-            (Some(problem), _) => (Health::Degraded, Some(problem.clone())),
+            (Some(problem), _) => (Health::Degraded, told(problem)),
             (None, Some(step)) => (Health::Waiting, Some(format!("{}: {}", step.step, step.reason))),
             (None, None) if status.epoch == 0 => (Health::Idle, None),
             (None, None) => (Health::Healthy, None),
@@ -106,18 +168,57 @@ fn pipeline_health(status: &PipelineStatus) -> (Health, Option<String>) {
     }
 }
 
+/// Validation, the steps in their order, and those that wait. What steps did is of all tenants
+/// together: only who sees them all is told.
+fn step_rows(status: &PipelineStatus, definition: Option<&Pipeline>, whole: bool) -> Vec<StepRow> {
+    let mut rows: Vec<StepRow> = Vec::new();
+    if let Some((pipeline, schema)) = definition.and_then(|d| Some((d, d.schema.as_ref()?))) {
+        rows.push(validation(schema, pipeline.validation));
+        rows.extend(pipeline.steps.iter().map(step_row));
+    }
+    if whole {
+        for (row, step) in rows.iter_mut().zip(status.steps.iter()) {
+            let counts = step.counts;
+            row.counts = Some(StepCounts {
+                rows_in: counts.rows_in,
+                rows_out: counts.rows_out,
+                dropped: counts.dropped,
+                dead: counts.dead,
+            });
+        }
+    }
+    rows.extend(status.waiting_steps.iter().map(waiting));
+    rows
+}
+
+fn validation(schema: &Schema, validation: Validation) -> StepRow {
+    let manner = match validation {
+        Validation::Strict => "strict",
+        Validation::Lenient => "lenient",
+    };
+    step_of("validate", format!("{}, {manner}", schema.file.display()))
+}
+
 fn step_row(step: &Step) -> StepRow {
-    let (kind, summary) = match step {
+    match step {
         Step::Deduplicate(d) => {
             let key: Vec<&str> = d.key.iter().map(|k| k.as_str()).collect();
-            ("deduplicate", format!("by {} within {:?}", key.join(", "), d.window))
+            step_of("deduplicate", format!("by {} within {:?}", key.join(", "), d.window))
         }
         Step::Quality { rules } => {
             let rules: Vec<String> = rules.iter().map(|r| format!("{}: {:?}", r.field, r.check)).collect();
-            ("quality", rules.join("; "))
+            step_of("quality", rules.join("; "))
         }
-        Step::Enrich(e) => ("enrich", format!("{} from {}", e.name, e.url)),
-        Step::Sql { query } => ("sql", query.clone()),
-    };
-    StepRow { kind: kind.to_owned(), summary, waits_for: None, rows_in: 0, rows_out: 0, dropped: 0, dead: 0 }
+        Step::Enrich(e) => step_of("enrich", format!("{} from {}", e.name, e.url)),
+        Step::Sql { query } => step_of("sql", query.clone()),
+    }
+}
+
+fn waiting(step: &Waiting) -> StepRow {
+    let summary = format!("{} [{}]", step.reason, step.code);
+    StepRow { waits_for: Some(step.reason.clone()), ..step_of(&step.step, summary) }
+}
+
+fn step_of(kind: &str, summary: String) -> StepRow {
+    StepRow { kind: kind.to_owned(), summary, waits_for: None, counts: None }
 }

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use levada_console::{Column, QueryAnswer, TableRow};
-use levada_core::{Principal, Problem, TenantSet};
+use levada_core::{Principal, Problem, TenantSet, Zone};
 use levada_lake::QueryLimits;
 
 use super::PlatformData;
@@ -39,7 +39,22 @@ impl PlatformData {
         let session = self.lake.session(principal, None)?;
         let stats = self.lake.tables().await.unwrap_or_default();
         let platform = principal.tenants == TenantSet::All;
+        let (sources, pipelines) = (self.census.of(&principal.tenants), self.engines.pipelines());
         let rows = session.tables().into_iter().map(|table| {
+            let columns = table.columns.into_iter().map(|c| (c.name, c.data_type)).collect();
+            if table.zone == Zone::Bronze.as_str() {
+                let held =
+                    sources.iter().find(|(name, _)| name.as_str() == table.table).map(|(_, held)| held);
+                let readers = pipelines.iter().filter(|p| p.name.as_str() == table.table);
+                return TableRow {
+                    name: table.name,
+                    rows: Some(readers.map(|p| p.bronze_rows(&principal.tenants)).sum()),
+                    files: held.map(|held| held.objects),
+                    bytes: held.map(|held| held.bytes),
+                    columns,
+                    description: table.description,
+                };
+            }
             let found = stats.iter().find(|s| {
                 s.key.name.zone.as_str() == table.zone
                     && s.key.name.name.as_str() == table.table
@@ -49,8 +64,9 @@ impl PlatformData {
             TableRow {
                 name: table.name,
                 rows: shown.map(|s| s.rows),
+                files: shown.map(|s| s.files),
                 bytes: shown.map(|s| s.bytes),
-                columns: table.columns.into_iter().map(|c| (c.name, c.data_type)).collect(),
+                columns,
                 description: table.description,
             }
         });

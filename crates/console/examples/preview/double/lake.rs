@@ -15,6 +15,7 @@ impl Double {
             .map(|(zone, tables, per_s, row_bytes)| ZoneRow {
                 zone: zone.to_string(),
                 tables,
+                objects: (zone == Zone::Bronze).then_some(s / 10),
                 rows: s * per_s,
                 bytes: s * per_s * row_bytes,
             })
@@ -26,6 +27,7 @@ impl Double {
         let table = |name: &str, rows: u64, columns: &[(&str, &str)]| TableRow {
             name: name.to_owned(),
             rows: Some(rows),
+            files: Some(1 + rows / 1_000),
             bytes: Some(rows * 40),
             columns: columns.iter().map(|(n, k)| ((*n).to_owned(), (*k).to_owned())).collect(),
             description: name.starts_with("gold").then(|| "Refreshed from its model.".to_owned()),

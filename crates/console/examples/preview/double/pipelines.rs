@@ -1,7 +1,7 @@
 //! The made-up pipelines, and the page of one.
 
 use levada_console::*;
-use levada_core::{Principal, TenantId};
+use levada_core::{Principal, TenantId, TenantSet};
 
 use super::Double;
 
@@ -19,11 +19,12 @@ impl Double {
                 owner: owner.to_owned(),
                 source: source.to_owned(),
                 sink: format!("silver.{name}"),
+                full_name: if owner == "shared" { name.to_owned() } else { format!("{owner}/{name}") },
                 received,
                 written: received - dead - dropped,
                 dropped,
                 dead,
-                backlog: (self.rate(s) * share) as u64,
+                backlog: Some((self.rate(s) * share) as u64),
                 rate_per_s: self.rate(s) * share,
                 epoch: Some(s / 5),
                 last_commit_ms: Some(now - (now % 5000)),
@@ -48,7 +49,7 @@ impl Double {
                 received: 0,
                 dropped: 0,
                 dead: 0,
-                backlog: 0,
+                backlog: None,
                 rate_per_s: 0.0,
                 epoch: None,
                 last_commit_ms: None,
@@ -72,14 +73,18 @@ impl Double {
 
     pub(super) fn pipeline_detail(&self, principal: &Principal, key: &str) -> Option<PipelineDetail> {
         let row = self.pipeline_rows(principal).into_iter().find(|r| r.key == key)?;
+        // Of what tenants share, a tenant sees its own rows and no more.
+        let whole = row.owner != "shared" || principal.tenants == TenantSet::All;
         let step = |kind: &str, summary: &str, rows_in: u64, dropped: u64, dead: u64| StepRow {
             kind: kind.to_owned(),
             summary: summary.to_owned(),
             waits_for: None,
-            rows_in,
-            rows_out: rows_in - dropped - dead,
-            dropped,
-            dead,
+            counts: whole.then_some(StepCounts {
+                rows_in,
+                rows_out: rows_in - dropped - dead,
+                dropped,
+                dead,
+            }),
         };
         let n = row.received;
         let (dead, dropped) = (row.dead, row.dropped);
@@ -110,6 +115,7 @@ impl Double {
                         "gold.customers is not defined: add models/customers.sql, or take the join out"
                             .to_owned(),
                     ),
+                    counts: None,
                     ..step("join", "gold.customers on customer_id", 0, 0, 0)
                 },
             );
@@ -132,8 +138,8 @@ impl Double {
                     epoch: last - i,
                     committed_ms: now - (now % 5000) - i as i64 * 5000,
                     rows: 7_440 + i * 13 % 97,
-                    files: 1 + i % 2,
-                    duration_ms: 61 + i * 7 % 23,
+                    files: whole.then_some(1 + i % 2),
+                    duration_ms: (whole && i < 6).then_some(61 + i * 7 % 23),
                 })
                 .collect(),
             row,

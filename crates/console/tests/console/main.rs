@@ -1,102 +1,18 @@
 //! The console as a browser meets it, over a made-up platform.
 
-#[path = "../examples/preview/double/mod.rs"]
+#[path = "../../examples/preview/double/mod.rs"]
 mod double;
+mod figures;
+mod site;
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::Body;
 use axum::extract::ConnectInfo;
-use axum::http::{Request, Response, StatusCode, header};
-use double::Double;
-use http_body_util::BodyExt;
-use levada_console::{ConsoleConfig, router};
-use levada_core::ManualClock;
-use tower::ServiceExt;
+use axum::http::{Request, StatusCode, header};
 
-struct Site {
-    app: Router,
-    data: Arc<Double>,
-    clock: Arc<ManualClock>,
-}
-
-/// What came back, read to its end.
-struct Page {
-    status: StatusCode,
-    headers: axum::http::HeaderMap,
-    text: String,
-}
-
-impl Page {
-    fn header(&self, name: header::HeaderName) -> &str {
-        self.headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or("")
-    }
-
-    /// The value after `name="csrf" value="`.
-    fn csrf(&self) -> String {
-        let (_, rest) = self.text.split_once("name=\"csrf\" value=\"").expect("a form with a token");
-        rest.split('"').next().unwrap_or_default().to_owned()
-    }
-}
-
-impl Site {
-    fn new() -> Self {
-        Self::with(|_| {})
-    }
-
-    fn with(change: impl FnOnce(&mut ConsoleConfig)) -> Self {
-        let clock = Arc::new(ManualClock::new(1_795_000_000_000));
-        let data = Arc::new(Double::new(clock.clone()));
-        let mut config = ConsoleConfig {
-            clock: clock.clone(),
-            live_interval: Duration::from_millis(1),
-            ..ConsoleConfig::default()
-        };
-        change(&mut config);
-        Self { app: router(data.clone(), config), data, clock }
-    }
-
-    async fn send(&self, request: Request<Body>) -> Response<Body> {
-        self.app.clone().oneshot(request).await.expect("handlers answer")
-    }
-
-    async fn read(&self, request: Request<Body>) -> Page {
-        let (parts, body) = self.send(request).await.into_parts();
-        let bytes = body.collect().await.expect("a whole body").to_bytes();
-        Page {
-            status: parts.status,
-            headers: parts.headers,
-            text: String::from_utf8_lossy(&bytes).into_owned(),
-        }
-    }
-
-    async fn get(&self, path: &str, cookie: &str) -> Page {
-        self.read(Request::get(path).header("cookie", cookie).body(Body::empty()).expect("a request")).await
-    }
-
-    async fn post(&self, path: &str, cookie: &str, form: &str) -> Page {
-        let request = Request::post(path)
-            .header("cookie", cookie)
-            .header("content-type", "application/x-www-form-urlencoded")
-            .body(Body::from(form.to_owned()))
-            .expect("a request");
-        self.read(request).await
-    }
-
-    /// Signs in; the answer is the `Cookie` header of later requests.
-    async fn sign_in(&self, key: &str) -> String {
-        let page = self.post("/console/sign-in", "", &format!("key={key}")).await;
-        assert_eq!(page.status, StatusCode::SEE_OTHER, "{}", page.text);
-        page.header(header::SET_COOKIE).split(';').next().unwrap_or_default().to_owned()
-    }
-
-    async fn csrf(&self, cookie: &str) -> String {
-        self.get("/console", cookie).await.csrf()
-    }
-}
+use site::Site;
 
 const PAGES: [&str; 9] = [
     "/console",
