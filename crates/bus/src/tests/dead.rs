@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use levada_core::attr;
 
-use super::{World, event, fresh, principal, tenant, topic};
+use super::{World, fresh, principal, tenant, topic};
 use crate::{DeadFilter, DeadLetter};
 
 fn letter(owner: &str, position: u64) -> DeadLetter {
