@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use levada_core::{Clock, Message, Problem, TenantContext, TenantId, TopicName};
 use levada_disk::Disk;
@@ -67,6 +67,10 @@ pub(crate) struct TopicState {
     pub id: TopicId,
     pub name: TopicName,
     pub retention: Mutex<Retention>,
+    /// What subscriptions and snapshots need beyond the topic's own retention.
+    pub needed_age: Mutex<std::time::Duration>,
+    /// Deleted through the port: kept for the subscriptions that it left behind, if any.
+    pub deleted: AtomicBool,
     pub counters: TopicCounters,
     /// The offset after the last record that this process appended: committed, and perhaps
     /// not yet visible to readers.
@@ -92,6 +96,14 @@ pub(crate) struct Inner {
     /// Publishes hold it shared; the saver holds it alone to read a consistent cut.
     pub publishing: tokio::sync::RwLock<()>,
     pub dead: Mutex<HashMap<TopicName, Arc<Mutex<crate::dead::Resent>>>>,
+    /// Who has something to save before the log closes.
+    pub upkeep: Mutex<Vec<std::sync::Weak<dyn Upkeep>>>,
+}
+
+/// Work of an adapter that rides on the bus's own upkeep. Blocks on the disk.
+pub(crate) trait Upkeep: Send + Sync {
+    fn maintain(&self) -> Result<(), BusError>;
+    fn close(&self) -> Result<(), BusError>;
 }
 
 #[derive(Clone)]
@@ -128,6 +140,7 @@ impl Bus {
         let topics = log
             .topics()
             .into_iter()
+            .filter(|(_, name)| name.as_str() != crate::embedded::JOURNAL_TOPIC)
             .map(|(id, name)| (name.clone(), Arc::new(TopicState::new(id, name, config.default_retention))))
             .collect();
         let inner = Arc::new(Inner {
@@ -141,6 +154,7 @@ impl Bus {
             window,
             publishing: tokio::sync::RwLock::default(),
             dead: Mutex::default(),
+            upkeep: Mutex::default(),
         });
         let scanned_records = inner.restore_window()?;
         let recovery = Recovery { log: log_recovery, idempotency_keys: inner.window.len(), scanned_records };
@@ -153,16 +167,7 @@ impl Bus {
     /// [`BusError::TooManyTopics`], or [`BusError::Log`] when the registry cannot be written.
     pub fn ensure_topic(&self, name: &TopicName, config: TopicConfig) -> Result<(), BusError> {
         let retention = config.retention.unwrap_or(self.inner.config.default_retention);
-        if let Ok(topic) = self.inner.topic(name) {
-            *topic.retention.lock() = retention;
-            return Ok(());
-        }
-        if self.inner.topics.read().len() >= self.inner.config.max_topics {
-            return Err(BusError::TooManyTopics(self.inner.config.max_topics));
-        }
-        let id = self.inner.log.topic(name)?;
-        let state = Arc::new(TopicState::new(id, name.clone(), retention));
-        self.inner.topics.write().entry(name.clone()).or_insert(state);
+        self.inner.ensure(name, retention)?;
         Ok(())
     }
 
@@ -229,9 +234,10 @@ impl Bus {
         Ok(self.inner.log.offset_at(self.inner.topic(topic)?.id, timestamp_ms))
     }
 
-    /// Every topic, by name.
+    /// Every topic that has a name in the project folder, by name.
     pub fn topics(&self) -> Vec<TopicInfo> {
-        let mut topics: Vec<_> = self.inner.topics.read().values().cloned().collect();
+        let is_shown = |t: &&Arc<TopicState>| !t.name.is_internal();
+        let mut topics: Vec<_> = self.inner.topics.read().values().filter(is_shown).cloned().collect();
         topics.sort_by(|a, b| a.name.cmp(&b.name));
         topics.iter().map(|topic| self.inner.info(topic)).collect()
     }
@@ -249,8 +255,12 @@ impl Bus {
         let saved =
             if self.inner.window.unsaved() >= SAVE_EVERY_KEYS { self.save_window().await } else { Ok(()) };
         let inner = self.inner.clone();
-        let retained =
-            tokio::task::spawn_blocking(move || inner.retain()).await.map_err(|_| BusError::Closed)?;
+        let retained = tokio::task::spawn_blocking(move || {
+            let kept = inner.upkeep_each(|adapter| adapter.maintain());
+            kept.and(inner.retain())
+        })
+        .await
+        .map_err(|_| BusError::Closed)?;
         saved.and(retained)
     }
 
@@ -283,9 +293,12 @@ impl Bus {
     /// [`BusError::Store`] or [`BusError::Log`] when the last writes fail.
     pub async fn close(&self) -> Result<(), BusError> {
         let saved = self.save_window().await;
-        let log = self.inner.log.clone();
-        let closed = tokio::task::spawn_blocking(move || log.close()).await.map_err(|_| BusError::Closed)?;
-        saved.and(closed.map_err(BusError::from))
+        let inner = self.inner.clone();
+        let closed = tokio::task::spawn_blocking(move || {
+            let kept = inner.upkeep_each(|adapter| adapter.close());
+            kept.and(inner.log.close().map_err(BusError::from))
+        });
+        saved.and(closed.await.map_err(|_| BusError::Closed)?)
     }
 }
 
@@ -295,6 +308,8 @@ impl TopicState {
             id,
             name,
             retention: Mutex::new(retention),
+            needed_age: Mutex::default(),
+            deleted: AtomicBool::new(false),
             counters: TopicCounters::default(),
             committed: AtomicU64::new(0),
             lanes: RwLock::default(),
@@ -310,6 +325,27 @@ impl TopicState {
 }
 
 impl Inner {
+    /// The topic with this retention, made when there is none.
+    pub fn ensure(&self, name: &TopicName, retention: Retention) -> Result<Arc<TopicState>, BusError> {
+        if let Ok(topic) = self.topic(name) {
+            *topic.retention.lock() = retention;
+            return Ok(topic);
+        }
+        let is_there = |t: &&Arc<TopicState>| !t.deleted.load(Ordering::Acquire);
+        if self.topics.read().values().filter(is_there).count() >= self.config.max_topics {
+            return Err(BusError::TooManyTopics(self.config.max_topics));
+        }
+        let id = self.log.topic(name)?;
+        let state = Arc::new(TopicState::new(id, name.clone(), retention));
+        Ok(self.topics.write().entry(name.clone()).or_insert(state).clone())
+    }
+
+    /// The offset that the next record will get, as far as this process knows: readers may
+    /// see the end a moment later.
+    pub fn end_of(&self, topic: &TopicState) -> u64 {
+        self.log.bounds(topic.id).next.max(topic.committed.load(Ordering::Acquire))
+    }
+
     pub fn topic(&self, name: &TopicName) -> Result<Arc<TopicState>, BusError> {
         self.topics.read().get(name).cloned().ok_or_else(|| BusError::UnknownTopic(name.clone()))
     }
@@ -370,15 +406,25 @@ impl Inner {
         }
     }
 
+    fn upkeep_each(&self, work: impl Fn(&dyn Upkeep) -> Result<(), BusError>) -> Result<(), BusError> {
+        let adapters: Vec<_> = self.upkeep.lock().iter().filter_map(std::sync::Weak::upgrade).collect();
+        // Each gets its turn, also when one before it failed.
+        let results: Vec<_> = adapters.iter().map(|adapter| work(&**adapter)).collect();
+        results.into_iter().collect()
+    }
+
     fn retain(&self) -> Result<(), BusError> {
         let topics: Vec<_> = self.topics.read().values().cloned().collect();
         ::metrics::gauge!(names::IDEMPOTENCY_KEYS).set(self.window.len() as f64);
         let mut first_error = Ok(());
         for topic in topics {
             let retention = *topic.retention.lock();
+            let needed = *topic.needed_age.lock();
+            let max_age = retention.max_age.map(|age| age.max(needed));
             let retention = levada_log::Retention {
-                max_age_ms: retention.max_age.map(|age| i64::try_from(age.as_millis()).unwrap_or(i64::MAX)),
+                max_age_ms: max_age.map(|age| i64::try_from(age.as_millis()).unwrap_or(i64::MAX)),
                 max_bytes: retention.max_bytes,
+                needed_from: None,
             };
             if let Err(error) = self.log.retain(topic.id, retention) {
                 first_error = first_error.and(Err(error.into()));

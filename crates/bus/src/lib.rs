@@ -8,8 +8,8 @@ mod bus;
 mod codec;
 mod config;
 mod dead;
-#[allow(dead_code, unused_imports, reason = "driven by the adapter")]
 mod delivery;
+mod embedded;
 pub mod filter;
 mod idempotency;
 pub mod metrics;
@@ -24,4 +24,5 @@ mod tests;
 pub use bus::{Bus, Delivered, Publish, Published, Recovery};
 pub use config::{BusConfig, BusError, Retention, TopicConfig};
 pub use dead::{DeadEntry, DeadFilter, DeadLetter, ResendOutcome};
+pub use embedded::EmbeddedBus;
 pub use stats::{LaneStats, TopicInfo};

@@ -203,6 +203,37 @@ impl TenantId {
 }
 
 impl TopicName {
+    /// The log's own name of a topic that no project folder names: `project:topic.number`, or
+    /// `:name` of one of the platform itself. The colon keeps it apart from every name that a
+    /// user can write.
+    ///
+    /// # Errors
+    /// A [`NameError`] unless the text holds one ':' and otherwise what resource names hold.
+    pub fn internal(text: &str) -> Result<Self, NameError> {
+        let allowed = |b: u8| b.is_ascii_alphanumeric() || b"-._~+%:".contains(&b);
+        let valid = text.len() <= 400
+            && text.bytes().all(allowed)
+            && text.split_once(':').is_some_and(|(_, id)| !id.is_empty() && !id.contains(':'));
+        if valid {
+            Ok(Self(text.into()))
+        } else {
+            Err(error("internal topic name", text, "write it as project:topic"))
+        }
+    }
+
+    /// A name as it was stored: a user's or an internal one.
+    ///
+    /// # Errors
+    /// A [`NameError`] when it is neither.
+    pub fn stored(text: &str) -> Result<Self, NameError> {
+        if text.contains(':') { Self::internal(text) } else { Self::new(text) }
+    }
+
+    /// Whether no user can have written this name.
+    pub fn is_internal(&self) -> bool {
+        self.0.contains(':')
+    }
+
     /// The dead-letter topic of this topic: `<topic>-dlq`.
     ///
     /// # Errors
@@ -314,6 +345,11 @@ mod tests {
         for bad in ["", "1a", "a-b", "a.b", "A"] {
             assert!(SourceName::new(bad).is_err(), "{bad:?}");
         }
+        for bad in ["ab", "a:", "a:b:c", "a:b/c", "a:b c"] {
+            assert!(TopicName::internal(bad).is_err(), "{bad:?}");
+        }
+        assert!(TopicName::new("p:orders").is_err(), "users cannot write internal names");
+        assert!(TopicName::stored("p:orders").is_ok_and(|name| name.is_internal()));
         assert_eq!("silver.orders".parse::<TableName>().map(|t| t.to_string()), Ok("silver.orders".into()));
         assert!("orders".parse::<TableName>().is_err());
     }

@@ -199,7 +199,7 @@ fn decode_payload(payload: &[u8], names: &mut Names) -> Option<()> {
         let len = fields.u16()? as usize;
         let name = std::str::from_utf8(fields.bytes(len)?).ok()?;
         match kind[0] {
-            KIND_TOPIC if id == names.topics.len() => names.add_topic(TopicName::new(name).ok()?),
+            KIND_TOPIC if id == names.topics.len() => names.add_topic(TopicName::stored(name).ok()?),
             KIND_LANE if id == names.lanes.len() => names.add_lane(TenantId::new(name).ok()?),
             _ => return None,
         }

@@ -15,6 +15,8 @@ pub struct Retention {
     pub max_age_ms: Option<i64>,
     /// The oldest segments go while the topic has more bytes than this.
     pub max_bytes: Option<u64>,
+    /// Segments wholly below this offset go: nobody needs them.
+    pub needed_from: Option<u64>,
 }
 
 /// Removes what the retention does not allow, and answers how many records went. Only
@@ -44,7 +46,8 @@ pub(crate) fn retain(demux: &mut Demux, topic: &Arc<Topic>, retention: Retention
             }
         };
         let too_many = retention.max_bytes.is_some_and(|max| bounds.bytes > max);
-        if !too_many && !is_too_old(first)? {
+        let unneeded = retention.needed_from.is_some_and(|offset| second <= offset);
+        if !too_many && !unneeded && !is_too_old(first)? {
             return Ok(removed);
         }
         // Out of sight first: a reader that holds the file can still finish.

@@ -44,7 +44,7 @@ fn retention_by_size_removes_the_oldest_segments_only() {
     let mut engine = open(&disk, &clock);
     let topic = topic(&engine);
     fill(&mut engine, topic, 0..60);
-    let limit = Retention { max_bytes: Some(5_000), max_age_ms: None };
+    let limit = Retention { max_bytes: Some(5_000), ..Retention::default() };
     assert_eq!(engine.retain(topic, limit).unwrap(), 0, "nothing goes before it is checkpointed");
     engine.checkpoint().unwrap();
     let removed = engine.retain(topic, limit).unwrap();
@@ -67,7 +67,7 @@ fn retention_by_age_also_empties_a_topic_that_has_gone_quiet() {
     let topic = topic(&engine);
     fill(&mut engine, topic, 0..50);
     engine.checkpoint().unwrap();
-    let limit = Retention { max_age_ms: Some(5_000), max_bytes: None };
+    let limit = Retention { max_age_ms: Some(5_000), ..Retention::default() };
     assert_eq!(engine.retain(topic, limit).unwrap(), 0);
     clock.advance(Duration::from_secs(10));
     engine.retain(topic, limit).unwrap();

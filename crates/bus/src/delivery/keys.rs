@@ -83,9 +83,9 @@ impl Keys {
         self.keys.get(&hash).map(|k| k.waiting.iter().map(|(o, _)| *o).collect()).unwrap_or_default()
     }
 
-    /// Messages of a lane that wait for their keys.
-    pub fn waiting_in(&self, lane: u32) -> u64 {
-        self.keys.values().filter(|k| k.lane == lane).map(|k| k.waiting.len() as u64).sum()
+    /// Messages that wait for their keys, by lane; a lane may come more than once.
+    pub fn waiting_by_lane(&self) -> impl Iterator<Item = (u32, u64)> {
+        self.keys.values().map(|key| (key.lane, key.waiting.len() as u64))
     }
 
     /// Drops waiting messages below an offset.

@@ -133,8 +133,9 @@ impl Lanes {
         self.waiting
     }
 
-    pub fn waiting_in(&self, lane: u32) -> u64 {
-        self.lanes.get(&lane).map_or(0, |l| l.runs.iter().map(|r| u64::from(r.count)).sum())
+    /// Fresh messages by lane; a lane may come more than once.
+    pub fn waiting_by_lane(&self) -> impl Iterator<Item = (u32, u64)> {
+        self.lanes.iter().flat_map(|(lane, l)| l.runs.iter().map(|run| (*lane, u64::from(run.count))))
     }
 
     pub fn runs(&self) -> usize {

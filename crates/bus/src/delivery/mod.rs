@@ -15,7 +15,6 @@ mod lanes;
 mod settled;
 mod state;
 
-pub(crate) use keys::Blocked;
 pub(crate) use lanes::Waiting;
 pub(crate) use settled::Settled;
 pub(crate) use state::{Lease, Now, Outcome, Progress, Rules, Seen, State};

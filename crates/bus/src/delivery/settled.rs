@@ -27,6 +27,7 @@ impl Settled {
     }
 
     /// Settled offsets above the floor.
+    #[cfg(test)]
     pub fn count_above(&self) -> u64 {
         self.above.iter().map(|(first, end)| end - first).sum()
     }

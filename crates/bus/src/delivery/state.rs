@@ -178,10 +178,6 @@ impl State {
         weights.for_each(|(lane, weight)| self.lanes.set_weight(lane, weight));
     }
 
-    pub fn rules(&self) -> &Rules {
-        &self.rules
-    }
-
     pub fn settled(&self) -> &Settled {
         &self.progress.settled
     }
@@ -370,9 +366,14 @@ impl State {
         self.lanes.waiting() + self.keys.waiting() + self.live.len() as u64
     }
 
-    pub fn backlog_of(&self, lane: u32) -> u64 {
-        let live = self.live.values().filter(|l| l.lane == lane).count() as u64;
-        self.lanes.waiting_in(lane) + self.keys.waiting_in(lane) + live
+    /// Messages that are known and not settled, by lane.
+    pub fn backlog_by_lane(&self) -> BTreeMap<u32, u64> {
+        let mut backlog = BTreeMap::new();
+        let live = self.live.values().map(|live| (live.lane, 1));
+        for (lane, count) in self.lanes.waiting_by_lane().chain(self.keys.waiting_by_lane()).chain(live) {
+            *backlog.entry(lane).or_default() += count;
+        }
+        backlog
     }
 
     /// Keys that others wait for, or whose message has failed, with its deliveries so far.

@@ -1,0 +1,173 @@
+//! Messages that failed too often, and those that an operator takes away.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use chrono::{DateTime, SecondsFormat};
+use levada_core::Message;
+use levada_log::{Append, Stored};
+
+use crate::bus::TopicState;
+use crate::codec;
+use crate::config::BusError;
+use crate::delivery::Lease;
+use crate::embedded::Embedded;
+use crate::embedded::subscription::Subscription;
+use crate::metrics as names;
+use crate::port::{PortError, SubscriptionSpec};
+use crate::stats::TopicCounters;
+
+/// Moved in one commit group at most.
+const GROUP_RECORDS: usize = 256;
+const GROUP_BYTES: usize = 8 << 20;
+
+impl Embedded {
+    /// Moves messages that have failed too often to the dead-letter topic. What cannot be
+    /// moved is delivered again. Blocks on the disk.
+    pub fn bury(&self, subscription: &Subscription, spent: Vec<Lease>) {
+        if spent.is_empty() {
+            return;
+        }
+        let attempts: Vec<(u64, u32)> = spent.iter().map(|lease| (lease.offset, lease.attempt)).collect();
+        if let Err(error) = self.move_to_dead_letter(subscription, &attempts) {
+            let name = &subscription.spec().name;
+            tracing::warn!(%error, subscription = %name, "no dead letter was written; the messages come again");
+        }
+        let now = self.now();
+        let mut machine = subscription.machine.lock();
+        // Those that were moved are settled, and this leaves them alone.
+        attempts.iter().for_each(|(offset, _)| machine.state.put_back(*offset, now));
+        drop(machine);
+        subscription.ready.notify_waiters();
+    }
+
+    /// Moves messages to the dead letter because an operator wants it.
+    pub fn park(&self, subscription: &Subscription, offsets: Vec<u64>) -> Result<(), PortError> {
+        let attempts: Vec<(u64, u32)> = offsets.into_iter().map(|offset| (offset, 0)).collect();
+        self.move_to_dead_letter(subscription, &attempts)?;
+        subscription.ready.notify_waiters();
+        Ok(())
+    }
+
+    /// Acknowledges a message because an operator wants it. Blocks on the disk.
+    pub fn skip(&self, subscription: &Subscription, offset: u64) -> Result<(), PortError> {
+        let _writing = self.journal.writing.blocking_read();
+        let now_ms = self.bus.inner.clock.now_ms();
+        let generation = subscription.machine.lock().generation;
+        let record = self.journal.acknowledged(subscription.number, generation, &mut [offset], now_ms);
+        self.bus.inner.log.append_blocking(vec![record])?;
+        let mut machine = subscription.machine.lock();
+        if machine.generation == generation {
+            machine.state.settle(offset);
+        }
+        drop(machine);
+        subscription.ready.notify_waiters();
+        Ok(())
+    }
+
+    fn move_to_dead_letter(
+        &self,
+        subscription: &Subscription,
+        messages: &[(u64, u32)],
+    ) -> Result<(), PortError> {
+        let spec = subscription.spec();
+        let policy = spec.dead_letter.as_ref().ok_or_else(|| {
+            PortError::FailedPrecondition(format!("the subscription {} has no dead-letter policy", spec.name))
+        })?;
+        let target = self.topic(&policy.topic)?.log;
+        let mut records = self.load(subscription, messages.iter().map(|(offset, _)| *offset))?;
+        let mut group: Vec<(u64, Append)> = Vec::new();
+        let mut bytes = 0;
+        for (offset, attempt) in messages {
+            let copy = match records.remove(offset) {
+                Some(record) => self.copy(&spec, record, *attempt, &target)?,
+                None => {
+                    // Retention took it: there is nothing left to move.
+                    self.skip(subscription, *offset)?;
+                    continue;
+                }
+            };
+            bytes += copy.head.len() + copy.body.len();
+            group.push((*offset, copy));
+            if group.len() >= GROUP_RECORDS || bytes >= GROUP_BYTES {
+                self.move_group(subscription, &target, std::mem::take(&mut group))?;
+                bytes = 0;
+            }
+        }
+        self.move_group(subscription, &target, group)
+    }
+
+    /// The dead letter of a message.
+    fn copy(
+        &self,
+        spec: &SubscriptionSpec,
+        record: Stored,
+        attempt: u32,
+        target: &TopicState,
+    ) -> Result<Append, BusError> {
+        let (lane, published_at_ms, key_id) = (record.lane, record.timestamp_ms, record.key_id);
+        let mut message: Message = self.bus.inner.deliver(&target.name, record)?.message;
+        let published = DateTime::from_timestamp_millis(published_at_ms).unwrap_or_default();
+        for (name, value) in [
+            ("CloudPubSubDeadLetterSourceDeliveryCount", attempt.to_string()),
+            ("CloudPubSubDeadLetterSourceSubscription", spec.name.id.to_string()),
+            ("CloudPubSubDeadLetterSourceSubscriptionProject", spec.name.project.to_string()),
+            (
+                "CloudPubSubDeadLetterSourceTopicPublishTime",
+                published.to_rfc3339_opts(SecondsFormat::Millis, true),
+            ),
+        ] {
+            message.attributes.set(name, &value);
+        }
+        Ok(Append {
+            topic: target.id,
+            lane,
+            key_id,
+            timestamp_ms: self.bus.inner.clock.now_ms(),
+            head: codec::encode(&message),
+            body: message.body,
+        })
+    }
+
+    /// Copies and acknowledgements are one commit group: after a crash both are there or none.
+    fn move_group(
+        &self,
+        subscription: &Subscription,
+        target: &Arc<TopicState>,
+        group: Vec<(u64, Append)>,
+    ) -> Result<(), PortError> {
+        if group.is_empty() {
+            return Ok(());
+        }
+        let _writing = self.journal.writing.blocking_read();
+        let generation = subscription.machine.lock().generation;
+        let (mut offsets, mut appends): (Vec<u64>, Vec<Append>) = group.into_iter().unzip();
+        let lanes: Vec<(u32, usize)> =
+            appends.iter().map(|a| (a.lane, a.head.len() + a.body.len())).collect();
+        let now_ms = self.bus.inner.clock.now_ms();
+        appends.push(self.journal.acknowledged(subscription.number, generation, &mut offsets, now_ms));
+        let written = self.bus.inner.log.append_blocking(appends)?;
+        if let Some(last) = written[..lanes.len()].iter().max() {
+            target.committed.fetch_max(last + 1, Ordering::AcqRel);
+        }
+        for (lane, bytes) in &lanes {
+            if let Some(tenant) = self.bus.inner.log.lane_name(*lane) {
+                let counters = target.lane_counters(&tenant);
+                TopicCounters::add(&counters.published, 1);
+                TopicCounters::add(&counters.published_bytes, *bytes as u64);
+            }
+        }
+        TopicCounters::add(&target.counters.published, lanes.len() as u64);
+        let name = subscription.log.name.to_string();
+        ::metrics::counter!(names::DEAD_LETTERS, "topic" => name, "code" => "delivery-attempts")
+            .increment(lanes.len() as u64);
+        let mut machine = subscription.machine.lock();
+        machine.dead_lettered += lanes.len() as u64;
+        if machine.generation == generation {
+            for offset in offsets {
+                machine.state.settle(offset);
+            }
+        }
+        Ok(())
+    }
+}

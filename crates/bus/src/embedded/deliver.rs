@@ -1,0 +1,387 @@
+//! Pull, acknowledge, modify deadlines: the calls of a consumer.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use levada_core::TenantId;
+use levada_log::Stored;
+use tokio::time::Instant;
+
+use crate::codec;
+use crate::delivery::{Lease, Outcome};
+use crate::embedded::Embedded;
+use crate::embedded::catalog::not_found;
+use crate::embedded::subscription::Subscription;
+use crate::port::{
+    AckId, AckOutcome, BlockedKey, LaneDelivery, PortError, PullLimits, Received, SubscriptionPort,
+    SubscriptionSpec, SubscriptionStats, Unblock,
+};
+
+/// A publish that was answered is waited for so long by a pull that does not wait.
+const VISIBLE_WITHIN: Duration = Duration::from_millis(500);
+/// What a record counts for beside body and attributes is small; a pull takes at most this many.
+const MAX_PULL: usize = 1_000;
+/// Lanes whose figures are answered.
+const MAX_LANES: usize = 1_000;
+
+/// A subscription as the port shows it.
+pub(crate) struct Handle {
+    pub embedded: Arc<Embedded>,
+    pub subscription: Arc<Subscription>,
+}
+
+/// What one look brought.
+struct Taken {
+    received: Vec<Received>,
+    /// When something may happen without a call.
+    next: Option<Duration>,
+}
+
+impl Embedded {
+    fn check_open(&self, subscription: &Subscription) -> Result<(), PortError> {
+        let spec = subscription.spec();
+        if subscription.is_deleted() {
+            return Err(not_found("subscription", &spec.name));
+        }
+        if spec.detached {
+            return Err(PortError::FailedPrecondition(format!(
+                "The subscription is detached from its topic (resource={}).",
+                spec.name
+            )));
+        }
+        Ok(())
+    }
+
+    /// Ends leases whose time is over and moves what has failed too often. Blocks.
+    pub fn expire(&self, subscription: &Subscription) {
+        let spent = subscription.machine.lock().state.expire(self.now());
+        self.bury(subscription, spent);
+    }
+
+    fn take(&self, subscription: &Subscription, limits: PullLimits) -> Result<Taken, PortError> {
+        self.expire(subscription);
+        let max = limits.max_messages.clamp(1, MAX_PULL);
+        self.scan(subscription, max)?;
+        let (leases, next) = {
+            let now = self.now();
+            let mut machine = subscription.machine.lock();
+            machine.active_ms = now.wall_ms;
+            let leases = machine.state.lease(max, limits.max_bytes, limits.ack_deadline, now);
+            (leases, machine.state.next_event(now))
+        };
+        let loaded = self.load_leases(subscription, leases)?;
+        let received =
+            loaded.into_iter().filter_map(|(lease, record)| self.receive(subscription, lease, record));
+        Ok(Taken { received: received.collect(), next })
+    }
+
+    fn receive(&self, subscription: &Subscription, lease: Lease, record: Stored) -> Option<Received> {
+        let published_at_ms = record.timestamp_ms;
+        let delivered = self.bus.inner.deliver(&subscription.log.name, record);
+        let delivered =
+            delivered.inspect_err(|error| tracing::error!(%error, "a message cannot be delivered"));
+        Some(Received {
+            ack_id: AckId(lease.ack_id),
+            message_id: lease.offset,
+            published_at_ms,
+            delivery_attempt: lease.attempt,
+            message: delivered.ok()?.message,
+        })
+    }
+
+    /// What was published before the call is there for it to see.
+    async fn settle_publishes(&self, subscription: &Subscription) {
+        let committed = subscription.log.committed.load(Ordering::Acquire);
+        let mut end = self.bus.inner.log.watch(subscription.log.id);
+        if *end.borrow() < committed {
+            let _ = tokio::time::timeout(VISIBLE_WITHIN, end.wait_for(|end| *end >= committed)).await;
+        }
+    }
+
+    async fn pull(
+        self: &Arc<Self>,
+        subscription: &Arc<Subscription>,
+        limits: PullLimits,
+    ) -> Result<Vec<Received>, PortError> {
+        let until = Instant::now() + limits.wait;
+        self.settle_publishes(subscription).await;
+        let mut end = self.bus.inner.log.watch(subscription.log.id);
+        loop {
+            self.check_open(subscription)?;
+            let ready = subscription.ready.notified();
+            tokio::pin!(ready);
+            ready.as_mut().enable();
+            end.borrow_and_update();
+            let (embedded, own) = (self.clone(), subscription.clone());
+            let taken = tokio::task::spawn_blocking(move || embedded.take(&own, limits)).await;
+            let taken = taken.map_err(|error| PortError::Internal(error.to_string()))??;
+            let left = until.saturating_duration_since(Instant::now());
+            if !taken.received.is_empty() || left.is_zero() {
+                return Ok(taken.received);
+            }
+            let wait = taken.next.map_or(left, |next| next.max(Duration::from_millis(1)).min(left));
+            tokio::select! {
+                () = &mut ready => {}
+                _ = end.changed() => {}
+                () = tokio::time::sleep(wait) => {}
+            }
+        }
+    }
+
+    /// Without exactly-once an acknowledgement counts at once, and is in the journal soon after.
+    fn acknowledge_soon(
+        self: &Arc<Self>,
+        subscription: &Arc<Subscription>,
+        ids: &[AckId],
+    ) -> Vec<AckOutcome> {
+        let outcomes = {
+            let mut machine = subscription.machine.lock();
+            machine.active_ms = self.bus.inner.clock.now_ms();
+            let machine = &mut *machine;
+            let acknowledge = |id: &AckId| match machine.state.ack(id.0) {
+                Outcome::Settled(offset) => {
+                    machine.pending.push(offset);
+                    AckOutcome::Done
+                }
+                Outcome::Known => AckOutcome::Done,
+                Outcome::Invalid => AckOutcome::InvalidAckId,
+            };
+            ids.iter().map(acknowledge).collect()
+        };
+        self.flush_soon(subscription);
+        outcomes
+    }
+
+    /// With exactly-once the answer comes when the journal has it on disk.
+    async fn acknowledge_surely(&self, subscription: &Subscription, ids: &[AckId]) -> Vec<AckOutcome> {
+        let _writing = self.journal.writing.read().await;
+        let now = self.now();
+        let (begun, generation): (Vec<Outcome>, u32) = {
+            let mut machine = subscription.machine.lock();
+            machine.active_ms = now.wall_ms;
+            (ids.iter().map(|id| machine.state.begin_confirm(id.0, now)).collect(), machine.generation)
+        };
+        let mut offsets: Vec<u64> = begun
+            .iter()
+            .filter_map(|outcome| match outcome {
+                Outcome::Settled(offset) => Some(*offset),
+                _ => None,
+            })
+            .collect();
+        offsets.sort_unstable();
+        offsets.dedup();
+        let kept = if offsets.is_empty() {
+            Ok(())
+        } else {
+            let record =
+                self.journal.acknowledged(subscription.number, generation, &mut offsets, now.wall_ms);
+            self.bus.inner.log.append(vec![record]).await.map(drop).map_err(|error| {
+                tracing::warn!(%error, subscription = %subscription.spec().name, "acknowledgements were not kept");
+            })
+        };
+        let mut machine = subscription.machine.lock();
+        let mut outcomes = Vec::with_capacity(ids.len());
+        for (id, outcome) in ids.iter().zip(begun) {
+            outcomes.push(match (outcome, kept) {
+                (Outcome::Invalid, _) => AckOutcome::InvalidAckId,
+                (Outcome::Known, _) => AckOutcome::Done,
+                (Outcome::Settled(_), Ok(())) => AckOutcome::Done,
+                (Outcome::Settled(_), Err(())) => AckOutcome::TransientFailure,
+            });
+            if matches!(outcome, Outcome::Settled(_)) && machine.generation == generation {
+                machine.state.confirm(id.0, kept);
+            }
+        }
+        outcomes
+    }
+
+    /// Moves deadlines; answers also what has failed too often by that.
+    fn modify(
+        &self,
+        subscription: &Subscription,
+        deadlines: &[(AckId, Duration)],
+    ) -> (Vec<AckOutcome>, Vec<Lease>) {
+        let now = self.now();
+        let mut spent = Vec::new();
+        let outcomes = {
+            let mut machine = subscription.machine.lock();
+            machine.active_ms = now.wall_ms;
+            let modify = |(id, by): &(AckId, Duration)| {
+                let (outcome, failed) = machine.state.modify(id.0, *by, now);
+                spent.extend(failed);
+                match outcome {
+                    Outcome::Invalid => AckOutcome::InvalidAckId,
+                    Outcome::Settled(_) | Outcome::Known => AckOutcome::Done,
+                }
+            };
+            deadlines.iter().map(modify).collect()
+        };
+        if deadlines.iter().any(|(_, by)| by.is_zero()) {
+            subscription.ready.notify_waiters();
+        }
+        (outcomes, spent)
+    }
+
+    fn tenant_of(&self, lane: u32) -> Option<TenantId> {
+        self.bus.inner.log.lane_name(lane)
+    }
+
+    fn stats(&self, subscription: &Subscription) -> SubscriptionStats {
+        let end = self.bus.inner.end_of(&subscription.log);
+        let (mut stats, floor, lanes, backlog) = {
+            let machine = subscription.machine.lock();
+            let (state, counts) = (&machine.state, machine.state.counts());
+            let stats = SubscriptionStats {
+                backlog_messages: state.known_backlog() + end.saturating_sub(state.scan_position()),
+                leased: state.leased() as u64,
+                oldest_unacked_ms: None,
+                delivered: counts.delivered,
+                redelivered: counts.redelivered,
+                acknowledged: counts.acknowledged,
+                expired: counts.expired,
+                dead_lettered: machine.dead_lettered,
+                blocked_keys: state.blocked(usize::MAX).len() as u64,
+                by_tenant: Default::default(),
+            };
+            let lanes: Vec<_> = state.by_lane().iter().take(MAX_LANES).map(|(l, n)| (*l, *n)).collect();
+            (stats, state.settled().floor(), lanes, state.backlog_by_lane())
+        };
+        if stats.backlog_messages > 0 && floor < end {
+            let oldest = self.bus.inner.log.read(subscription.log.id, floor, 1, 1).ok();
+            stats.oldest_unacked_ms = oldest.and_then(|records| Some(records.first()?.timestamp_ms));
+        }
+        for (lane, waiting) in backlog.iter().take(MAX_LANES) {
+            if let Some(tenant) = self.tenant_of(*lane) {
+                stats.by_tenant.entry(tenant).or_default().backlog_messages = *waiting;
+            }
+        }
+        for (lane, (delivered, bytes)) in lanes {
+            let Some(tenant) = self.tenant_of(lane) else { continue };
+            let entry: &mut LaneDelivery = stats.by_tenant.entry(tenant).or_default();
+            (entry.delivered, entry.delivered_bytes) = (delivered, bytes);
+        }
+        stats
+    }
+
+    fn blocked_keys(&self, subscription: &Subscription, limit: usize) -> Vec<BlockedKey> {
+        let blocked = subscription.machine.lock().state.blocked(limit);
+        let shown = blocked.into_iter().filter_map(|(blocked, attempt)| {
+            let records = self.bus.inner.log.read(subscription.log.id, blocked.offset, 1, 1).ok()?;
+            let record = records.first().filter(|r| r.offset == blocked.offset)?;
+            let (key, _) = codec::decode(&record.head).ok()?;
+            Some(BlockedKey {
+                tenant: self.tenant_of(blocked.lane)?,
+                key: key?.into(),
+                message_id: blocked.offset,
+                delivery_attempt: attempt,
+                waiting: blocked.waiting,
+                since_ms: blocked.since_ms,
+            })
+        });
+        shown.collect()
+    }
+
+    fn unblock(
+        &self,
+        subscription: &Subscription,
+        tenant: &TenantId,
+        key: &str,
+        how: Unblock,
+    ) -> Result<(), PortError> {
+        let lane = self.bus.inner.log.lane(tenant)?;
+        let hash = subscription.key(lane, Some(key));
+        let chain = subscription.machine.lock().state.chain(hash);
+        let (blocker, waiting) = chain.ok_or_else(|| {
+            PortError::FailedPrecondition(format!("no message of the ordering key `{key}` is under way"))
+        })?;
+        match how {
+            Unblock::Skip => self.skip(subscription, blocker),
+            Unblock::Park => {
+                let offsets = std::iter::once(blocker).chain(waiting).collect();
+                self.park(subscription, offsets)
+            }
+        }
+    }
+}
+
+impl Handle {
+    /// Runs where blocking is allowed.
+    fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Embedded, &Subscription) -> Result<T, PortError> + Send + 'static,
+    ) -> BoxFuture<'static, Result<T, PortError>> {
+        let (embedded, subscription) = (self.embedded.clone(), self.subscription.clone());
+        let done = tokio::task::spawn_blocking(move || work(&embedded, &subscription));
+        Box::pin(async move { done.await.map_err(|error| PortError::Internal(error.to_string()))? })
+    }
+}
+
+impl SubscriptionPort for Handle {
+    fn spec(&self) -> Arc<SubscriptionSpec> {
+        self.subscription.spec()
+    }
+
+    fn pull(&self, limits: PullLimits) -> BoxFuture<'_, Result<Vec<Received>, PortError>> {
+        Box::pin(self.embedded.pull(&self.subscription, limits))
+    }
+
+    fn acknowledge(&self, ack_ids: Vec<AckId>) -> BoxFuture<'_, Result<Vec<AckOutcome>, PortError>> {
+        let (embedded, subscription) = (self.embedded.clone(), self.subscription.clone());
+        Box::pin(async move {
+            embedded.check_open(&subscription)?;
+            let outcomes = if subscription.spec().exactly_once {
+                let own = subscription.clone();
+                // To the end, also when nobody waits for it any more.
+                let surely = tokio::spawn(async move { embedded.acknowledge_surely(&own, &ack_ids).await });
+                surely.await.map_err(|error| PortError::Internal(error.to_string()))?
+            } else {
+                embedded.acknowledge_soon(&subscription, &ack_ids)
+            };
+            // A key or a lane may have become free.
+            subscription.ready.notify_waiters();
+            Ok(outcomes)
+        })
+    }
+
+    fn modify_ack_deadlines(
+        &self,
+        deadlines: Vec<(AckId, Duration)>,
+    ) -> BoxFuture<'_, Result<Vec<AckOutcome>, PortError>> {
+        if let Err(error) = self.embedded.check_open(&self.subscription) {
+            return Box::pin(std::future::ready(Err(error)));
+        }
+        let (outcomes, spent) = self.embedded.modify(&self.subscription, &deadlines);
+        if spent.is_empty() {
+            return Box::pin(std::future::ready(Ok(outcomes)));
+        }
+        self.blocking(move |embedded, subscription| {
+            embedded.bury(subscription, spent);
+            Ok(outcomes)
+        })
+    }
+
+    fn stats(&self) -> SubscriptionStats {
+        self.embedded.stats(&self.subscription)
+    }
+
+    fn blocked_keys(&self, limit: usize) -> Vec<BlockedKey> {
+        self.embedded.blocked_keys(&self.subscription, limit)
+    }
+
+    fn unblock(&self, tenant: &TenantId, key: &str, how: Unblock) -> BoxFuture<'_, Result<(), PortError>> {
+        let (tenant, key) = (tenant.clone(), key.to_owned());
+        self.blocking(move |embedded, subscription| embedded.unblock(subscription, &tenant, &key, how))
+    }
+
+    fn changed(&self) -> BoxFuture<'_, ()> {
+        let mut changes = self.subscription.watch_changes();
+        let gone = self.subscription.is_deleted();
+        Box::pin(async move {
+            if !gone {
+                let _ = changes.changed().await;
+            }
+        })
+    }
+}

@@ -1,0 +1,204 @@
+//! Opening: documents, the last checkpoint, and the journal after it.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Weak};
+
+use levada_core::{ProjectId, TenantId};
+use levada_log::{Log, LogError};
+use parking_lot::{Mutex, RwLock};
+
+use crate::bus::{Bus, TopicState, Upkeep};
+use crate::config::BusError;
+use crate::embedded::catalog::{Catalog, Snapshot, Topic};
+use crate::embedded::checkpoint::{Checkpoint, Kept, Last};
+use crate::embedded::documents::{
+    Documents, Kind, SnapshotDocument, StoredTopic, SubscriptionDocument, TopicDocument,
+};
+use crate::embedded::journal::{self, Journal, Said};
+use crate::embedded::subscription::{Cache, Start, Subscription};
+use crate::embedded::{CACHE_BYTES, Embedded, EmbeddedBus};
+use crate::filter::Filter;
+use crate::port::SubscriptionSpec;
+
+/// Ack ids of one start; so many are never given out.
+const ACK_IDS_A_RUN: u64 = 1 << 40;
+const READ_RECORDS: usize = 4_096;
+const READ_BYTES: usize = 4 << 20;
+
+impl EmbeddedBus {
+    /// Opens what the port keeps in the bus's log and documents. `home` is the project whose
+    /// topics are those of the project folder. Blocks on the disk.
+    ///
+    /// # Errors
+    /// [`BusError::Store`] for a damaged document, [`BusError::Log`] when the journal of
+    /// acknowledgements cannot be read.
+    pub fn open(bus: Bus, home: ProjectId) -> Result<Self, BusError> {
+        let documents = Documents::open(bus.inner.store.clone())?;
+        let journal = Journal::open(&bus.inner.log)?;
+        let checkpoint: Checkpoint = documents.get_checkpoint()?.unwrap_or_default();
+        let last = Last { covered: checkpoint.covered, at_ms: bus.inner.clock.now_ms() };
+        let kept: Vec<SubscriptionDocument> = documents.all(Kind::Subscription)?;
+        let now_ms = bus.inner.clock.now_ms();
+        let mut states: BTreeMap<u64, Kept> = kept
+            .iter()
+            .map(|document| {
+                let first = Kept { generation: 0, progress: document.start.clone(), active_ms: now_ms };
+                let saved = checkpoint.subscriptions.get(&document.number).cloned();
+                (document.number, saved.unwrap_or(first))
+            })
+            .collect();
+        replay(&bus.inner.log, &journal, checkpoint.covered, &mut states)?;
+        let first_ack_id = documents.run() * ACK_IDS_A_RUN;
+        let inner = Arc::new(Embedded {
+            first_ack_id,
+            bus,
+            home,
+            documents,
+            journal,
+            catalog: RwLock::default(),
+            changing: Arc::default(),
+            cache_left: Arc::new(CACHE_BYTES.into()),
+            queued: Mutex::default(),
+            flushing: false.into(),
+            last_checkpoint: Mutex::new(last),
+        });
+        inner.load_topics()?;
+        for document in kept {
+            let state = states.remove(&document.number);
+            inner.load_subscription(document, state)?;
+        }
+        inner.load_snapshots()?;
+        inner.keep_what_is_needed();
+        let weak: Weak<Embedded> = Arc::downgrade(&inner);
+        let upkeep: Weak<dyn Upkeep> = weak;
+        inner.bus.inner.upkeep.lock().push(upkeep);
+        Ok(Self { inner })
+    }
+}
+
+/// Brings states up to what the journal says after a checkpoint.
+fn replay(log: &Log, journal: &Journal, from: u64, states: &mut BTreeMap<u64, Kept>) -> Result<(), BusError> {
+    let mut at = from;
+    loop {
+        let records = match log.read(journal.topic, at, READ_RECORDS, READ_BYTES) {
+            Ok(records) => records,
+            Err(LogError::Corrupt(damage)) => {
+                tracing::error!(
+                    from = at,
+                    resume = damage.resume,
+                    "the journal of acknowledgements is damaged: some messages will be delivered again"
+                );
+                at = damage.resume;
+                continue;
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let Some(last) = records.last() else { return Ok(()) };
+        at = last.offset + 1;
+        for record in &records {
+            let Some(entry) = journal::decode(record) else {
+                tracing::error!(offset = record.offset, "the journal has a record that cannot be read");
+                continue;
+            };
+            let Some(state) = states.get_mut(&entry.subscription) else { continue };
+            match entry.said {
+                Said::Acknowledged(offsets) if entry.generation == state.generation => {
+                    for offset in offsets {
+                        state.progress.settled.insert(offset);
+                        state.progress.attempts.remove(&offset);
+                    }
+                }
+                Said::Seek(progress) if entry.generation > state.generation => {
+                    state.generation = entry.generation;
+                    state.progress = progress;
+                }
+                Said::Acknowledged(_) | Said::Seek(_) => {}
+            }
+        }
+    }
+}
+
+impl Embedded {
+    fn log_topic(&self, name: &StoredTopic) -> Result<Arc<TopicState>, BusError> {
+        self.bus.inner.topic(&name.0)
+    }
+
+    fn load_topics(&self) -> Result<(), BusError> {
+        let mut catalog = self.catalog.write();
+        for document in self.documents.all::<TopicDocument>(Kind::Topic)? {
+            let TopicDocument { number, spec, log } = document;
+            let configured = log.is_none();
+            let log = match log {
+                Some(log) => self.log_topic(&log)?,
+                // Settings of a topic that the folder may name no more: kept until it does again.
+                None => match levada_core::TopicName::new(spec.name.id.as_str()) {
+                    Ok(name) => match self.bus.inner.topic(&name) {
+                        Ok(log) => log,
+                        Err(_) => continue,
+                    },
+                    Err(_) => continue,
+                },
+            };
+            catalog.topics.insert(spec.name.clone(), Topic { number, spec, log, configured });
+        }
+        Ok(())
+    }
+
+    fn load_subscription(&self, document: SubscriptionDocument, kept: Option<Kept>) -> Result<(), BusError> {
+        let SubscriptionDocument { number, mut spec, log, start } = document;
+        let log = self.log_topic(&log)?;
+        // The topic may have been deleted just before the last stop.
+        let topic = spec.topic.as_ref().and_then(|name| self.topic(name).ok());
+        if topic.is_none_or(|topic| topic.log.id != log.id) {
+            spec.topic = None;
+        }
+        let now_ms = self.bus.inner.clock.now_ms();
+        let kept = kept.unwrap_or(Kept { generation: 0, progress: start, active_ms: now_ms });
+        // Time during which nobody could use it does not count.
+        let kept = Kept { active_ms: now_ms, ..kept };
+        let subscription = self.make(number, spec, log, kept)?;
+        self.catalog.write().subscriptions.insert(subscription.spec().name.clone(), subscription);
+        Ok(())
+    }
+
+    /// A subscription at work, from its settings and where it stands.
+    pub fn make(
+        &self,
+        number: u64,
+        spec: SubscriptionSpec,
+        log: Arc<TopicState>,
+        kept: Kept,
+    ) -> Result<Arc<Subscription>, BusError> {
+        let filter = Filter::parse(&spec.filter).map_err(|error| BusError::Store(error.to_string()))?;
+        let lane = spec.tenant.as_ref().map(|tenant| self.bus.inner.log.lane(tenant)).transpose()?;
+        let Kept { generation, progress, active_ms } = kept;
+        let start = Start { progress, generation, first_ack_id: self.first_ack_id, active_ms };
+        let cache = Cache::new(self.cache_left.clone());
+        let subscription = Arc::new(Subscription::new(number, spec, log, lane, filter, start, cache));
+        self.weigh(&subscription);
+        Ok(subscription)
+    }
+
+    /// Gives tenants their shares.
+    pub fn weigh(&self, subscription: &Subscription) {
+        let lane = |tenant: &TenantId| {
+            let lane = self.bus.inner.log.lane(tenant);
+            lane.inspect_err(|error| tracing::warn!(%error, %tenant, "a tenant's share is not kept")).ok()
+        };
+        subscription.set_weights(lane);
+    }
+
+    fn load_snapshots(&self) -> Result<(), BusError> {
+        for document in self.documents.all::<SnapshotDocument>(Kind::Snapshot)? {
+            let SnapshotDocument { number, mut spec, log, .. } = document;
+            let log = self.log_topic(&log)?;
+            let topic = spec.topic.as_ref().and_then(|name| self.topic(name).ok());
+            if topic.is_none_or(|topic| topic.log.id != log.id) {
+                spec.topic = None;
+            }
+            let mut catalog: parking_lot::RwLockWriteGuard<'_, Catalog> = self.catalog.write();
+            catalog.snapshots.insert(spec.name.clone(), Snapshot { number, spec, log });
+        }
+        Ok(())
+    }
+}

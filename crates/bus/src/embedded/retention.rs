@@ -1,0 +1,97 @@
+//! How long messages stay, and what ends by its age.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use levada_core::ResourceName;
+use levada_log::TopicId;
+
+use crate::config::Retention;
+use crate::embedded::Embedded;
+use crate::embedded::documents::Kind;
+use crate::embedded::subscription::Subscription;
+
+/// A topic that nobody needs keeps its messages this long all the same.
+const MIN_AGE: Duration = Duration::from_secs(600);
+const SNAPSHOT_AGE: Duration = Duration::from_secs(7 * 24 * 3600);
+
+impl Embedded {
+    /// Tells the log how long each topic's messages are needed.
+    pub fn keep_what_is_needed(&self) {
+        let catalog = self.catalog.read();
+        let mut needed: HashMap<TopicId, Duration> = HashMap::new();
+        let mut need = |topic: TopicId, age: Duration| {
+            let kept = needed.entry(topic).or_default();
+            *kept = (*kept).max(age);
+        };
+        for subscription in catalog.subscriptions.values() {
+            let spec = subscription.spec();
+            if !spec.detached {
+                need(subscription.log.id, spec.retention);
+            }
+        }
+        for snapshot in catalog.snapshots.values() {
+            need(snapshot.log.id, SNAPSHOT_AGE);
+        }
+        let made: HashMap<TopicId, Option<Duration>> = catalog
+            .topics
+            .values()
+            .filter(|topic| !topic.configured)
+            .map(|topic| (topic.log.id, topic.spec.retention))
+            .collect();
+        for topic in self.bus.inner.topics.read().values() {
+            let age = needed.get(&topic.id).copied().unwrap_or_default();
+            if !topic.name.is_internal() {
+                *topic.needed_age.lock() = age;
+                continue;
+            }
+            let own = made.get(&topic.id);
+            topic.deleted.store(own.is_none(), Ordering::Release);
+            let least = if own.is_some() { MIN_AGE } else { Duration::ZERO };
+            let age = own.copied().flatten().unwrap_or_default().max(age).max(least);
+            *topic.retention.lock() = Retention { max_age: Some(age), max_bytes: None };
+        }
+    }
+
+    /// Ends what has become too old. Blocks on the disk.
+    pub fn end_by_age(&self) {
+        let now_ms = self.bus.inner.clock.now_ms();
+        let subscriptions: Vec<Arc<Subscription>> =
+            self.catalog.read().subscriptions.values().cloned().collect();
+        for subscription in subscriptions {
+            let spec = subscription.spec();
+            let active_ms = subscription.machine.lock().active_ms;
+            let idle_ms = u64::try_from(now_ms.saturating_sub(active_ms)).unwrap_or(0);
+            if spec.expires_after.is_some_and(|after| Duration::from_millis(idle_ms) > after) {
+                tracing::info!(subscription = %spec.name, "nobody used the subscription: it has expired");
+                if let Err(error) = self.delete_subscription(&spec.name) {
+                    tracing::warn!(%error, subscription = %spec.name, "an expired subscription stays");
+                }
+                continue;
+            }
+            self.expire(&subscription);
+            let oldest_ms =
+                now_ms.saturating_sub(i64::try_from(spec.retention.as_millis()).unwrap_or(i64::MAX));
+            let floor = subscription.machine.lock().state.settled().floor();
+            let first = self.bus.inner.log.offset_at(subscription.log.id, oldest_ms);
+            if first > floor {
+                subscription.machine.lock().state.drop_below(first);
+                subscription.cache.lock().drop_below(first);
+            }
+        }
+        let expired: Vec<(ResourceName, u64)> = {
+            let catalog = self.catalog.read();
+            let old = catalog.snapshots.iter().filter(|(_, s)| s.spec.expires_at_ms <= now_ms);
+            old.map(|(name, s)| (name.clone(), s.number)).collect()
+        };
+        for (name, number) in expired {
+            match self.documents.remove(Kind::Snapshot, number) {
+                Ok(()) => drop(self.catalog.write().snapshots.remove(&name)),
+                Err(error) => tracing::warn!(%error, snapshot = %name, "an expired snapshot stays"),
+            }
+        }
+        self.keep_what_is_needed();
+    }
+}

@@ -1,0 +1,172 @@
+//! Reading a topic for a subscription: what is new for its machine, and the bytes of what
+//! it leases.
+
+use std::collections::HashMap;
+
+use levada_log::{LogError, Stored};
+
+use crate::codec;
+use crate::delivery::{Lease, Seen, Waiting};
+use crate::embedded::Embedded;
+use crate::embedded::schedule;
+use crate::embedded::subscription::Subscription;
+use crate::port::PortError;
+
+/// Read at once.
+const CHUNK_RECORDS: usize = 1_024;
+const CHUNK_BYTES: usize = 1 << 20;
+/// Scanned by one call beyond what it needs itself, so that a tenant behind another's
+/// backlog is found.
+const AHEAD_BYTES: usize = 16 << 20;
+
+impl Embedded {
+    /// Tells the machine of what the topic holds: until `wanted` messages wait, and then a
+    /// good deal further. Blocks on the disk.
+    pub fn scan(&self, subscription: &Subscription, wanted: usize) -> Result<(), PortError> {
+        let _alone = subscription.scanning.lock();
+        let log = &self.bus.inner.log;
+        let mut scanned_bytes = 0;
+        loop {
+            let bounds = log.bounds(subscription.log.id);
+            let (from, generation) = {
+                let mut machine = subscription.machine.lock();
+                machine.state.drop_below(bounds.first);
+                let enough = machine.state.waiting() >= wanted as u64 && scanned_bytes >= AHEAD_BYTES;
+                match machine.state.wants_scan() {
+                    Some(from) if from < bounds.next && !enough => (from, machine.generation),
+                    _ => return Ok(()),
+                }
+            };
+            let records = match log.read(subscription.log.id, from, CHUNK_RECORDS, CHUNK_BYTES) {
+                Ok(records) => records,
+                Err(LogError::Corrupt(damage)) => {
+                    tracing::error!(
+                        subscription = %subscription.spec().name, from, resume = damage.resume,
+                        "messages are damaged on disk and cannot be delivered; their bytes are in quarantine"
+                    );
+                    let mut machine = subscription.machine.lock();
+                    if machine.generation == generation {
+                        machine.state.pass(damage.resume);
+                    }
+                    continue;
+                }
+                Err(error) => return Err(error.into()),
+            };
+            let Some(last) = records.last().map(|record| record.offset) else { return Ok(()) };
+            scanned_bytes += records.iter().map(|r| r.head.len() + r.body.len()).sum::<usize>();
+            let seen: Vec<(Seen, &Stored)> = records
+                .iter()
+                .filter_map(|record| Some((self.seen(subscription, record)?, record)))
+                .collect();
+            let mut machine = subscription.machine.lock();
+            // A seek in between: what was read may be behind where it went.
+            if machine.generation != generation {
+                continue;
+            }
+            let discard_before_ms = machine.state.discard_before_ms();
+            let mut cache = subscription.cache.lock();
+            for (seen, record) in seen {
+                if discard_before_ms.is_some_and(|before| record.timestamp_ms < before) {
+                    continue;
+                }
+                if !machine.state.settled().contains(record.offset) {
+                    cache.keep(record);
+                }
+                machine.state.scanned(seen);
+            }
+            machine.state.pass(last + 1);
+        }
+    }
+
+    /// What the machine has to know of a record; `None` when the subscription does not want it.
+    fn seen(&self, subscription: &Subscription, record: &Stored) -> Option<Seen> {
+        if subscription.lane.is_some_and(|lane| lane != record.lane) {
+            return None;
+        }
+        let (ordering_key, attributes) = codec::decode(&record.head)
+            .inspect_err(|error| {
+                tracing::error!(offset = record.offset, %error, "a message cannot be read and is passed over");
+            })
+            .ok()?;
+        if !subscription.filter.matches(&attributes) {
+            return None;
+        }
+        // What cannot be read as a schedule was published another way: it is due at once.
+        let not_before_ms = schedule::due_ms(&attributes, record.timestamp_ms).ok().flatten();
+        let bytes = u32::try_from(record.head.len() + record.body.len()).unwrap_or(u32::MAX);
+        let key = subscription.key(record.lane, ordering_key.as_deref());
+        let message = Waiting { offset: record.offset, bytes, key };
+        Some(Seen { lane: record.lane, message, not_before_ms })
+    }
+
+    /// The records of some offsets, as far as they still are there. Blocks on the disk.
+    pub fn load(
+        &self,
+        subscription: &Subscription,
+        offsets: impl Iterator<Item = u64>,
+    ) -> Result<HashMap<u64, Stored>, PortError> {
+        let mut found = HashMap::new();
+        let mut missing = Vec::new();
+        {
+            let mut cache = subscription.cache.lock();
+            for offset in offsets {
+                match cache.take(offset) {
+                    Some(record) => drop(found.insert(offset, record)),
+                    None => missing.push(offset),
+                }
+            }
+        }
+        missing.sort_unstable();
+        let mut rest = missing.as_slice();
+        while let Some((&first, _)) = rest.split_first() {
+            // A run of neighbours is one read.
+            let run = rest.iter().zip(first..).take_while(|(offset, at)| **offset == *at).count();
+            let run = run.min(CHUNK_RECORDS);
+            let records = match self.bus.inner.log.read(subscription.log.id, first, run, CHUNK_BYTES) {
+                Ok(records) => records,
+                Err(LogError::Corrupt(_)) => Vec::new(),
+                Err(error) => return Err(error.into()),
+            };
+            let wanted = records.into_iter().filter(|r| r.offset < first + run as u64);
+            let mut next = first + 1;
+            for record in wanted {
+                next = record.offset + 1;
+                found.insert(record.offset, record);
+            }
+            let done = rest.partition_point(|offset| *offset < next);
+            rest = &rest[done.max(1)..];
+        }
+        Ok(found)
+    }
+
+    /// The records of leases, in their order. A lease whose record is gone is settled.
+    pub fn load_leases(
+        &self,
+        subscription: &Subscription,
+        leases: Vec<Lease>,
+    ) -> Result<Vec<(Lease, Stored)>, PortError> {
+        let mut records = match self.load(subscription, leases.iter().map(|lease| lease.offset)) {
+            Ok(records) => records,
+            Err(error) => {
+                let mut machine = subscription.machine.lock();
+                leases.iter().rev().for_each(|lease| machine.state.give_back(lease));
+                return Err(error);
+            }
+        };
+        let (mut loaded, mut gone) = (Vec::with_capacity(leases.len()), Vec::new());
+        for lease in leases {
+            match records.remove(&lease.offset) {
+                Some(record) => loaded.push((lease, record)),
+                None => gone.push(lease.offset),
+            }
+        }
+        if !gone.is_empty() {
+            let mut machine = subscription.machine.lock();
+            for offset in gone {
+                machine.state.settle(offset);
+                machine.pending.push(offset);
+            }
+        }
+        Ok(loaded)
+    }
+}

@@ -1,0 +1,166 @@
+//! Seeks and snapshots: other states of acknowledgement.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use levada_core::ResourceName;
+
+use crate::delivery::{Progress, Settled};
+use crate::embedded::Embedded;
+use crate::embedded::catalog::{Snapshot, already_exists};
+use crate::embedded::documents::{Kind, SnapshotDocument, StoredTopic};
+use crate::embedded::subscription::Subscription;
+use crate::port::{PortError, SeekTo, SnapshotSpec};
+
+/// A snapshot lives this long, less the age of the oldest message that it keeps.
+const SNAPSHOT_LIFE: Duration = Duration::from_secs(7 * 24 * 3600);
+/// One that would live shorter is not made.
+const SNAPSHOT_MIN_LIFE: Duration = Duration::from_secs(3600);
+const MAX_SNAPSHOTS: usize = 5_000;
+
+fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
+
+impl Embedded {
+    /// Blocks on the disk.
+    pub fn seek(&self, name: &ResourceName, to: &SeekTo) -> Result<(), PortError> {
+        let subscription = self.subscription(name)?;
+        if subscription.spec().detached {
+            return Err(PortError::FailedPrecondition(format!("the subscription {name} is detached")));
+        }
+        let progress = match to {
+            SeekTo::TimeMs(at_ms) => self.progress_at(&subscription, *at_ms),
+            SeekTo::Snapshot(snapshot) => {
+                let snapshot = self.snapshot(snapshot)?;
+                if snapshot.log.id != subscription.log.id {
+                    return Err(PortError::FailedPrecondition(
+                        "the snapshot and the subscription are not of the same topic".to_owned(),
+                    ));
+                }
+                Progress { settled: self.snapshot_state(&snapshot)?, ..Progress::default() }
+            }
+        };
+        self.reset(&subscription, progress)
+    }
+
+    /// Everything published before the time is acknowledged, and nothing at or after it, as
+    /// far as it is kept: acknowledged messages come back only where the subscription retains
+    /// them or the topic has a retention of its own.
+    fn progress_at(&self, subscription: &Subscription, at_ms: i64) -> Progress {
+        let (log, spec) = (&self.bus.inner.log, subscription.spec());
+        let now_ms = self.bus.inner.clock.now_ms();
+        let below = |ms: i64| Settled::below(log.offset_at(subscription.log.id, ms));
+        let topic = spec.topic.as_ref().and_then(|topic| self.topic(topic).ok());
+        let of_topic = topic.and_then(|topic| topic.spec.retention);
+        let of_subscription = spec.retain_acked.then_some(spec.retention);
+        let kept = of_topic.into_iter().chain(of_subscription).max();
+        let settled = match kept {
+            Some(age) => below(at_ms.max(now_ms.saturating_sub(millis(age)))),
+            None => {
+                let mut settled = subscription.machine.lock().state.settled().clone();
+                settled.raise(log.offset_at(subscription.log.id, at_ms));
+                settled
+            }
+        };
+        let discard_before_ms = (at_ms > now_ms).then_some(at_ms);
+        Progress { settled, discard_before_ms, ..Progress::default() }
+    }
+
+    /// Begins a new generation with another progress, durably. All leases end.
+    pub fn reset(&self, subscription: &Subscription, progress: Progress) -> Result<(), PortError> {
+        let _writing = self.journal.writing.blocking_read();
+        let generation = subscription.machine.lock().generation + 1;
+        let now_ms = self.bus.inner.clock.now_ms();
+        let record = self.journal.seek(subscription.number, generation, &progress, now_ms)?;
+        self.bus.inner.log.append_blocking(vec![record])?;
+        let mut machine = subscription.machine.lock();
+        machine.state.reset(progress);
+        machine.generation = generation;
+        machine.pending.clear();
+        subscription.cache.lock().clear();
+        drop(machine);
+        self.weigh(subscription);
+        subscription.ready.notify_waiters();
+        Ok(())
+    }
+
+    pub fn create_snapshot(
+        &self,
+        name: ResourceName,
+        subscription: &ResourceName,
+        labels: BTreeMap<String, String>,
+    ) -> Result<SnapshotSpec, PortError> {
+        if self.snapshot(&name).is_ok() {
+            return Err(already_exists("snapshot", &name));
+        }
+        if self.catalog.read().snapshots.len() >= MAX_SNAPSHOTS {
+            return Err(PortError::ResourceExhausted(format!(
+                "there are {MAX_SNAPSHOTS} snapshots, the maximum: delete some"
+            )));
+        }
+        let subscription = self.subscription(subscription)?;
+        let spec = subscription.spec();
+        // What the subscription filtered out must not come to one that seeks here: settled is
+        // everything that it has seen and does not want.
+        self.scan(&subscription, usize::MAX)?;
+        let settled = subscription.machine.lock().state.settled().clone();
+        let now_ms = self.bus.inner.clock.now_ms();
+        let oldest = self.bus.inner.log.read(subscription.log.id, settled.floor(), 1, 1).unwrap_or_default();
+        let oldest_ms = oldest.first().map_or(now_ms, |record| record.timestamp_ms);
+        let life_ms = millis(SNAPSHOT_LIFE) - (now_ms - oldest_ms).max(0);
+        if life_ms < millis(SNAPSHOT_MIN_LIFE) {
+            return Err(PortError::FailedPrecondition(
+                "the oldest unacknowledged message is too old: the snapshot would expire within an hour"
+                    .to_owned(),
+            ));
+        }
+        let snapshot_spec = SnapshotSpec {
+            name: name.clone(),
+            topic: spec.topic.clone(),
+            tenant: spec.tenant.clone(),
+            expires_at_ms: now_ms + life_ms,
+            labels,
+        };
+        let number = self.documents.number()?;
+        let log = StoredTopic(subscription.log.name.clone());
+        let document = SnapshotDocument { number, spec: snapshot_spec.clone(), log, settled };
+        self.documents.put(Kind::Snapshot, number, &document)?;
+        let snapshot = Snapshot { number, spec: snapshot_spec.clone(), log: subscription.log.clone() };
+        let replaced = self.catalog.write().snapshots.insert(name, snapshot);
+        if let Some(expired) = replaced {
+            self.documents.remove(Kind::Snapshot, expired.number)?;
+        }
+        self.keep_what_is_needed();
+        Ok(snapshot_spec)
+    }
+
+    fn snapshot_state(&self, snapshot: &Snapshot) -> Result<Settled, PortError> {
+        let document: Option<SnapshotDocument> = self.documents.get(Kind::Snapshot, snapshot.number)?;
+        document
+            .map(|document| document.settled)
+            .ok_or_else(|| PortError::Internal(format!("the snapshot {} is gone", snapshot.spec.name)))
+    }
+
+    pub fn update_snapshot(&self, spec: SnapshotSpec) -> Result<SnapshotSpec, PortError> {
+        let kept = self.snapshot(&spec.name)?;
+        let updated =
+            SnapshotSpec { labels: spec.labels, expires_at_ms: spec.expires_at_ms, ..kept.spec.clone() };
+        let settled = self.snapshot_state(&kept)?;
+        let log = StoredTopic(kept.log.name.clone());
+        let document = SnapshotDocument { number: kept.number, spec: updated.clone(), log, settled };
+        self.documents.put(Kind::Snapshot, kept.number, &document)?;
+        let snapshot = Snapshot { spec: updated.clone(), ..kept };
+        self.catalog.write().snapshots.insert(updated.name.clone(), snapshot);
+        self.keep_what_is_needed();
+        Ok(updated)
+    }
+
+    pub fn delete_snapshot(&self, name: &ResourceName) -> Result<(), PortError> {
+        let snapshot = self.snapshot(name)?;
+        self.documents.remove(Kind::Snapshot, snapshot.number)?;
+        self.catalog.write().snapshots.remove(name);
+        self.keep_what_is_needed();
+        Ok(())
+    }
+}

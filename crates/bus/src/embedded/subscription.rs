@@ -1,0 +1,205 @@
+//! One subscription at work: its machine, what was read for it, and who waits.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+
+use bytes::Bytes;
+use levada_core::TenantId;
+use levada_log::Stored;
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::{Notify, watch};
+
+use crate::bus::TopicState;
+use crate::delivery::{Progress, Rules, State};
+use crate::filter::Filter;
+use crate::port::SubscriptionSpec;
+
+/// Messages leased at once by one subscription.
+const MAX_LEASED: usize = 100_000;
+/// Entries that one subscription keeps of messages that are not settled.
+const LOOK_AHEAD: usize = 250_000;
+/// A record with its buffers takes this much beside its bytes.
+const RECORD_BYTES: i64 = 128;
+
+pub(crate) struct Subscription {
+    pub number: u64,
+    pub log: Arc<TopicState>,
+    pub filter: Filter,
+    /// Of the one tenant that it delivers; `None`: of all.
+    pub lane: Option<u32>,
+    spec: RwLock<Arc<SubscriptionSpec>>,
+    pub machine: Mutex<Machine>,
+    /// One scan at a time.
+    pub scanning: Mutex<()>,
+    pub cache: Mutex<Cache>,
+    /// Woken when something may have become deliverable.
+    pub ready: Notify,
+    /// Counts changes of the settings.
+    changes: watch::Sender<u64>,
+    pub deleted: AtomicBool,
+    /// It is on the list of those whose acknowledgements wait for the journal.
+    pub queued: AtomicBool,
+    hasher: ahash::RandomState,
+}
+
+pub(crate) struct Machine {
+    pub state: State,
+    /// Grows with each seek: what an older one acknowledged means nothing any more.
+    pub generation: u32,
+    /// Acknowledged, and not yet in the journal.
+    pub pending: Vec<u64>,
+    pub active_ms: i64,
+    pub dead_lettered: u64,
+}
+
+impl Subscription {
+    pub fn new(
+        number: u64,
+        spec: SubscriptionSpec,
+        log: Arc<TopicState>,
+        lane: Option<u32>,
+        filter: Filter,
+        start: Start,
+        cache: Cache,
+    ) -> Self {
+        let state = State::new(rules(&spec), start.progress, start.first_ack_id);
+        let machine = Machine {
+            state,
+            generation: start.generation,
+            pending: Vec::new(),
+            active_ms: start.active_ms,
+            dead_lettered: 0,
+        };
+        Self {
+            number,
+            log,
+            filter,
+            lane,
+            spec: RwLock::new(Arc::new(spec)),
+            machine: Mutex::new(machine),
+            scanning: Mutex::default(),
+            cache: Mutex::new(cache),
+            ready: Notify::new(),
+            changes: watch::Sender::new(0),
+            deleted: AtomicBool::new(false),
+            queued: AtomicBool::new(false),
+            hasher: ahash::RandomState::with_seeds(number, 1, 2, 3),
+        }
+    }
+
+    pub fn spec(&self) -> Arc<SubscriptionSpec> {
+        self.spec.read().clone()
+    }
+
+    /// Takes other settings and tells everybody who looks at them.
+    pub fn set_spec(&self, spec: SubscriptionSpec) {
+        self.machine.lock().state.set_rules(rules(&spec));
+        *self.spec.write() = Arc::new(spec);
+        self.tell();
+    }
+
+    pub fn mark_deleted(&self) {
+        self.deleted.store(true, Ordering::Release);
+        self.cache.lock().clear();
+        self.tell();
+    }
+
+    fn tell(&self) {
+        self.changes.send_modify(|n| *n += 1);
+        self.ready.notify_waiters();
+    }
+
+    pub fn is_deleted(&self) -> bool {
+        self.deleted.load(Ordering::Acquire)
+    }
+
+    pub fn watch_changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    /// The hash by which messages of one tenant and ordering key go one after another.
+    pub fn key(&self, lane: u32, key: Option<&str>) -> u64 {
+        key.map_or(0, |key| self.hasher.hash_one((lane, key)).max(1))
+    }
+
+    /// Shares of tenants in delivery, by their lanes.
+    pub fn set_weights(&self, lane_of: impl Fn(&TenantId) -> Option<u32>) {
+        let spec = self.spec();
+        let weights = spec.weights.iter().filter_map(|(tenant, weight)| Some((lane_of(tenant)?, *weight)));
+        self.machine.lock().state.set_weights(weights);
+    }
+}
+
+/// Where a subscription begins.
+pub(crate) struct Start {
+    pub progress: Progress,
+    pub generation: u32,
+    pub first_ack_id: u64,
+    pub active_ms: i64,
+}
+
+fn rules(spec: &SubscriptionSpec) -> Rules {
+    Rules {
+        ordered: spec.ordered,
+        exactly_once: spec.exactly_once,
+        ack_deadline: spec.ack_deadline,
+        retry: spec.retry,
+        max_attempts: spec.dead_letter.as_ref().map(|policy| policy.max_delivery_attempts),
+        max_leased: MAX_LEASED,
+        look_ahead: LOOK_AHEAD,
+    }
+}
+
+/// Messages that were scanned and wait for their delivery, as far as there is room.
+pub(crate) struct Cache {
+    records: BTreeMap<u64, Stored>,
+    /// Shared by all subscriptions.
+    left: Arc<AtomicI64>,
+}
+
+impl Cache {
+    pub fn new(left: Arc<AtomicI64>) -> Self {
+        Self { records: BTreeMap::new(), left }
+    }
+
+    fn cost(record: &Stored) -> i64 {
+        RECORD_BYTES + i64::try_from(record.head.len() + record.body.len()).unwrap_or(i64::MAX / 2)
+    }
+
+    /// Keeps a copy, so that it does not hold the whole buffer that it was read into.
+    pub fn keep(&mut self, record: &Stored) {
+        let cost = Self::cost(record);
+        if self.left.load(Ordering::Relaxed) < cost {
+            return;
+        }
+        self.left.fetch_sub(cost, Ordering::Relaxed);
+        let copy = |bytes: &Bytes| Bytes::copy_from_slice(bytes);
+        let kept = Stored { head: copy(&record.head), body: copy(&record.body), ..record.clone() };
+        if let Some(before) = self.records.insert(record.offset, kept) {
+            self.left.fetch_add(Self::cost(&before), Ordering::Relaxed);
+        }
+    }
+
+    pub fn take(&mut self, offset: u64) -> Option<Stored> {
+        let record = self.records.remove(&offset)?;
+        self.left.fetch_add(Self::cost(&record), Ordering::Relaxed);
+        Some(record)
+    }
+
+    pub fn drop_below(&mut self, offset: u64) {
+        while let Some(entry) = self.records.first_entry().filter(|entry| *entry.key() < offset) {
+            self.left.fetch_add(Self::cost(&entry.remove()), Ordering::Relaxed);
+        }
+    }
+
+    pub fn clear(&mut self) {
+        self.drop_below(u64::MAX);
+    }
+}
+
+impl Drop for Cache {
+    fn drop(&mut self) {
+        self.clear();
+    }
+}

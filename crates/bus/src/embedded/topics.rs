@@ -1,0 +1,134 @@
+//! Topics: making, changing, deleting them, and publishing.
+
+use std::sync::Arc;
+
+use levada_core::{Problem, ResourceName};
+
+use crate::bus::Publish;
+use crate::config::Retention;
+use crate::embedded::Embedded;
+use crate::embedded::catalog::{Topic, already_exists};
+use crate::embedded::documents::{self, Kind, StoredTopic, SubscriptionDocument, TopicDocument};
+use crate::embedded::schedule;
+use crate::port::{Durability, PortError, Publication, TopicSpec};
+
+impl Embedded {
+    /// Blocks on the disk, as what follows does.
+    pub fn create_topic(&self, spec: TopicSpec) -> Result<TopicSpec, PortError> {
+        check(&spec)?;
+        if self.topic(&spec.name).is_ok() {
+            return Err(already_exists("topic", &spec.name));
+        }
+        let number = self.documents.number()?;
+        let name = documents::log_name(&spec.name, number)?;
+        let log = self.bus.inner.ensure(&name, Retention::default())?;
+        let document = TopicDocument { number, spec: spec.clone(), log: Some(StoredTopic(name)) };
+        self.documents.put(Kind::Topic, number, &document)?;
+        let topic = Topic { number, spec: spec.clone(), log, configured: false };
+        self.catalog.write().topics.insert(spec.name.clone(), topic);
+        self.keep_what_is_needed();
+        Ok(spec)
+    }
+
+    pub fn update_topic(&self, spec: TopicSpec) -> Result<TopicSpec, PortError> {
+        check(&spec)?;
+        let kept = self.topic(&spec.name)?;
+        if kept.configured && kept.spec.retention != spec.retention {
+            return Err(PortError::FailedPrecondition(format!(
+                "the retention of the topic {} is set in the project folder: change it there",
+                spec.name
+            )));
+        }
+        // A topic of the folder gets its number with its first settings.
+        let number = if kept.number == 0 && kept.configured { self.documents.number()? } else { kept.number };
+        let log = (!kept.configured).then(|| StoredTopic(kept.log.name.clone()));
+        self.documents.put(Kind::Topic, number, &TopicDocument { number, spec: spec.clone(), log })?;
+        let topic = Topic { number, spec: spec.clone(), ..kept };
+        self.catalog.write().topics.insert(spec.name.clone(), topic);
+        self.keep_what_is_needed();
+        Ok(spec)
+    }
+
+    pub fn delete_topic(&self, name: &ResourceName) -> Result<(), PortError> {
+        let topic = self.topic(name)?;
+        if topic.configured {
+            return Err(PortError::FailedPrecondition(format!(
+                "the topic {name} is named in the project folder: delete it there"
+            )));
+        }
+        // First of all: what comes after it is made good at the next start if it fails.
+        self.documents.remove(Kind::Topic, topic.number)?;
+        let left: Vec<_> = {
+            let mut catalog = self.catalog.write();
+            catalog.topics.remove(name);
+            for snapshot in catalog.snapshots.values_mut().filter(|s| s.log.id == topic.log.id) {
+                snapshot.spec.topic = None;
+            }
+            catalog.subscriptions.values().filter(|s| s.log.id == topic.log.id).cloned().collect()
+        };
+        for subscription in left {
+            let spec = crate::port::SubscriptionSpec { topic: None, ..(*subscription.spec()).clone() };
+            self.keep_subscription(&subscription, &spec)?;
+            subscription.set_spec(spec);
+        }
+        self.keep_what_is_needed();
+        Ok(())
+    }
+
+    /// Replaces the document of a subscription.
+    pub fn keep_subscription(
+        &self,
+        subscription: &crate::embedded::subscription::Subscription,
+        spec: &crate::port::SubscriptionSpec,
+    ) -> Result<(), PortError> {
+        let number = subscription.number;
+        let kept: Option<SubscriptionDocument> = self.documents.get(Kind::Subscription, number)?;
+        let kept =
+            kept.ok_or_else(|| PortError::Internal(format!("the subscription {} is gone", spec.name)))?;
+        let document = SubscriptionDocument { spec: spec.clone(), ..kept };
+        Ok(self.documents.put(Kind::Subscription, number, &document)?)
+    }
+
+    pub async fn publish(
+        self: Arc<Self>,
+        topic: Topic,
+        items: Vec<Publication>,
+    ) -> Result<Vec<Result<u64, Problem>>, PortError> {
+        let now_ms = self.bus.inner.clock.now_ms();
+        let mut outcomes: Vec<Option<Result<u64, Problem>>> = Vec::with_capacity(items.len());
+        let mut publishes = Vec::with_capacity(items.len());
+        for Publication { context, message } in items {
+            match schedule::due_ms(&message.attributes, now_ms) {
+                Ok(_) => {
+                    outcomes.push(None);
+                    publishes.push(Publish { context, message, idempotency_key: None });
+                }
+                Err(problem) => outcomes.push(Some(Err(problem))),
+            }
+        }
+        let mut published = self.bus.inner.publish(&topic.log, publishes).await?.into_iter();
+        let answer = |outcome: Option<Result<u64, Problem>>| match outcome {
+            Some(refused) => refused,
+            None => match published.next() {
+                Some(result) => result.map(|published| published.offset),
+                None => Err(Problem::new(500, "internal", "the publish gave no result")),
+            },
+        };
+        Ok(outcomes.into_iter().map(answer).collect())
+    }
+}
+
+/// Refuses settings that nothing here would keep its promise by.
+fn check(spec: &TopicSpec) -> Result<(), PortError> {
+    if spec.durability != Durability::Fsync {
+        return Err(PortError::FailedPrecondition(
+            "this bus fsyncs every message before it answers: set the durability to fsync".to_owned(),
+        ));
+    }
+    if spec.deduplication.is_some() {
+        return Err(PortError::FailedPrecondition(
+            "deduplication by an attribute is not available on topics of the Pub/Sub API yet".to_owned(),
+        ));
+    }
+    Ok(())
+}
