@@ -10,6 +10,7 @@ mod enrichment;
 mod inputs;
 mod isolation;
 mod lifecycle;
+mod pubsub;
 mod real_inputs;
 mod second_project;
 mod weather_service;

@@ -32,11 +32,16 @@ impl World {
         let project = dir.path().join("project");
         let output = levada(&["init", text(&project)])?;
         ensure!(output.status.success(), "levada init: {}", String::from_utf8_lossy(&output.stderr));
-        Self::start(dir, project, env)
+        Self::start(dir, project, env, &[])
     }
 
     /// A project of those files.
     pub fn of(files: &[(&str, &str)], env: &[(&str, &str)]) -> Result<Self> {
+        Self::of_with(files, env, &[])
+    }
+
+    /// The same, with further arguments to `levada up`.
+    pub fn of_with(files: &[(&str, &str)], env: &[(&str, &str)], args: &[&str]) -> Result<Self> {
         let dir = tempfile::tempdir()?;
         let project = dir.path().join("project");
         for (name, content) in files {
@@ -44,13 +49,14 @@ impl World {
             fs::create_dir_all(path.parent().context("a file has a folder")?)?;
             fs::write(path, content)?;
         }
-        Self::start(dir, project, env)
+        Self::start(dir, project, env, args)
     }
 
-    fn start(dir: tempfile::TempDir, project: PathBuf, env: &[(&str, &str)]) -> Result<Self> {
+    fn start(dir: tempfile::TempDir, project: PathBuf, env: &[(&str, &str)], args: &[&str]) -> Result<Self> {
         build()?;
         let mut options = Options::new(&project, &dir.path().join("data"));
         options.env = env.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        options.args = args.iter().map(|arg| (*arg).to_owned()).collect();
         let levada = Levada::start(&options)?;
         let admin = levada.admin_key()?;
         Ok(Self { levada, options, project, admin, _dir: dir })

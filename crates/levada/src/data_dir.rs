@@ -12,6 +12,7 @@ use serde_json::json;
 const LOCK: &str = "levada.lock";
 const RUN: &str = "run.json";
 const ADMIN_KEY: &str = "admin.key";
+const PUSH_KEY: &str = "push.key";
 
 /// An open data directory. Dropping it gives up the lock and removes `run.json`.
 #[derive(Debug)]
@@ -72,6 +73,23 @@ impl DataDir {
         write_private(&self.admin_key_path(), secret.as_bytes())
     }
 
+    /// The key that tokens of pushed messages are signed with (PKCS #8), made by the first start.
+    ///
+    /// # Errors
+    /// When the file can be neither read nor written, or no key can be made.
+    pub fn push_key(&self, make: impl FnOnce() -> Result<Vec<u8>>) -> Result<Vec<u8>> {
+        let path = self.root.join(PUSH_KEY);
+        match std::fs::read(&path) {
+            Ok(key) => Ok(key),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                let key = make()?;
+                write_private(&path, &key)?;
+                Ok(key)
+            }
+            Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
+        }
+    }
+
     /// Says where the server listens, once it does.
     ///
     /// # Errors
@@ -117,6 +135,9 @@ mod tests {
         data.write_admin_key("secret").expect("written");
         data.write_run("http://127.0.0.1:1", None).expect("written");
         let mode = |p: &Path| std::fs::metadata(p).expect("exists").permissions().mode() & 0o777;
+        let key = data.push_key(|| Ok(vec![1, 2, 3])).expect("made");
+        assert_eq!(data.push_key(|| bail!("there is one")).expect("kept"), key);
+        assert_eq!(mode(&root.join(PUSH_KEY)), 0o600);
         assert_eq!(mode(&data.admin_key_path()), 0o600);
         assert_eq!(mode(&root), 0o700);
         drop(data);

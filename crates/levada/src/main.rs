@@ -10,6 +10,7 @@ mod logging;
 mod maintenance;
 mod meter;
 mod operations;
+mod pubsub;
 mod sampler;
 mod server;
 mod up;

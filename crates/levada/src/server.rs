@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use levada_access::{KeyRing, Rate, RateLimiter};
-use levada_bus::{Bus, BusConfig, TopicConfig};
+use levada_bus::{Bus, BusConfig, EmbeddedBus, TopicConfig};
 use levada_config::Secrets;
 use levada_config::model::{Limits, Owner, Pipeline, Project, Source};
 use levada_connect::{FileReader, FileReaderConfig};
@@ -19,6 +19,7 @@ use levada_http::{
 };
 use levada_lake::{Lake, LakeConfig, QueryLimits};
 use levada_postgres::{PostgresConfig, PostgresServer};
+use levada_pubsub::{PubsubApi, PubsubConfig, PushConfig, PushKey};
 use levada_store::DocumentStore;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
@@ -30,10 +31,12 @@ use crate::console_data::PlatformData;
 use crate::data_dir::DataDir;
 use crate::maintenance;
 use crate::operations::{EngineOperations, Engines};
+use crate::pubsub::{self, StoredPolicies};
 use crate::sampler::Sampler;
 
 const LAKE_DIR: &str = "lake";
 const KEYS_DIR: &str = "store/access";
+const POLICIES_DIR: &str = "store/pubsub-policies";
 const STOP_WITHIN: Duration = Duration::from_secs(20);
 
 /// What to run and where.
@@ -45,6 +48,8 @@ pub struct Options {
     pub postgres: Option<String>,
     /// Requests from the machine itself need no key. For the demo only.
     pub open_on_loopback: Option<Arc<Principal>>,
+    /// The Pub/Sub API asks for no credential, and every project exists.
+    pub dev: bool,
 }
 
 /// A running server. [`Server::stop`] drains it; dropping it does not.
@@ -54,11 +59,13 @@ pub struct Server {
     pub admin_key_path: PathBuf,
     /// The first admin key was made in this start.
     pub first_start: bool,
+    pub dev: bool,
     pub bus: Bus,
     pub lake: Lake,
     pub engines: Arc<Engines>,
     data: DataDir,
     state: AppState,
+    pubsub: PubsubApi,
     stop: watch::Sender<bool>,
     tasks: Vec<JoinHandle<()>>,
 }
@@ -156,7 +163,16 @@ impl Server {
                 ..levada_console::ConsoleConfig::default()
             },
         );
-        let app = levada_http::app_with(state.clone(), console);
+        let pubsub = open_pubsub(&options, &bus, keys.clone(), &disk, &clock).await?;
+        let push = push_config(&data, &format!("http://{}", http.local_addr()?))?;
+        let doors = console.merge(levada_pubsub::router(&pubsub)).merge(levada_pubsub::push_router(&push));
+        let app = levada_http::app_with(state.clone(), doors);
+        let pushing = pubsub.clone();
+        tasks.push(tokio::spawn(async move {
+            if let Err(error) = pushing.push(push).await {
+                tracing::error!(%error, "messages cannot be pushed to endpoints");
+            }
+        }));
         let serve = levada_http::serve(http, app, until(stopped), levada_http::ServerConfig::default());
         tasks.push(tokio::spawn(async move {
             serve.await;
@@ -169,11 +185,13 @@ impl Server {
             postgres,
             admin_key_path: data.admin_key_path(),
             first_start: admin.is_some(),
+            dev: options.dev,
             bus,
             lake,
             engines,
             data,
             state,
+            pubsub,
             stop,
             tasks,
         })
@@ -186,6 +204,7 @@ impl Server {
     /// When the last writes fail; everything acknowledged is on disk all the same.
     pub async fn stop(self) -> Result<()> {
         self.state.drain();
+        self.pubsub.drain();
         self.stop.send_replace(true);
         for task in self.tasks {
             let _ = tokio::time::timeout(STOP_WITHIN, task).await;
@@ -228,6 +247,40 @@ async fn open_bus(disk: Arc<dyn Disk>, clock: Arc<dyn Clock>, project: &Project)
         Ok(bus)
     };
     tokio::task::spawn_blocking(open).await?
+}
+
+async fn open_pubsub(
+    options: &Options,
+    bus: &Bus,
+    keys: Arc<KeyRing>,
+    disk: &Arc<dyn Disk>,
+    clock: &Arc<dyn Clock>,
+) -> Result<PubsubApi> {
+    let home = pubsub::home(&options.project);
+    let (bus, disk) = (bus.clone(), disk.clone());
+    let open = move || -> Result<_> {
+        let port = EmbeddedBus::open(bus, home).context("cannot open the subscriptions")?;
+        let policies = StoredPolicies::open(DocumentStore::open(disk.clone(), POLICIES_DIR)?)?;
+        Ok((port, policies))
+    };
+    let (port, policies) = tokio::task::spawn_blocking(open).await??;
+    Ok(PubsubApi::new(levada_pubsub::Parts {
+        bus: Arc::new(port),
+        authenticator: keys,
+        projects: Arc::new(pubsub::projects(&options.project, options.dev)),
+        schemas: Arc::new(levada_pubsub::NoSchemas),
+        policies: Arc::new(policies),
+        clock: clock.clone(),
+        ids: Arc::new(RandomIds),
+        config: PubsubConfig::default(),
+    }))
+}
+
+/// Tokens of pushed messages name this server as their issuer.
+fn push_config(data: &DataDir, url: &str) -> Result<PushConfig> {
+    let bytes = data.push_key(|| PushKey::generate().context("cannot make the key of pushed messages"))?;
+    let key = PushKey::from_pkcs8(&bytes).context("push.key in the data folder is damaged: remove it")?;
+    Ok(PushConfig::new(url, Arc::new(key)))
 }
 
 fn open_keys(disk: Arc<dyn Disk>, clock: Arc<dyn Clock>) -> Result<KeyRing> {

@@ -63,6 +63,16 @@ pub async fn run(global: &Global, args: UpArgs) -> Result<(), Failure> {
     let output = Output::new(global);
     let ready = load(&args.dir, args.allow_inactive, &output, &|name| std::env::var(name).ok())?;
     let options = options(&args, ready);
+    if options.dev && !is_loopback(&options.http) {
+        return Err(Failure::new(
+            exit::USAGE,
+            format!(
+                "--dev serves without credentials, so it listens on loopback only, not on {}",
+                options.http
+            ),
+        )
+        .hint("add --listen 127.0.0.1:8080, or leave out --dev and give clients a key"));
+    }
     let server = Server::start(options).await.map_err(|e| Failure::new(exit::FAILED, format!("{e:#}")))?;
     announce(&output, &server);
     wait_for_signal().await;
@@ -82,9 +92,19 @@ fn options(args: &UpArgs, ready: Ready) -> Options {
         http: args.listen.clone().unwrap_or_else(|| server.http.clone()),
         postgres,
         open_on_loopback: None,
+        dev: args.dev,
         project: ready.project,
         secrets: ready.secrets,
     }
+}
+
+/// Whether an address to listen on can only be reached from this machine. A name other than
+/// `localhost` is taken for the outside.
+fn is_loopback(address: &str) -> bool {
+    if let Ok(address) = address.parse::<std::net::SocketAddr>() {
+        return address.ip().is_loopback();
+    }
+    address.rsplit_once(':').is_some_and(|(host, _)| host == "localhost")
 }
 
 fn data_dir(project: &Project) -> PathBuf {
@@ -100,6 +120,12 @@ fn announce(output: &Output, server: &Server) {
     output.say(&format!("console     {}/console", server.url));
     if let Some(postgres) = server.postgres {
         output.say(&format!("PostgreSQL  {postgres}"));
+    }
+    if server.dev {
+        output.say(&format!(
+            "Pub/Sub     export PUBSUB_EMULATOR_HOST={}",
+            server.url.trim_start_matches("http://")
+        ));
     }
     output.say("ready; stop with ctrl-c");
 }

@@ -1,4 +1,4 @@
-//! A Python environment with `psycopg`, the client that people really use.
+//! A Python environment with the clients that people really use: psycopg and Google's Pub/Sub.
 //!
 //! It is made once in a folder under the target directory and kept.
 
@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::program::workspace;
 
-const PACKAGES: [&str; 1] = ["psycopg[binary]==3.3.*"];
+const PACKAGES: [&str; 2] = ["psycopg[binary]==3.3.*", "google-cloud-pubsub==2.*"];
 
 static MAKING: Mutex<()> = Mutex::new(());
 
@@ -24,7 +24,7 @@ pub fn interpreter() -> Result<PathBuf> {
     let python = home.join("bin/python");
     // Poisoning only means that another test failed to make it: try again.
     let _making = MAKING.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    if has_psycopg(&python) {
+    if has_packages(&python) {
         return Ok(python);
     }
     let made = Command::new("python3")
@@ -45,8 +45,11 @@ pub fn interpreter() -> Result<PathBuf> {
     Ok(python)
 }
 
-fn has_psycopg(python: &Path) -> bool {
-    let found = Command::new(python).args(["-c", "import psycopg"]).stderr(Stdio::null()).status();
+fn has_packages(python: &Path) -> bool {
+    let found = Command::new(python)
+        .args(["-c", "import psycopg, google.cloud.pubsub_v1"])
+        .stderr(Stdio::null())
+        .status();
     found.is_ok_and(|status| status.success())
 }
 

@@ -104,6 +104,7 @@ async fn start(output: &Output, project: &Path, weather: &str, args: &DemoArgs) 
         http: free_loopback(&args.listen).await?,
         postgres: Some(free_loopback(&args.postgres).await?),
         open_on_loopback: Some(Arc::new(everybody)),
+        dev: true,
     })
     .await
 }
