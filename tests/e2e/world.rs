@@ -56,7 +56,7 @@ impl World {
         build()?;
         let mut options = Options::new(&project, &dir.path().join("data"));
         options.env = env.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
-        options.args = args.iter().map(|arg| (*arg).to_owned()).collect();
+        options.args = args.iter().map(Into::into).collect();
         let levada = Levada::start(&options)?;
         let admin = levada.admin_key()?;
         Ok(Self { levada, options, project, admin, _dir: dir })
