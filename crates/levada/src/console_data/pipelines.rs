@@ -1,10 +1,10 @@
 //! Pipelines: their rows, and the page of one.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use levada_bus::{DeadFilter, TopicInfo};
-use levada_config::model::{Pipeline, Schema, Step, Validation, Waiting};
+use levada_config::model::{Check, Pipeline, Schema, Step, Validation, Waiting};
 use levada_console::{EpochRow, Health, PipelineDetail, PipelineRow, ReasonCount, StepCounts, StepRow};
 use levada_core::{Principal, Problem, TenantSet, attr};
 use levada_flow::{PipelineStatus, RunState, TenantFigures, Totals};
@@ -203,10 +203,10 @@ fn step_row(step: &Step) -> StepRow {
     match step {
         Step::Deduplicate(d) => {
             let key: Vec<&str> = d.key.iter().map(|k| k.as_str()).collect();
-            step_of("deduplicate", format!("by {} within {:?}", key.join(", "), d.window))
+            step_of("deduplicate", format!("by {} within {}", key.join(", "), span(d.window)))
         }
         Step::Quality { rules } => {
-            let rules: Vec<String> = rules.iter().map(|r| format!("{}: {:?}", r.field, r.check)).collect();
+            let rules: Vec<String> = rules.iter().map(|r| format!("{} {}", r.field, check_text(&r.check))).collect();
             step_of("quality", rules.join("; "))
         }
         Step::Enrich(e) => step_of("enrich", format!("{} from {}", e.name, e.url)),
@@ -221,4 +221,54 @@ fn waiting(step: &Waiting) -> StepRow {
 
 fn step_of(kind: &str, summary: String) -> StepRow {
     StepRow { kind: kind.to_owned(), summary, waits_for: None, counts: None }
+}
+
+/// A rule as a clause about its field.
+fn check_text(check: &Check) -> String {
+    match check {
+        Check::NotNull => "is not null".to_owned(),
+        Check::Range { min, max } => match (min, max) {
+            (Some(min), Some(max)) => format!("is from {min} to {max}"),
+            (Some(min), None) => format!("is at least {min}"),
+            (None, Some(max)) => format!("is at most {max}"),
+            (None, None) => "is any number".to_owned(),
+        },
+        Check::Regex { pattern } => format!("matches {pattern}"),
+        Check::OneOf { values } => format!("is one of {}", values.join(", ")),
+        Check::ValidEmail => "is a valid e-mail address".to_owned(),
+        Check::Positive => "is positive".to_owned(),
+        Check::Unique => "is unique".to_owned(),
+        Check::NotInFuture { allowance } if allowance.is_zero() => "is not in the future".to_owned(),
+        Check::NotInFuture { allowance } => format!("is at most {} in the future", span(*allowance)),
+    }
+}
+
+/// A duration in the largest unit that fits it exactly.
+fn span(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    for (unit, long) in [("d", 86_400), ("h", 3_600), ("min", 60)] {
+        if seconds > 0 && seconds % long == 0 && duration.subsec_nanos() == 0 {
+            return format!("{} {unit}", seconds / long);
+        }
+    }
+    match duration.subsec_millis() {
+        0 => format!("{seconds} s"),
+        _ => format!("{} ms", duration.as_millis()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rules_and_spans_read_as_text() {
+        let values = vec!["EWR".to_owned(), "JFK".to_owned()];
+        assert_eq!(check_text(&Check::OneOf { values }), "is one of EWR, JFK");
+        assert_eq!(check_text(&Check::Range { min: Some(0.5), max: None }), "is at least 0.5");
+        let allowance = Duration::from_secs(300);
+        assert_eq!(check_text(&Check::NotInFuture { allowance }), "is at most 5 min in the future");
+        let spans = [86_400_000, 7_200_000, 90_000, 1_500, 0].map(|ms| span(Duration::from_millis(ms)));
+        assert_eq!(spans, ["1 d", "2 h", "90 s", "1500 ms", "0 s"]);
+    }
 }
