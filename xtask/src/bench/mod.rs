@@ -5,9 +5,13 @@
 //! has been compared with what went in.
 
 mod gateway;
+mod grpc;
 mod load;
 mod machine;
+mod peers;
 mod project;
+mod pubsub;
+mod pubsub_scale;
 mod restart;
 mod silver;
 mod startup;
@@ -40,6 +44,18 @@ enum Name {
     Gateway,
     /// The same, one event a request over 256 connections
     GatewaySingle,
+    /// Pub/Sub over gRPC: 1 KiB, batches of 100, beside NATS JetStream and Redis Streams; and
+    /// draining it all through one stream
+    Pubsub,
+    /// The same, one message a request, 256 under way
+    PubsubSingle,
+    /// From publish to arrival on a stream, at 5,000 messages a second
+    PubsubLatency,
+    /// What a message costs with 10,000 tenants instead of one, with 2,000 topics instead of one,
+    /// and with many messages kept
+    PubsubScale,
+    /// How long a small tenant waits while another has a backlog of a million messages
+    PubsubFairness,
     /// Publish to queryable silver: 12 columns, validation and deduplication, 100 tenants
     Silver,
     /// Time until ready and idle memory, on an empty and on a large project
@@ -77,6 +93,17 @@ fn figure(name: &str, value: f64, unit: &str) {
     println!("{}", json!({ "name": name, "value": rounded, "unit": unit }));
 }
 
+/// Prints a figure beside that of a peer, where the peer ran.
+fn figure_beside(name: &str, value: f64, unit: &str, peer: &str, beside: Option<f64>) {
+    let Some(beside) = beside else { return figure(name, value, unit) };
+    let rounded = |value: f64| (value * 1000.0).round() / 1000.0;
+    let (value, beside, ratio) = (rounded(value), rounded(beside), rounded(value / beside));
+    println!(
+        "{}",
+        json!({ "name": name, "value": value, "unit": unit, "peer": peer, "peer_value": beside, "ratio": ratio })
+    );
+}
+
 /// Says what happens, beside the figures.
 fn note(text: impl std::fmt::Display) {
     eprintln!("{text}");
@@ -96,6 +123,11 @@ pub fn run(args: &Args) -> Result<()> {
     match args.name {
         Name::Gateway => gateway::batches(&bench),
         Name::GatewaySingle => gateway::singles(&bench),
+        Name::Pubsub => pubsub::batches(&bench),
+        Name::PubsubSingle => pubsub::singles(&bench),
+        Name::PubsubLatency => pubsub::latency(&bench),
+        Name::PubsubScale => pubsub_scale::cost(&bench),
+        Name::PubsubFairness => pubsub_scale::fairness(&bench),
         Name::Silver => silver::run(&bench),
         Name::Startup => startup::run(&bench),
         Name::Restart => restart::run(&bench),

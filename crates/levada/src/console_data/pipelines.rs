@@ -206,7 +206,8 @@ fn step_row(step: &Step) -> StepRow {
             step_of("deduplicate", format!("by {} within {}", key.join(", "), span(d.window)))
         }
         Step::Quality { rules } => {
-            let rules: Vec<String> = rules.iter().map(|r| format!("{} {}", r.field, check_text(&r.check))).collect();
+            let rules: Vec<String> =
+                rules.iter().map(|r| format!("{} {}", r.field, check_text(&r.check))).collect();
             step_of("quality", rules.join("; "))
         }
         Step::Enrich(e) => step_of("enrich", format!("{} from {}", e.name, e.url)),
