@@ -1,6 +1,6 @@
 //! The bus handle: topics, publish, read.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -75,7 +75,8 @@ pub(crate) struct TopicState {
     /// The offset after the last record that this process appended: committed, and perhaps
     /// not yet visible to readers.
     pub committed: AtomicU64,
-    pub lanes: RwLock<BTreeMap<TenantId, Arc<LaneCounters>>>,
+    /// By the number of the lane.
+    pub lanes: RwLock<HashMap<u32, (TenantId, Arc<LaneCounters>), ahash::RandomState>>,
 }
 
 #[derive(Debug, Default)]
@@ -91,7 +92,7 @@ pub(crate) struct Inner {
     pub log: Log,
     pub store: DocumentStore,
     pub topics: RwLock<HashMap<TopicName, Arc<TopicState>>>,
-    lanes: RwLock<HashMap<TenantId, Lane>>,
+    lanes: RwLock<HashMap<TenantId, Lane, ahash::RandomState>>,
     pub window: SharedWindow,
     /// Publishes hold it shared; the saver holds it alone to read a consistent cut.
     pub publishing: tokio::sync::RwLock<()>,
@@ -316,11 +317,11 @@ impl TopicState {
         }
     }
 
-    pub fn lane_counters(&self, tenant: &TenantId) -> Arc<LaneCounters> {
-        if let Some(counters) = self.lanes.read().get(tenant) {
+    pub fn lane_counters(&self, lane: u32, tenant: &TenantId) -> Arc<LaneCounters> {
+        if let Some((_, counters)) = self.lanes.read().get(&lane) {
             return counters.clone();
         }
-        self.lanes.write().entry(tenant.clone()).or_default().clone()
+        self.lanes.write().entry(lane).or_insert_with(|| (tenant.clone(), Arc::default())).1.clone()
     }
 }
 
@@ -387,7 +388,13 @@ impl Inner {
     fn info(&self, topic: &TopicState) -> TopicInfo {
         let bounds = self.log.bounds(topic.id);
         ::metrics::gauge!(names::TOPIC_BYTES, "topic" => topic.name.to_string()).set(bounds.bytes as f64);
-        let lanes = topic.lanes.read();
+        let shown = |(tenant, lane): &(TenantId, Arc<LaneCounters>)| LaneStats {
+            tenant: tenant.clone(),
+            published: TopicCounters::get(&lane.published),
+            published_bytes: TopicCounters::get(&lane.published_bytes),
+        };
+        let mut lanes: Vec<LaneStats> = topic.lanes.read().values().map(shown).collect();
+        lanes.sort_by(|a, b| a.tenant.cmp(&b.tenant));
         TopicInfo {
             name: topic.name.clone(),
             first: bounds.first,
@@ -395,14 +402,7 @@ impl Inner {
             bytes: bounds.bytes,
             published: TopicCounters::get(&topic.counters.published),
             duplicates: TopicCounters::get(&topic.counters.duplicates),
-            lanes: lanes
-                .iter()
-                .map(|(tenant, lane)| LaneStats {
-                    tenant: tenant.clone(),
-                    published: TopicCounters::get(&lane.published),
-                    published_bytes: TopicCounters::get(&lane.published_bytes),
-                })
-                .collect(),
+            lanes,
         }
     }
 

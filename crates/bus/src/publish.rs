@@ -6,7 +6,7 @@ use levada_core::{Problem, TenantId, attr};
 use levada_log::Append;
 use tokio::sync::watch;
 
-use crate::bus::{Inner, PERMIT_BYTES, Publish, Published, TopicState};
+use crate::bus::{Inner, Lane, PERMIT_BYTES, Publish, Published, TopicState};
 use crate::codec;
 use crate::config::BusError;
 use crate::idempotency::{Entry, KeyHash, Outcome, Reservation, fingerprint};
@@ -15,6 +15,16 @@ use crate::stats::TopicCounters;
 
 /// How long a duplicate waits for the first's record to be readable.
 const VISIBLE_WITHIN: std::time::Duration = std::time::Duration::from_secs(2);
+
+/// What one tenant has in a publish. Kept by the number of its lane.
+struct Weight {
+    tenant: TenantId,
+    lane: Lane,
+    bytes: usize,
+    count: u64,
+}
+
+type Weights = BTreeMap<u32, Weight>;
 
 /// What becomes of one message of a publish.
 enum Admitted {
@@ -34,11 +44,11 @@ impl Inner {
         let now_ms = self.clock.now_ms();
         let mut appends = Vec::with_capacity(items.len());
         let mut admitted = Vec::with_capacity(items.len());
-        let mut weights: BTreeMap<TenantId, (usize, u64)> = BTreeMap::new();
+        let mut weights = Weights::new();
         for item in items {
             let lane = self.lane(&item.message.tenant).await;
             let outcome =
-                lane.and_then(|lane| self.admit(topic, item, lane.id, now_ms, &mut appends, &mut weights));
+                lane.and_then(|lane| self.admit(topic, item, lane, now_ms, &mut appends, &mut weights));
             match outcome {
                 Ok(outcome) => admitted.push(outcome),
                 Err(error) => {
@@ -66,21 +76,16 @@ impl Inner {
         Ok(results)
     }
 
-    async fn append(
-        &self,
-        appends: Vec<Append>,
-        weights: &BTreeMap<TenantId, (usize, u64)>,
-    ) -> Result<Vec<u64>, BusError> {
+    async fn append(&self, appends: Vec<Append>, weights: &Weights) -> Result<Vec<u64>, BusError> {
         if appends.is_empty() {
             return Ok(Vec::new());
         }
-        // In the order of tenants, so that two publishes cannot wait for each other.
+        // In the order of lanes, so that two publishes cannot wait for each other.
         let mut permits = Vec::with_capacity(weights.len());
-        for (tenant, (bytes, _)) in weights {
-            let lane = self.lane(tenant).await?;
+        for Weight { lane, bytes, .. } in weights.values() {
             let wanted = bytes.div_ceil(PERMIT_BYTES).min(self.permits_per_lane());
             let wanted = u32::try_from(wanted).unwrap_or(u32::MAX);
-            permits.push(lane.in_flight.acquire_many_owned(wanted).await.map_err(|_| BusError::Closed)?);
+            permits.push(lane.in_flight.acquire_many(wanted).await.map_err(|_| BusError::Closed)?);
         }
         Ok(self.log.append(appends).await?)
     }
@@ -89,10 +94,10 @@ impl Inner {
         &self,
         topic: &TopicState,
         item: Publish,
-        lane: u32,
+        lane: Lane,
         now_ms: i64,
         appends: &mut Vec<Append>,
-        weights: &mut BTreeMap<TenantId, (usize, u64)>,
+        weights: &mut Weights,
     ) -> Result<Admitted, BusError> {
         let Publish { context, mut message, idempotency_key } = item;
         if *context.tenant() != message.tenant {
@@ -125,12 +130,19 @@ impl Inner {
             return Ok(Admitted::Refused(too_large(bytes, self.config.max_message_bytes)));
         }
         let id = message.attributes.get(attr::EVENT_ID).map(str::to_owned);
-        let weight = weights.entry(message.tenant).or_default();
-        *weight = (weight.0 + bytes, weight.1 + 1);
+        let lane_id = lane.id;
+        let weight = weights.entry(lane_id).or_insert_with(|| Weight {
+            tenant: message.tenant,
+            lane,
+            bytes: 0,
+            count: 0,
+        });
+        weight.bytes += bytes;
+        weight.count += 1;
         let index = appends.len();
         appends.push(Append {
             topic: topic.id,
-            lane,
+            lane: lane_id,
             key_id: 0,
             timestamp_ms: now_ms,
             head,
@@ -202,15 +214,15 @@ impl Inner {
         Published { id, offset, duplicate: true }
     }
 
-    fn count(&self, topic: &TopicState, admitted: &[Admitted], weights: &BTreeMap<TenantId, (usize, u64)>) {
+    fn count(&self, topic: &TopicState, admitted: &[Admitted], weights: &Weights) {
         let name = topic.name.to_string();
         let (mut published, mut bytes) = (0, 0);
-        for (tenant, (lane_bytes, lane_count)) in weights {
-            let lane = topic.lane_counters(tenant);
-            TopicCounters::add(&lane.published, *lane_count);
-            TopicCounters::add(&lane.published_bytes, *lane_bytes as u64);
-            published += lane_count;
-            bytes += *lane_bytes as u64;
+        for (id, weight) in weights {
+            let lane = topic.lane_counters(*id, &weight.tenant);
+            TopicCounters::add(&lane.published, weight.count);
+            TopicCounters::add(&lane.published_bytes, weight.bytes as u64);
+            published += weight.count;
+            bytes += weight.bytes as u64;
         }
         let duplicates =
             admitted.iter().filter(|a| matches!(a, Admitted::Known(_) | Admitted::Wait(_))).count() as u64;

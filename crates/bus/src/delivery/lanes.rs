@@ -6,8 +6,9 @@
 
 use std::collections::{HashMap, VecDeque};
 
-/// Bytes that a lane of weight 1 may send a round.
-const QUANTUM_BYTES: i64 = 64 << 10;
+/// Bytes that a lane of weight 1 may send a round. Small, so that many lanes together are
+/// delivered nearly in the order of the topic, which is read in that order.
+const QUANTUM_BYTES: i64 = 4 << 10;
 /// A deficit never grows beyond this: a lane that waited long must not take over.
 const MAX_WEIGHT: u32 = 1_000;
 
@@ -222,6 +223,7 @@ impl Lanes {
 
     /// Takes the next offer by deficit round robin.
     pub fn pop(&mut self) -> Option<(u32, Offer)> {
+        let mut turned = 0;
         loop {
             let lane = *self.round.front()?;
             let quantum = self.quantum(lane);
@@ -237,8 +239,13 @@ impl Lanes {
             }
             let cost = state.cost();
             if state.deficit < cost {
-                state.deficit += quantum.max(cost);
+                state.deficit += quantum;
                 self.round.rotate_left(1);
+                turned += 1;
+                if turned > self.round.len() {
+                    self.skip_rounds();
+                    turned = 0;
+                }
                 continue;
             }
             state.deficit -= cost;
@@ -249,6 +256,21 @@ impl Lanes {
                 self.waiting -= 1;
             }
             return Some((lane, offer));
+        }
+    }
+
+    /// Passes at once over the rounds in which no lane could send: all have large messages.
+    fn skip_rounds(&mut self) {
+        let rounds = |lane: &u32| {
+            let state = self.lanes.get(lane)?;
+            Some((state.cost() - state.deficit).max(0) / self.quantum(*lane))
+        };
+        let rounds = self.round.iter().filter_map(rounds).min().unwrap_or(0);
+        for lane in &self.round {
+            let bytes = rounds * self.quantum(*lane);
+            if let Some(state) = self.lanes.get_mut(lane) {
+                state.deficit += bytes;
+            }
         }
     }
 

@@ -152,7 +152,7 @@ impl Embedded {
         }
         for (lane, bytes) in &lanes {
             if let Some(tenant) = self.bus.inner.log.lane_name(*lane) {
-                let counters = target.lane_counters(&tenant);
+                let counters = target.lane_counters(*lane, &tenant);
                 TopicCounters::add(&counters.published, 1);
                 TopicCounters::add(&counters.published_bytes, *bytes as u64);
             }

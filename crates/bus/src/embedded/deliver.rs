@@ -37,6 +37,8 @@ struct Taken {
     received: Vec<Received>,
     /// When something may happen without a call.
     next: Option<Duration>,
+    /// Not all of the topic is known yet.
+    behind: bool,
 }
 
 impl Embedded {
@@ -63,7 +65,7 @@ impl Embedded {
     fn take(&self, subscription: &Subscription, limits: PullLimits) -> Result<Taken, PortError> {
         self.expire(subscription);
         let max = limits.max_messages.clamp(1, MAX_PULL);
-        self.scan(subscription, max)?;
+        let behind = self.scan(subscription, max)?;
         let (leases, next) = {
             let now = self.now();
             let mut machine = subscription.machine.lock();
@@ -74,7 +76,7 @@ impl Embedded {
         let loaded = self.load_leases(subscription, leases)?;
         let received =
             loaded.into_iter().filter_map(|(lease, record)| self.receive(subscription, lease, record));
-        Ok(Taken { received: received.collect(), next })
+        Ok(Taken { received: received.collect(), next, behind })
     }
 
     fn receive(&self, subscription: &Subscription, lease: Lease, record: Stored) -> Option<Received> {
@@ -117,6 +119,9 @@ impl Embedded {
             let (embedded, own) = (self.clone(), subscription.clone());
             let taken = tokio::task::spawn_blocking(move || embedded.take(&own, limits)).await;
             let taken = taken.map_err(|error| PortError::Internal(error.to_string()))??;
+            if taken.behind {
+                self.catch_up(subscription);
+            }
             let left = until.saturating_duration_since(Instant::now());
             if !taken.received.is_empty() || left.is_zero() {
                 return Ok(taken.received);

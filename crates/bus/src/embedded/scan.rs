@@ -2,6 +2,8 @@
 //! it leases.
 
 use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use levada_log::{LogError, Stored};
 
@@ -17,13 +19,35 @@ const CHUNK_RECORDS: usize = 1_024;
 const CHUNK_BYTES: usize = 1 << 20;
 /// Scanned by one call beyond what it needs itself, so that a tenant behind another's
 /// backlog is found.
-const AHEAD_BYTES: usize = 16 << 20;
+const AHEAD_BYTES: usize = 4 << 20;
+/// Read for one record of a run, roughly; what is missing then is read next.
+const RUN_BYTES: usize = 2 << 10;
+/// Records between two wanted ones that are read rather than begun anew behind.
+const GAP_RECORDS: u64 = 16;
 
 impl Embedded {
+    /// Scans to the end of the topic in the background.
+    pub fn catch_up(self: &Arc<Self>, subscription: &Arc<Subscription>) {
+        if subscription.catching_up.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let (embedded, subscription) = (self.clone(), subscription.clone());
+        tokio::task::spawn_blocking(move || {
+            while !subscription.is_deleted() && matches!(embedded.scan(&subscription, 0), Ok(true)) {}
+            subscription.catching_up.store(false, Ordering::Release);
+            subscription.ready.notify_waiters();
+        });
+    }
+
     /// Tells the machine of what the topic holds: until `wanted` messages wait, and then a
-    /// good deal further. Blocks on the disk.
-    pub fn scan(&self, subscription: &Subscription, wanted: usize) -> Result<(), PortError> {
-        let _alone = subscription.scanning.lock();
+    /// good deal further. Answers whether there is more to scan now. Blocks on the disk.
+    pub fn scan(&self, subscription: &Subscription, wanted: usize) -> Result<bool, PortError> {
+        // Who has enough does not wait for another scan.
+        let _alone = match subscription.scanning.try_lock() {
+            Some(alone) => alone,
+            None if subscription.machine.lock().state.waiting() >= wanted as u64 => return Ok(true),
+            None => subscription.scanning.lock(),
+        };
         let log = &self.bus.inner.log;
         let mut scanned_bytes = 0;
         loop {
@@ -34,7 +58,8 @@ impl Embedded {
                 let enough = machine.state.waiting() >= wanted as u64 && scanned_bytes >= AHEAD_BYTES;
                 match machine.state.wants_scan() {
                     Some(from) if from < bounds.next && !enough => (from, machine.generation),
-                    _ => return Ok(()),
+                    Some(from) => return Ok(from < bounds.next),
+                    None => return Ok(false),
                 }
             };
             let records = match log.read(subscription.log.id, from, CHUNK_RECORDS, CHUNK_BYTES) {
@@ -52,7 +77,7 @@ impl Embedded {
                 }
                 Err(error) => return Err(error.into()),
             };
-            let Some(last) = records.last().map(|record| record.offset) else { return Ok(()) };
+            let Some(last) = records.last().map(|record| record.offset) else { return Ok(false) };
             scanned_bytes += records.iter().map(|r| r.head.len() + r.body.len()).sum::<usize>();
             let seen: Vec<(Seen, &Stored)> = records
                 .iter()
@@ -119,19 +144,21 @@ impl Embedded {
         missing.sort_unstable();
         let mut rest = missing.as_slice();
         while let Some((&first, _)) = rest.split_first() {
-            // A run of neighbours is one read.
-            let run = rest.iter().zip(first..).take_while(|(offset, at)| **offset == *at).count();
-            let run = run.min(CHUNK_RECORDS);
-            let records = match self.bus.inner.log.read(subscription.log.id, first, run, CHUNK_BYTES) {
+            // Neighbours, and those that are not far apart, are one read.
+            let near = rest.windows(2).take_while(|pair| pair[1] - pair[0] <= GAP_RECORDS).count();
+            let run = usize::try_from(rest[near] - first + 1).unwrap_or(CHUNK_RECORDS).min(CHUNK_RECORDS);
+            let bytes = (run * RUN_BYTES).min(CHUNK_BYTES);
+            let records = match self.bus.inner.log.read(subscription.log.id, first, run, bytes) {
                 Ok(records) => records,
                 Err(LogError::Corrupt(_)) => Vec::new(),
                 Err(error) => return Err(error.into()),
             };
-            let wanted = records.into_iter().filter(|r| r.offset < first + run as u64);
             let mut next = first + 1;
-            for record in wanted {
+            for record in records.into_iter().filter(|r| r.offset < first + run as u64) {
                 next = record.offset + 1;
-                found.insert(record.offset, record);
+                if rest.binary_search(&record.offset).is_ok() {
+                    found.insert(record.offset, record);
+                }
             }
             let done = rest.partition_point(|offset| *offset < next);
             rest = &rest[done.max(1)..];

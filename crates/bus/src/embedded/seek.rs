@@ -103,7 +103,7 @@ impl Embedded {
         let spec = subscription.spec();
         // What the subscription filtered out must not come to one that seeks here: settled is
         // everything that it has seen and does not want.
-        self.scan(&subscription, usize::MAX)?;
+        while self.scan(&subscription, usize::MAX)? {}
         let settled = subscription.machine.lock().state.settled().clone();
         let now_ms = self.bus.inner.clock.now_ms();
         let oldest = self.bus.inner.log.read(subscription.log.id, settled.floor(), 1, 1).unwrap_or_default();

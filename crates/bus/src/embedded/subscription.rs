@@ -32,6 +32,8 @@ pub(crate) struct Subscription {
     pub machine: Mutex<Machine>,
     /// One scan at a time.
     pub scanning: Mutex<()>,
+    /// A scan in the background is under way.
+    pub catching_up: AtomicBool,
     pub cache: Mutex<Cache>,
     /// Woken when something may have become deliverable.
     pub ready: Notify,
@@ -79,6 +81,7 @@ impl Subscription {
             spec: RwLock::new(Arc::new(spec)),
             machine: Mutex::new(machine),
             scanning: Mutex::default(),
+            catching_up: AtomicBool::new(false),
             cache: Mutex::new(cache),
             ready: Notify::new(),
             changes: watch::Sender::new(0),
