@@ -5,6 +5,9 @@
 //! rows that hold, and for every other record one [`Failure`] that says why. [`Extractor`]
 //! is the same machinery for a single JSON text, such as the answer of an enrichment service.
 //!
+//! [`pubsub`] is another thing: the schemas of the Pub/Sub API, by which a topic checks what is
+//! published to it.
+//!
 //! This crate does no IO and knows neither topics nor tables.
 
 mod cell;
@@ -12,6 +15,7 @@ mod columns;
 mod decoder;
 mod document;
 mod extract;
+pub mod pubsub;
 mod time;
 
 #[cfg(test)]
