@@ -8,6 +8,7 @@
 //! must be compatible with every other one that is kept.
 
 mod avro;
+mod proto;
 
 use thiserror::Error;
 
@@ -22,6 +23,7 @@ const MAX_DEPTH: usize = 100;
 #[serde(rename_all = "snake_case")]
 pub enum Language {
     Avro,
+    ProtocolBuffer,
 }
 
 /// How a message is written.
@@ -52,6 +54,7 @@ pub struct Definition {
 #[derive(Debug)]
 enum Compiled {
     Avro(avro::Schema),
+    Proto(proto::Schema),
 }
 
 impl Definition {
@@ -68,6 +71,7 @@ impl Definition {
         }
         let compiled = match language {
             Language::Avro => Compiled::Avro(avro::Schema::parse(text)?),
+            Language::ProtocolBuffer => Compiled::Proto(proto::Schema::parse(text)?),
         };
         Ok(Self { compiled })
     }
@@ -80,6 +84,8 @@ impl Definition {
         match (&self.compiled, encoding) {
             (Compiled::Avro(schema), Encoding::Json) => schema.check_json(message),
             (Compiled::Avro(schema), Encoding::Binary) => schema.check_binary(message),
+            (Compiled::Proto(schema), Encoding::Json) => schema.check_json(message),
+            (Compiled::Proto(schema), Encoding::Binary) => schema.check_binary(message),
         }
     }
 
@@ -91,6 +97,8 @@ impl Definition {
     pub fn compatible_with(&self, earlier: &Self) -> Result<(), Flaw> {
         match (&self.compiled, &earlier.compiled) {
             (Compiled::Avro(newer), Compiled::Avro(earlier)) => newer.compatible_with(earlier),
+            (Compiled::Proto(newer), Compiled::Proto(earlier)) => newer.compatible_with(earlier),
+            _ => Err(Flaw::new("a schema keeps its type: Avro and Protocol Buffers cannot be mixed")),
         }
     }
 }
