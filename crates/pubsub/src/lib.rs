@@ -29,6 +29,7 @@ mod push;
 mod rest;
 mod schemas;
 mod snapshots;
+mod stored_schemas;
 mod stream;
 mod subscriber;
 
@@ -38,6 +39,7 @@ pub use error::{ApiError, ErrorInfo};
 pub use iam::{MemoryPolicies, PolicyStore};
 pub use push::{PushConfig, PushKey, PushKeyError};
 pub use schemas::{NoSchemas, Schema, SchemaKind, SchemaSource, SchemaStore};
+pub use stored_schemas::StoredSchemas;
 pub use tonic::Code;
 
 use axum::Router;

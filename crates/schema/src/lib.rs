@@ -5,10 +5,9 @@
 //! rows that hold, and for every other record one [`Failure`] that says why. [`Extractor`]
 //! is the same machinery for a single JSON text, such as the answer of an enrichment service.
 //!
-//! [`pubsub`] is another thing: the schemas of the Pub/Sub API, by which a topic checks what is
-//! published to it.
-//!
-//! This crate does no IO and knows neither topics nor tables.
+//! This part does no IO and knows neither topics nor tables. [`pubsub`] is another thing: the
+//! schemas of the Pub/Sub API, by which a topic checks what is published to it, and their
+//! registry over a document store.
 
 mod cell;
 mod columns;

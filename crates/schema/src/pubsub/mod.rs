@@ -9,8 +9,11 @@
 
 mod avro;
 mod proto;
+mod registry;
 
 use thiserror::Error;
+
+pub use registry::{Checker, Page, RegistryError, Revision, SchemaRegistry};
 
 /// The longest definition, as documented.
 pub const MAX_DEFINITION_BYTES: usize = 300 << 10;
