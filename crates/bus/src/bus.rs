@@ -75,6 +75,8 @@ pub(crate) struct TopicState {
     /// The offset after the last record that this process appended: committed, and perhaps
     /// not yet visible to readers.
     pub committed: AtomicU64,
+    /// The end when subscriptions were last told of it.
+    pub told: AtomicU64,
     /// By the number of the lane.
     pub lanes: RwLock<HashMap<u32, (TenantId, Arc<LaneCounters>), ahash::RandomState>>,
 }
@@ -313,6 +315,7 @@ impl TopicState {
             deleted: AtomicBool::new(false),
             counters: TopicCounters::default(),
             committed: AtomicU64::new(0),
+            told: AtomicU64::new(0),
             lanes: RwLock::default(),
         }
     }

@@ -19,7 +19,7 @@ use levada_http::{
 };
 use levada_lake::{Lake, LakeConfig, QueryLimits};
 use levada_postgres::{PostgresConfig, PostgresServer};
-use levada_pubsub::{PubsubApi, PubsubConfig, PushConfig, PushKey};
+use levada_pubsub::{PubsubApi, PubsubConfig, PushConfig, PushKey, StoredSchemas};
 use levada_store::DocumentStore;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
@@ -37,6 +37,7 @@ use crate::sampler::Sampler;
 const LAKE_DIR: &str = "lake";
 const KEYS_DIR: &str = "store/access";
 const POLICIES_DIR: &str = "store/pubsub-policies";
+const SCHEMAS_DIR: &str = "store/pubsub-schemas";
 const STOP_WITHIN: Duration = Duration::from_secs(20);
 
 /// What to run and where.
@@ -257,18 +258,19 @@ async fn open_pubsub(
     clock: &Arc<dyn Clock>,
 ) -> Result<PubsubApi> {
     let home = pubsub::home(&options.project);
-    let (bus, disk) = (bus.clone(), disk.clone());
+    let (bus, disk, time) = (bus.clone(), disk.clone(), clock.clone());
     let open = move || -> Result<_> {
         let port = EmbeddedBus::open(bus, home).context("cannot open the subscriptions")?;
         let policies = StoredPolicies::open(DocumentStore::open(disk.clone(), POLICIES_DIR)?)?;
-        Ok((port, policies))
+        let schemas = StoredSchemas::open(DocumentStore::open(disk, SCHEMAS_DIR)?, time)?;
+        Ok((port, policies, schemas))
     };
-    let (port, policies) = tokio::task::spawn_blocking(open).await??;
+    let (port, policies, schemas) = tokio::task::spawn_blocking(open).await??;
     Ok(PubsubApi::new(levada_pubsub::Parts {
         bus: Arc::new(port),
         authenticator: keys,
         projects: Arc::new(pubsub::projects(&options.project, options.dev)),
-        schemas: Arc::new(levada_pubsub::NoSchemas),
+        schemas: Arc::new(schemas),
         policies: Arc::new(policies),
         clock: clock.clone(),
         ids: Arc::new(RandomIds),

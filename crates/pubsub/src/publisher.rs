@@ -1,7 +1,7 @@
 //! `google.pubsub.v1.Publisher`: topics and what is published to them.
 
-use levada_bus::port::{Page, Publication, TopicSpec};
-use levada_core::{Message, ResourceName, attr};
+use levada_bus::port::{Encoding, Page, Publication, SchemaSettings, TopicSpec};
+use levada_core::{Attributes, Message, ResourceName, attr};
 
 use crate::access::Access;
 use crate::api::{Call, PubsubApi, filtered};
@@ -81,15 +81,21 @@ impl PubsubApi {
         call.require(call.may_publish(), "engineer, service or client")?;
         limits::publish(&request)?;
         let spec = self.bus.topic(&name)?;
+        let mut revisions = Vec::new();
         if let Some(settings) = &spec.schema {
             let bodies: Vec<_> = request.messages.iter().map(|message| message.data.clone()).collect();
-            self.schemas.check(settings, &bodies).await?;
+            revisions = self.schemas.check(settings, &bodies).await?;
         }
-        let items: Vec<Publication> = request
+        let mut items: Vec<Publication> = request
             .messages
             .into_iter()
             .map(|message| publication(&access, message))
             .collect::<Result<_, _>>()?;
+        if let Some(settings) = &spec.schema {
+            for (item, revision) in items.iter_mut().zip(&revisions) {
+                tell_schema(&mut item.message.attributes, settings, revision);
+            }
+        }
         let count = items.len();
         let outcomes = self.bus.publish(&name, items).await?;
         metrics::published(count);
@@ -197,6 +203,17 @@ fn publication(access: &Access, message: pb::PubsubMessage) -> Result<Publicatio
         body: message.data,
     };
     Ok(Publication { context, message })
+}
+
+/// What a message was checked by, under the names that Pub/Sub's clients know.
+fn tell_schema(attributes: &mut Attributes, settings: &SchemaSettings, revision: &str) {
+    let encoding = match settings.encoding {
+        Encoding::Json => "JSON",
+        Encoding::Binary => "BINARY",
+    };
+    attributes.set("googclient_schemaencoding", encoding);
+    attributes.set("googclient_schemaname", &settings.schema);
+    attributes.set("googclient_schemarevisionid", revision);
 }
 
 fn merge_schema(topic: &mut pb::Topic, given: Option<&pb::SchemaSettings>, nested: &str) {

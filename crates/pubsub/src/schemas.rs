@@ -82,7 +82,8 @@ pub trait SchemaStore: Send + Sync {
         message: &Bytes,
     ) -> Result<(), ApiError>;
     /// Checks the messages of one publish by a topic's settings; refuses all when one is wrong.
-    async fn check(&self, settings: &SchemaSettings, messages: &[Bytes]) -> Result<(), ApiError>;
+    /// Answers for each the revision that it was checked by.
+    async fn check(&self, settings: &SchemaSettings, messages: &[Bytes]) -> Result<Vec<String>, ApiError>;
 }
 
 /// A server without schemas: every call says so.
@@ -125,7 +126,7 @@ impl SchemaStore for NoSchemas {
     async fn validate_message(&self, _: &SchemaSource, _: Encoding, _: &Bytes) -> Result<(), ApiError> {
         none()
     }
-    async fn check(&self, _: &SchemaSettings, _: &[Bytes]) -> Result<(), ApiError> {
+    async fn check(&self, _: &SchemaSettings, _: &[Bytes]) -> Result<Vec<String>, ApiError> {
         none()
     }
 }

@@ -163,7 +163,7 @@ impl SchemaStore for StoredSchemas {
         .await
     }
 
-    async fn check(&self, settings: &SchemaSettings, messages: &[Bytes]) -> Result<(), ApiError> {
+    async fn check(&self, settings: &SchemaSettings, messages: &[Bytes]) -> Result<Vec<String>, ApiError> {
         if settings.schema == DELETED_SCHEMA {
             return Err(deleted(&settings.schema));
         }
@@ -187,17 +187,23 @@ impl SchemaStore for StoredSchemas {
     }
 }
 
-fn check_all(checker: &Checker, path: &str, encoding: Encoding, messages: &[Bytes]) -> Result<(), ApiError> {
-    for (index, message) in messages.iter().enumerate() {
-        checker.check(encoding, message).map_err(|(revision, flaw)| {
+fn check_all(
+    checker: &Checker,
+    path: &str,
+    encoding: Encoding,
+    messages: &[Bytes],
+) -> Result<Vec<String>, ApiError> {
+    let check = |(index, message): (usize, &Bytes)| {
+        let checked = checker.check(encoding, message).map(str::to_owned);
+        checked.map_err(|(revision, flaw)| {
             let which = match messages.len() {
                 1 => String::new(),
                 count => format!(" (message {} of {count})", index + 1),
             };
             Refusal { checker, encoding, revision, flaw }.answer(path, &which)
-        })?;
-    }
-    Ok(())
+        })
+    };
+    messages.iter().enumerate().map(check).collect()
 }
 
 /// A message that no revision takes.

@@ -223,9 +223,17 @@ async fn a_topic_takes_what_a_revision_of_its_range_takes_and_nothing_else() {
         let tried = info["metadata"]["revisionInfo"].as_str().expect("the revision");
         assert!(tried.contains(&format!("last checked revision: revision_id={first} failed")), "{tried}");
     }
+    let all = json!({"topic": "projects/demo/topics/orders"});
+    world.fine(Method::PUT, "subscriptions/all", all).await;
     let large = json!({"a": 1, "more": "x".repeat(100_000)}).to_string();
     assert_eq!(world.publish(&[large.as_bytes()]).await.0, 200);
     assert_eq!(world.publish(&[&large.as_bytes()[1..]]).await.0, 400);
+    let pull = json!({"maxMessages": 10, "returnImmediately": true});
+    let pulled = world.fine(Method::POST, "subscriptions/all:pull", pull).await;
+    let attributes = &pulled["receivedMessages"][0]["message"]["attributes"];
+    assert_eq!(attributes["googclient_schemaencoding"], "JSON", "{pulled}");
+    assert_eq!(attributes["googclient_schemaname"], "projects/demo/schemas/orders");
+    assert_eq!(attributes["googclient_schemarevisionid"], *first);
 
     let update = json!({"topic": {"schemaSettings": settings(&second)}, "updateMask": "schemaSettings"});
     world.fine(Method::PATCH, "topics/orders", update).await;

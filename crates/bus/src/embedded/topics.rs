@@ -1,16 +1,20 @@
 //! Topics: making, changing, deleting them, and publishing.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use levada_core::{Problem, ResourceName};
 
-use crate::bus::Publish;
+use crate::bus::{Publish, TopicState};
 use crate::config::Retention;
 use crate::embedded::Embedded;
 use crate::embedded::catalog::{Topic, already_exists};
 use crate::embedded::documents::{self, Kind, StoredTopic, SubscriptionDocument, TopicDocument};
 use crate::embedded::schedule;
 use crate::port::{Durability, PortError, Publication, TopicSpec};
+
+/// A topic's subscriptions look at it at least once in so many records.
+const TELL_RECORDS: u64 = 8_192;
 
 impl Embedded {
     /// Blocks on the disk, as what follows does.
@@ -107,6 +111,7 @@ impl Embedded {
             }
         }
         let mut published = self.bus.inner.publish(&topic.log, publishes).await?.into_iter();
+        self.tell_of_backlog(&topic.log);
         let answer = |outcome: Option<Result<u64, Problem>>| match outcome {
             Some(refused) => refused,
             None => match published.next() {
@@ -115,6 +120,22 @@ impl Embedded {
             },
         };
         Ok(outcomes.into_iter().map(answer).collect())
+    }
+}
+
+impl Embedded {
+    /// Has subscriptions look at a topic that has grown a good deal, also those whose consumers
+    /// take nothing now.
+    fn tell_of_backlog(self: &Arc<Self>, topic: &TopicState) {
+        let (end, told) = (topic.committed.load(Ordering::Acquire), topic.told.load(Ordering::Acquire));
+        if end < told + TELL_RECORDS {
+            return;
+        }
+        topic.told.store(end, Ordering::Release);
+        let catalog = self.catalog.read();
+        for subscription in catalog.subscriptions.values().filter(|s| s.log.id == topic.id) {
+            self.catch_up(subscription);
+        }
     }
 }
 
