@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use levada_testkit::{Answer, Request, program, python};
+use levada_testkit::{Answer, Request, node, program, python};
 use serde_json::{Value, json};
 
 use crate::world::{self, World};
@@ -23,6 +23,19 @@ fn the_official_python_client_works_unmodified() -> Result<()> {
     let world = World::of_with(&[("levada.yaml", "name: python\n")], &[], &["--dev"])?;
     let output = Command::new(python::interpreter()?)
         .arg(program::workspace().join("tests/python/pubsub_client.py"))
+        .env("PUBSUB_EMULATOR_HOST", &world.levada.http)
+        .output()?;
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    ensure!(output.status.success(), "{out}\n{err}\n{}", world.levada.log_tail());
+    Ok(())
+}
+
+#[test]
+fn the_official_node_client_works_unmodified() -> Result<()> {
+    let world = World::of_with(&[("levada.yaml", "name: node\n")], &[], &["--dev"])?;
+    let output = Command::new("node")
+        .arg(program::workspace().join("tests/node/pubsub_client.js"))
+        .env("NODE_PATH", node::modules()?)
         .env("PUBSUB_EMULATOR_HOST", &world.levada.http)
         .output()?;
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));

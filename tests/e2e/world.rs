@@ -206,7 +206,7 @@ pub fn levada(args: &[&str]) -> Result<std::process::Output> {
 
 /// Builds the binary that is tested, unless one is named by `LEVADA_BIN`. What is built
 /// already takes a second.
-fn build() -> Result<()> {
+pub fn build() -> Result<()> {
     static BUILT: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
     let built = *BUILT.get_or_init(|| {
         if std::env::var_os("LEVADA_BIN").is_some() {

@@ -4,6 +4,7 @@
 //! It depends on no crate of the platform: it sees what a user sees.
 
 pub mod http;
+pub mod node;
 pub mod program;
 pub mod python;
 pub mod services;

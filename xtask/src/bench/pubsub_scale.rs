@@ -21,14 +21,17 @@ fn message(tenant: usize, data: &Bytes) -> pb::PubsubMessage {
     pb::PubsubMessage { data: data.clone(), attributes, ..pb::PubsubMessage::default() }
 }
 
-/// Batches of 100 that go round the tenants.
-fn batches(topic: &str, tenants: usize, bytes: usize) -> Vec<Bytes> {
+/// A request of 100 messages whose tenants follow one another.
+fn body(topic: &str, tenants: usize, bytes: usize, first: usize) -> Bytes {
     let data = Bytes::from(vec![b'x'; bytes]);
-    let of_batch = |first: usize| {
-        let messages = (first..first + BATCH).map(|n| message(n % tenants, &data)).collect();
-        frame(&pb::PublishRequest { topic: topic.to_owned(), messages })
-    };
-    (0..tenants.div_ceil(BATCH)).map(|n| of_batch(n * BATCH)).collect()
+    let messages = (first..first + BATCH).map(|n| message(n % tenants, &data)).collect();
+    frame(&pb::PublishRequest { topic: topic.to_owned(), messages })
+}
+
+/// Requests that go round the tenants: a hundred at least, so that what differs is not how much
+/// of the load fits into a cache.
+fn batches(topic: &str, tenants: usize, bytes: usize) -> Vec<Bytes> {
+    (0..tenants.div_ceil(BATCH).max(100)).map(|n| body(topic, tenants, bytes, n * BATCH)).collect()
 }
 
 /// Messages a second while the bodies are published in turn, for a time or so many messages.
@@ -124,7 +127,7 @@ fn topics(bench: &Bench) -> Result<()> {
             let name = format!("projects/bench/topics/load{n}");
             let topic = pb::Topic { name: name.clone(), ..pb::Topic::default() };
             client.unary::<pb::Topic>("Publisher/CreateTopic", &topic).await?;
-            bodies.extend(batches(&name, 1, LARGE_BYTES));
+            bodies.push(body(&name, 1, LARGE_BYTES, 0));
         }
         let (_, one) = publish(&levada.http, &one, time, u64::MAX).await?;
         publish(&levada.http, &bodies, Duration::from_secs(60), (2 * TOPICS * BATCH) as u64).await?;

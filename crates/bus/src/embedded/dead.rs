@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use chrono::{DateTime, SecondsFormat};
-use levada_core::Message;
+use levada_core::{Message, TopicName, attr};
 use levada_log::{Append, Stored};
 
 use crate::bus::TopicState;
@@ -17,6 +17,9 @@ use crate::metrics as names;
 use crate::port::{PortError, SubscriptionSpec};
 use crate::stats::TopicCounters;
 
+/// Codes of dead letters: deliveries used up, and parked with its key.
+const TOO_OFTEN: &str = "delivery-attempts-exhausted";
+const PARKED: &str = "delivery-parked";
 /// Moved in one commit group at most.
 const GROUP_RECORDS: usize = 256;
 const GROUP_BYTES: usize = 8 << 20;
@@ -80,7 +83,7 @@ impl Embedded {
         let mut bytes = 0;
         for (offset, attempt) in messages {
             let copy = match records.remove(offset) {
-                Some(record) => self.copy(&spec, record, *attempt, &target)?,
+                Some(record) => self.copy(&spec, record, *attempt, &subscription.log.name, &target)?,
                 None => {
                     // Retention took it: there is nothing left to move.
                     self.skip(subscription, *offset)?;
@@ -103,12 +106,26 @@ impl Embedded {
         spec: &SubscriptionSpec,
         record: Stored,
         attempt: u32,
+        source: &TopicName,
         target: &TopicState,
     ) -> Result<Append, BusError> {
         let (lane, published_at_ms, key_id) = (record.lane, record.timestamp_ms, record.key_id);
+        let offset = record.offset;
+        // Only topics of the project folder have a name that can be sent to again.
+        let source = if source.is_internal() { String::new() } else { source.to_string() };
         let mut message: Message = self.bus.inner.deliver(&target.name, record)?.message;
         let published = DateTime::from_timestamp_millis(published_at_ms).unwrap_or_default();
+        let (code, reason) = match attempt {
+            0 => (PARKED, "an operator took it away".to_owned()),
+            _ => (TOO_OFTEN, format!("{attempt} deliveries failed")),
+        };
         for (name, value) in [
+            (attr::DEAD_CODE, code.to_owned()),
+            (attr::DEAD_REASON, reason),
+            (attr::DEAD_STAGE, format!("subscription {}", spec.name)),
+            (attr::DEAD_ATTEMPTS, attempt.to_string()),
+            (attr::DEAD_POSITION, offset.to_string()),
+            (attr::DEAD_TOPIC, source),
             ("CloudPubSubDeadLetterSourceDeliveryCount", attempt.to_string()),
             ("CloudPubSubDeadLetterSourceSubscription", spec.name.id.to_string()),
             ("CloudPubSubDeadLetterSourceSubscriptionProject", spec.name.project.to_string()),
@@ -159,7 +176,7 @@ impl Embedded {
         }
         TopicCounters::add(&target.counters.published, lanes.len() as u64);
         let name = subscription.log.name.to_string();
-        ::metrics::counter!(names::DEAD_LETTERS, "topic" => name, "code" => "delivery-attempts")
+        ::metrics::counter!(names::DEAD_LETTERS, "topic" => name, "code" => TOO_OFTEN)
             .increment(lanes.len() as u64);
         let mut machine = subscription.machine.lock();
         machine.dead_lettered += lanes.len() as u64;

@@ -74,6 +74,9 @@ impl Embedded {
                 continue;
             }
             self.expire(&subscription);
+            if !subscription.machine.lock().is_used(now_ms) {
+                subscription.cache.lock().clear();
+            }
             // Known before somebody asks: a tenant behind another's backlog is found at once.
             while began.elapsed() < SCAN_TIME && matches!(self.scan(&subscription, 0), Ok(true)) {}
             let oldest_ms =

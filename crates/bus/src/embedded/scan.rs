@@ -42,6 +42,9 @@ impl Embedded {
     /// Tells the machine of what the topic holds: until `wanted` messages wait, and then a
     /// good deal further. Answers whether there is more to scan now. Blocks on the disk.
     pub fn scan(&self, subscription: &Subscription, wanted: usize) -> Result<bool, PortError> {
+        if subscription.spec().detached {
+            return Ok(false);
+        }
         // Who has enough does not wait for another scan.
         let _alone = match subscription.scanning.try_lock() {
             Some(alone) => alone,
@@ -89,12 +92,13 @@ impl Embedded {
                 continue;
             }
             let discard_before_ms = machine.state.discard_before_ms();
+            let is_used = machine.is_used(self.bus.inner.clock.now_ms());
             let mut cache = subscription.cache.lock();
             for (seen, record) in seen {
                 if discard_before_ms.is_some_and(|before| record.timestamp_ms < before) {
                     continue;
                 }
-                if !machine.state.settled().contains(record.offset) {
+                if is_used && !machine.state.settled().contains(record.offset) {
                     cache.keep(record);
                 }
                 machine.state.scanned(seen);

@@ -19,6 +19,8 @@ use crate::port::SubscriptionSpec;
 const MAX_LEASED: usize = 100_000;
 /// Entries that one subscription keeps of messages that are not settled.
 const LOOK_AHEAD: usize = 250_000;
+/// See [`Machine::is_used`].
+const USED_MS: i64 = 10_000;
 /// A record with its buffers takes this much beside its bytes.
 const RECORD_BYTES: i64 = 128;
 
@@ -53,6 +55,13 @@ pub(crate) struct Machine {
     pub pending: Vec<u64>,
     pub active_ms: i64,
     pub dead_lettered: u64,
+}
+
+impl Machine {
+    /// Whether a consumer asked lately. What nobody asks for takes no room in the cache.
+    pub fn is_used(&self, now_ms: i64) -> bool {
+        now_ms.saturating_sub(self.active_ms) < USED_MS
+    }
 }
 
 impl Subscription {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use levada_core::{Problem, ResourceName};
+use levada_core::{Problem, ResourceName, TopicName};
 
 use crate::bus::{Publish, TopicState};
 use crate::config::Retention;
@@ -23,6 +23,11 @@ impl Embedded {
         if self.topic(&spec.name).is_ok() {
             return Err(already_exists("topic", &spec.name));
         }
+        if let Some(dead_letters) = self.dead_letters_of_the_folder(&spec.name) {
+            self.bus.inner.ensure(&dead_letters, self.bus.inner.config.default_retention)?;
+            return self
+                .update_topic(TopicSpec { retention: self.topic(&spec.name)?.spec.retention, ..spec });
+        }
         let number = self.documents.number()?;
         let name = documents::log_name(&spec.name, number)?;
         let log = self.bus.inner.ensure(&name, Retention::default())?;
@@ -32,6 +37,14 @@ impl Embedded {
         self.catalog.write().topics.insert(spec.name.clone(), topic);
         self.keep_what_is_needed();
         Ok(spec)
+    }
+
+    /// The name under which pipelines bury the dead letters of a topic of the project folder:
+    /// made here, it must be the same topic as theirs.
+    fn dead_letters_of_the_folder(&self, name: &ResourceName) -> Option<TopicName> {
+        let of = TopicName::new(name.id.as_str().strip_suffix("-dlq")?).ok()?;
+        let is_there = name.project == self.home && self.bus.inner.topic(&of).is_ok();
+        is_there.then(|| of.dead_letter().ok()).flatten()
     }
 
     pub fn update_topic(&self, spec: TopicSpec) -> Result<TopicSpec, PortError> {

@@ -11,6 +11,7 @@ pub async fn keys(output: &Output, global: &Global, args: KeysArgs) -> Result<()
     let server = Connection::open(global)?;
     match args.command {
         KeysCommand::Create { name, tenants, roles, expires_days } => {
+            let tenants = if tenants.iter().any(|t| t == "*") { json!("all") } else { json!(tenants) };
             let mut body = json!({ "name": name, "tenants": tenants, "roles": roles });
             if let Some(days) = expires_days {
                 body["expires_in_s"] = json!(u64::from(days) * 86_400);

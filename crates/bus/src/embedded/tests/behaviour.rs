@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use levada_core::Message;
+use levada_core::{Message, TenantSet, attr};
 
 use super::*;
 use crate::port::{DeadLetterPolicy, RetryPolicy, SeekTo, Unblock};
@@ -138,6 +138,9 @@ async fn a_message_that_fails_too_often_moves_to_the_dead_letter_once() {
     assert_eq!(attributes.get("CloudPubSubDeadLetterSourceSubscription"), Some("billing"));
     assert_eq!(attributes.get("CloudPubSubDeadLetterSourceSubscriptionProject"), Some("acme"));
     assert!(attributes.get("CloudPubSubDeadLetterSourceTopicPublishTime").is_some_and(|t| t.ends_with('Z')));
+    assert_eq!(attributes.get(attr::DEAD_CODE), Some("delivery-attempts-exhausted"));
+    assert_eq!(attributes.get(attr::DEAD_REASON), Some("5 deliveries failed"));
+    assert_eq!(attributes.get(attr::DEAD_STAGE), Some("subscription acme/billing"));
     assert_eq!(subscription.stats().dead_lettered, 1);
     drop((subscription, graves));
     let port = port.restart().await;
@@ -287,6 +290,43 @@ async fn topics_of_the_project_folder_are_topics_of_the_home_project() {
 }
 
 #[tokio::test]
+async fn dead_letters_of_pipelines_and_of_subscriptions_are_one_topic() {
+    let port = fresh();
+    let dead = port.topic("home/orders-dlq").await;
+    let graves = port.subscribe("home/graves", &dead, |_| {}).await;
+    let policy = DeadLetterPolicy { topic: dead.clone(), max_delivery_attempts: 5 };
+    let orders = name("home/orders");
+    let failing = port.subscribe("home/failing", &orders, |spec| spec.dead_letter = Some(policy)).await;
+    port.publish(&orders, &["bad"]).await;
+    for _ in 1..=5 {
+        let received = failing.pull(limits(9)).await.expect("pulls");
+        refuse(&failing, &received).await;
+    }
+    let letter = crate::DeadLetter {
+        tenant: tenant("acme"),
+        code: "schema-type".into(),
+        reason: "a text is no number".into(),
+        stage: "validate".into(),
+        attempts: 1,
+        pipeline: "orders".into(),
+        position: "7".into(),
+        attributes: Attributes::default(),
+        ordering_key: None,
+        body: Bytes::from_static(b"worse"),
+        idempotency_key: "orders:7".into(),
+        resendable: true,
+    };
+    port.world.bus.dead_letter(&crate::tests::topic("orders"), vec![letter]).await.expect("written");
+    assert_eq!(bodies(&graves.pull(limits(9)).await.expect("pulls")), ["bad", "worse"]);
+    let filter = crate::DeadFilter { limit: 10, ..crate::DeadFilter::default() };
+    let listed = port.world.bus.dead_letters(&TenantSet::All, &filter).expect("lists");
+    let codes: Vec<_> = listed.iter().map(|entry| entry.attribute(attr::DEAD_CODE)).collect();
+    assert_eq!(codes, ["schema-type", "delivery-attempts-exhausted"]);
+    let twice = port.port.create_topic(TopicSpec::new(dead)).await;
+    assert!(matches!(twice, Err(PortError::AlreadyExists { .. })), "{twice:?}");
+}
+
+#[tokio::test]
 async fn a_detached_subscription_is_empty_for_good_and_a_deleted_one_is_gone() {
     let port = fresh();
     let topic = port.topic("acme/orders").await;
@@ -312,6 +352,7 @@ async fn subscriptions_that_nobody_uses_expire_and_old_messages_go() {
     port.publish(&topic, &["old"]).await;
     port.advance(30 * day);
     port.publish(&topic, &["new"]).await;
+    port.visible(&topic).await;
     port.world.bus.maintain().await.expect("maintains");
     assert_eq!(bodies(&used.pull(limits(9)).await.expect("pulls")), ["new"]);
     port.advance(2 * day);

@@ -121,6 +121,14 @@ impl Port {
         self.try_publish(topic, messages).await.expect("published")
     }
 
+    /// Waits until what was published can be read: that is a moment after the answer.
+    pub async fn visible(&self, topic: &ResourceName) {
+        let log = self.port.inner.topic(topic).expect("a topic").log;
+        let committed = log.committed.load(std::sync::atomic::Ordering::Acquire);
+        let mut end = self.world.bus.inner.log.watch(log.id);
+        end.wait_for(|end| *end >= committed).await.expect("the log runs");
+    }
+
     pub fn advance(&self, by: Duration) {
         self.world.clock.advance(by);
     }
