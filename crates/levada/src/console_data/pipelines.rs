@@ -248,7 +248,7 @@ fn check_text(check: &Check) -> String {
 fn span(duration: Duration) -> String {
     let seconds = duration.as_secs();
     for (unit, long) in [("d", 86_400), ("h", 3_600), ("min", 60)] {
-        if seconds > 0 && seconds % long == 0 && duration.subsec_nanos() == 0 {
+        if seconds > 0 && seconds.is_multiple_of(long) && duration.subsec_nanos() == 0 {
             return format!("{} {unit}", seconds / long);
         }
     }
