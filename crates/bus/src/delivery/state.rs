@@ -237,7 +237,8 @@ impl State {
         }
     }
 
-    /// Leases up to `max` messages of about `max_bytes` in all, for `deadline` each.
+    /// Leases up to `max` messages of at most `max_bytes` in all, for `deadline` each. The
+    /// first always fits.
     pub fn lease(
         &mut self,
         max: usize,
@@ -270,7 +271,12 @@ impl State {
                 }
             };
             let Some(lease) = self.hold(offset, deadline, now) else { continue };
-            bytes += self.live.get(&offset).map_or(0, |l| l.bytes as usize);
+            let size = self.live.get(&offset).map_or(0, |l| l.bytes as usize);
+            if !leases.is_empty() && bytes.saturating_add(size) > max_bytes {
+                self.give_back(&lease);
+                break;
+            }
+            bytes += size;
             leases.push(lease);
         }
         leases
