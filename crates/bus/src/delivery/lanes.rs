@@ -1,16 +1,25 @@
 //! Fair choice among tenant lanes: which message a subscription delivers next.
 //!
 //! Deficit round robin over lanes. Source: M. Shreedhar and G. Varghese, "Efficient Fair
-//! Queueing using Deficit Round Robin", SIGCOMM 1995. The cost of a message is its size. A
-//! lane that holds too many leases sits out, so that it cannot take those of the others.
+//! Queueing using Deficit Round Robin", SIGCOMM 1995. The cost of a message is its size and a
+//! little more, so that a round of small ones has an end as well. A lane that holds too many
+//! leases sits out, so that it cannot take those of the others.
 
 use std::collections::{HashMap, VecDeque};
 
 /// Bytes that a lane of weight 1 may send a round. Small, so that many lanes together are
 /// delivered nearly in the order of the topic, which is read in that order.
 const QUANTUM_BYTES: i64 = 4 << 10;
+/// What a message costs beside its bytes: a turn has at most 64 messages, however small. By
+/// bytes alone a turn of tiny ones would be several hundred, each with the work of one.
+const MESSAGE_BYTES: i64 = 64;
 /// A deficit never grows beyond this: a lane that waited long must not take over.
 const MAX_WEIGHT: u32 = 1_000;
+
+/// What a message of this size takes of its lane's share.
+fn cost(bytes: u32) -> i64 {
+    i64::from(bytes) + MESSAGE_BYTES
+}
 
 /// A message that waits for its first delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,7 +84,7 @@ impl Lane {
         } else {
             self.runs.front().map_or(0, Run::bytes)
         };
-        i64::from(bytes.max(1))
+        cost(bytes)
     }
 
     fn take(&mut self) -> Option<Offer> {
@@ -176,14 +185,14 @@ impl Lanes {
         let state = self.lanes.entry(lane).or_default();
         state.ready.push_front((offer, bytes));
         state.ready_last = false;
-        state.deficit += i64::from(bytes.max(1));
+        state.deficit += cost(bytes);
         self.activate(lane);
     }
 
     /// Gives back what an offer cost that led to no delivery.
     pub fn refund(&mut self, lane: u32, bytes: u32) {
         if let Some(state) = self.lanes.get_mut(&lane) {
-            state.deficit += i64::from(bytes.max(1));
+            state.deficit += cost(bytes);
         }
     }
 
@@ -322,6 +331,20 @@ mod tests {
         lanes.push(2, fresh(1_000_000, 1024));
         let before = (0..1000).take_while(|_| pop(&mut lanes).0 == 1).count();
         assert!(before <= (QUANTUM_BYTES / 1000) as usize, "lane 2 waited for {before} messages of lane 1");
+    }
+
+    #[test]
+    fn a_turn_of_tiny_messages_ends_too() {
+        let mut lanes = Lanes::new(usize::MAX);
+        for offset in 0..20_000 {
+            lanes.push(1, fresh(offset, 8));
+        }
+        for _ in 0..10 {
+            assert_eq!(pop(&mut lanes).0, 1);
+        }
+        lanes.push(2, fresh(20_000, 8));
+        let before = (0..20_000).take_while(|_| pop(&mut lanes).0 == 1).count();
+        assert!(before <= 64, "lane 2 waited for {before} messages of lane 1");
     }
 
     #[test]
