@@ -94,7 +94,7 @@ impl Embedded {
     }
 
     /// What was published before the call is there for it to see.
-    async fn settle_publishes(&self, subscription: &Subscription) {
+    pub async fn settle_publishes(&self, subscription: &Subscription) {
         let committed = subscription.log.committed.load(Ordering::Acquire);
         let mut end = self.bus.inner.log.watch(subscription.log.id);
         if *end.borrow() < committed {
@@ -255,7 +255,9 @@ impl Embedded {
         };
         if stats.backlog_messages > 0 && floor < end {
             let oldest = self.bus.inner.log.read(subscription.log.id, floor, 1, 1).ok();
-            stats.oldest_unacked_ms = oldest.and_then(|records| Some(records.first()?.timestamp_ms));
+            let oldest_ms = oldest.and_then(|records| Some(records.first()?.timestamp_ms));
+            // What readers cannot see yet was published just now.
+            stats.oldest_unacked_ms = oldest_ms.or_else(|| Some(self.bus.inner.clock.now_ms()));
         }
         for (lane, waiting) in backlog.iter().take(MAX_LANES) {
             if let Some(tenant) = self.tenant_of(*lane) {

@@ -121,7 +121,10 @@ impl BusPort for EmbeddedBus {
 
     fn seek(&self, subscription: &ResourceName, to: SeekTo) -> BoxFuture<'_, Result<(), PortError>> {
         let name = subscription.clone();
-        self.change(move |inner| inner.seek(&name, &to))
+        Box::pin(async move {
+            self.inner.settle_publishes(&*self.inner.subscription(&name)?).await;
+            self.change(move |inner| inner.seek(&name, &to)).await
+        })
     }
 
     fn create_snapshot(
@@ -131,7 +134,13 @@ impl BusPort for EmbeddedBus {
         labels: BTreeMap<String, String>,
     ) -> BoxFuture<'_, Result<SnapshotSpec, PortError>> {
         let subscription = subscription.clone();
-        self.change(move |inner| inner.create_snapshot(name, &subscription, labels))
+        Box::pin(async move {
+            // A name that is taken is told of first, as everywhere.
+            if let Ok(subscription) = self.inner.subscription(&subscription) {
+                self.inner.settle_publishes(&subscription).await;
+            }
+            self.change(move |inner| inner.create_snapshot(name, &subscription, labels)).await
+        })
     }
 
     fn snapshot(&self, name: &ResourceName) -> Result<SnapshotSpec, PortError> {
