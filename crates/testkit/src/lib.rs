@@ -1,8 +1,11 @@
 //! What end-to-end tests, benches and checks share: the built program as a process, a lean HTTP
-//! client, real servers from the system's packages, and waiting for a condition.
+//! client, real servers from the system's packages, waiting for a condition, and the suites
+//! that say what a port promises.
 //!
-//! It depends on no crate of the platform: it sees what a user sees.
+//! Of the platform it depends on the crates whose ports it has suites for. All else sees what
+//! a user sees.
 
+pub mod bus_conformance;
 pub mod http;
 pub mod node;
 pub mod program;
