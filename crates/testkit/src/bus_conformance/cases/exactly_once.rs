@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use anyhow::{Result, ensure};
-use levada_bus::port::AckOutcome;
+use levada_bus::port::{AckOutcome, DeadLetterPolicy};
 
 use super::super::check::same;
 use super::super::world::{LONG, Subscription, World, bodies, body, ids};
@@ -18,6 +18,8 @@ super::cases! {
     a_confirmation_may_be_repeated,
     a_message_under_way_comes_to_nobody_else,
     acknowledgements_at_once_are_each_confirmed,
+    one_id_at_once_from_two_sides_is_confirmed_to_both,
+    confirmed_attempts_do_not_move_to_the_dead_letter,
     what_is_confirmed_never_comes_again [Restart],
     a_restart_ends_leases [Restart],
     a_seek_ends_leases,
@@ -108,6 +110,48 @@ async fn acknowledgements_at_once_are_each_confirmed(world: &mut World) -> Resul
     let received = world.take(&subscription, 6).await?;
     let calls = received.chunks(2).map(|pair| world.ack(&subscription, pair));
     futures::future::try_join_all(calls).await?;
+    world.settled(&subscription)
+}
+
+async fn one_id_at_once_from_two_sides_is_confirmed_to_both(world: &mut World) -> Result<()> {
+    let subscription = exactly_once(world, &["a"]).await?;
+    let received = world.take(&subscription, 1).await?;
+    let other = world.subscription("billing")?;
+    let both = tokio::join!(world.ack(&subscription, &received), world.ack(&other, &received));
+    both.0.and(both.1)?;
+    if world.has(super::super::Need::Stats) {
+        same("acknowledged", subscription.stats().acknowledged, 1)?;
+    }
+    world.settled(&subscription)
+}
+
+async fn confirmed_attempts_do_not_move_to_the_dead_letter(world: &mut World) -> Result<()> {
+    let dead = world.topic("dead").await?;
+    let graves = world.subscribe("graves", &dead, |_| {}).await?;
+    let policy = DeadLetterPolicy { topic: dead, max_delivery_attempts: 5 };
+    let (topic, subscription) = world
+        .pair(|spec| {
+            spec.exactly_once = true;
+            spec.dead_letter = Some(policy);
+        })
+        .await?;
+    world.publish(&topic, &["good"]).await?;
+    for _ in 0..4 {
+        let received = world.take(&subscription, 1).await?;
+        world.nack(&subscription, &received).await?;
+    }
+    let last = world.take_for(&subscription, 1, Some(5 * world.unit())).await?;
+    world.ack(&subscription, &last).await?;
+    // The last lease would have ended by now, and the message would have moved.
+    world.pass(5 * world.unit()).await;
+    world.publish(&topic, &["bad"]).await?;
+    for _ in 0..5 {
+        let received = world.expect(&subscription, &["bad"]).await?;
+        world.nack(&subscription, &received).await?;
+    }
+    let moved = world.expect(&graves, &["bad"]).await?;
+    same("moved once", moved.len(), 1)?;
+    world.nothing(&graves, "the other was confirmed in time").await?;
     world.settled(&subscription)
 }
 

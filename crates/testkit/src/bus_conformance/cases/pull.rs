@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use futures::future::try_join_all;
-use levada_bus::port::PullLimits;
+use levada_bus::port::{PullLimits, RetryPolicy};
 
 use super::super::check::same;
-use super::super::world::{World, bodies, body, limits, message};
+use super::super::world::{World, bodies, body, keyed, limits, message};
 
 super::cases! {
     "pull":
@@ -20,6 +20,8 @@ super::cases! {
     a_wait_ends_with_the_next_message,
     a_wait_ends_with_a_message_given_back,
     a_wait_ends_with_a_lease_that_ends,
+    a_wait_ends_with_a_backoff_that_ends,
+    a_wait_ends_with_a_key_that_becomes_free,
     a_pull_that_is_dropped_loses_nothing,
     what_is_on_lease_comes_to_nobody_else,
     pullers_at_once_get_disjoint_messages,
@@ -117,6 +119,29 @@ async fn a_wait_ends_with_a_lease_that_ends(world: &mut World) -> Result<()> {
     }
     let again = world.woken_by(&subscription, async { Ok(()) }).await?;
     same("the attempts", again.iter().map(|r| r.delivery_attempt).collect(), vec![2])
+}
+
+async fn a_wait_ends_with_a_backoff_that_ends(world: &mut World) -> Result<()> {
+    let unit = world.unit();
+    let policy = RetryPolicy { minimum_backoff: unit, maximum_backoff: unit };
+    let (topic, subscription) = world.pair(|spec| spec.retry = Some(policy)).await?;
+    world.publish(&topic, &["a"]).await?;
+    let first = world.take(&subscription, 1).await?;
+    world.nack(&subscription, &first).await?;
+    if world.has(super::super::Need::ManualTime) {
+        world.pass(unit).await;
+    }
+    let again = world.woken_by(&subscription, async { Ok(()) }).await?;
+    same("the attempts", again.iter().map(|r| r.delivery_attempt).collect(), vec![2])
+}
+
+async fn a_wait_ends_with_a_key_that_becomes_free(world: &mut World) -> Result<()> {
+    let (topic, subscription) = world.pair(|spec| spec.ordered = true).await?;
+    world.send(&topic, vec![keyed("k", "k1"), keyed("k", "k2")]).await?;
+    let first = world.take(&subscription, 1).await?;
+    let other = world.subscription("billing")?;
+    let next = world.woken_by(&other, world.ack(&subscription, &first)).await?;
+    same("the messages", bodies(&next), vec!["k2".to_owned()])
 }
 
 async fn a_pull_that_is_dropped_loses_nothing(world: &mut World) -> Result<()> {

@@ -6,11 +6,12 @@ use anyhow::{Context, Result, ensure};
 use levada_core::Message;
 
 use super::super::check::same;
-use super::super::world::{World, keyed, message, name, publication, with};
+use super::super::world::{World, bodies, keyed, message, name, publication, with};
 
 super::cases! {
     "schedule":
     a_delayed_message_comes_when_it_is_due [Schedules],
+    a_wait_ends_with_a_message_that_falls_due [Schedules],
     not_before_its_time [Schedules, ManualTime],
     a_message_comes_at_its_time [Schedules, ManualTime],
     a_time_that_is_over_is_now [Schedules],
@@ -36,6 +37,16 @@ async fn a_delayed_message_comes_when_it_is_due(world: &mut World) -> Result<()>
     same("the attempt", received[0].delivery_attempt, 1)?;
     world.ack(&subscription, &received).await?;
     world.settled(&subscription)
+}
+
+async fn a_wait_ends_with_a_message_that_falls_due(world: &mut World) -> Result<()> {
+    let (topic, subscription) = world.pair(|_| {}).await?;
+    world.send(&topic, vec![delayed(message("later"), world.unit())]).await?;
+    if world.has(super::super::Need::ManualTime) {
+        world.pass(world.unit()).await;
+    }
+    let received = world.woken_by(&subscription, async { Ok(()) }).await?;
+    same("the messages", bodies(&received), vec!["later".to_owned()])
 }
 
 async fn not_before_its_time(world: &mut World) -> Result<()> {

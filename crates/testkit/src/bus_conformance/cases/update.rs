@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use levada_bus::port::SubscriptionSpec;
+use levada_bus::port::{SeekTo, SubscriptionSpec};
 
 use super::super::check::{Kind, refused, same};
 use super::super::world::{LONG, World, name, tenant};
@@ -14,6 +14,7 @@ super::cases! {
     topic_filter_ordering_and_tenant_do_not,
     a_deadline_counts_for_the_next_lease,
     leases_go_on,
+    retaining_counts_from_its_update_on,
     it_outlives_a_restart [Restart],
     it_is_noticed,
     a_delete_and_a_detach_are_noticed,
@@ -72,6 +73,20 @@ async fn leases_go_on(world: &mut World) -> Result<()> {
     world.nothing(&subscription, "its lease goes on").await?;
     world.ack(&subscription, &received).await?;
     world.settled(&subscription)
+}
+
+async fn retaining_counts_from_its_update_on(world: &mut World) -> Result<()> {
+    let (topic, subscription) = world.pair(|_| {}).await?;
+    world.update("billing", |spec| spec.retain_acked = true).await?;
+    world.publish(&topic, &["a"]).await?;
+    let received = world.take(&subscription, 1).await?;
+    world.ack(&subscription, &received).await?;
+    world.port().seek(&name("billing"), SeekTo::TimeMs(0)).await?;
+    let again = world.expect(&subscription, &["a"]).await?;
+    world.ack(&subscription, &again).await?;
+    world.update("billing", |spec| spec.retain_acked = false).await?;
+    world.port().seek(&name("billing"), SeekTo::TimeMs(0)).await?;
+    world.nothing(&subscription, "what is acknowledged is not retained any more").await
 }
 
 async fn it_outlives_a_restart(world: &mut World) -> Result<()> {
