@@ -163,6 +163,11 @@ impl GroupHeader {
     }
 }
 
+/// Whether bytes begin as a group does, sound or not.
+pub(crate) fn looks_like_group(bytes: &[u8]) -> bool {
+    bytes.len() >= 4 && u32_at(bytes, 0) == GROUP_MAGIC
+}
+
 /// The header of a commit file, in its first block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct CommitHeader {

@@ -36,6 +36,7 @@ mod service;
 mod shared;
 mod stats;
 mod topic;
+mod verify;
 
 pub use config::LogConfig;
 pub use engine::Engine;
@@ -46,6 +47,7 @@ pub use recover::Recovery;
 pub use retain::Retention;
 pub use service::Log;
 pub use stats::LogStats;
+pub use verify::{CommitReport, Fault, Finding, Progress, TopicReport, TornTail, VerifyReport, verify};
 
 use bytes::Bytes;
 

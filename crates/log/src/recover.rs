@@ -160,7 +160,7 @@ fn report_short(shared: &Shared, path: &str, len: u64, expected: u64, recovery: 
 }
 
 /// Base offset and whether the name is a segment's (else an index file's).
-fn parse_name(name: &str) -> Option<(u64, bool)> {
+pub(crate) fn parse_name(name: &str) -> Option<(u64, bool)> {
     let (base, ext) = name.split_once('.')?;
     match ext {
         "seg" => Some((base.parse().ok()?, true)),

@@ -52,7 +52,7 @@ impl Registry {
         let path = format!("{dir}/registry");
         let names = match read_all(disk, &path) {
             Ok(bytes) => {
-                decode(&bytes).map_err(|reason| LogError::CorruptFile { file: path.clone(), reason })?
+                decode(&bytes).map_err(|reason| LogError::CorruptFile { file: path.clone(), reason })?.0
             }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Names::default(),
             Err(error) => return Err(io_error(format!("read {path}"))(error)),
@@ -177,9 +177,24 @@ fn frame(bytes: &[u8]) -> Option<(&[u8], usize)> {
     (crc32c::crc32c(payload) == crc).then_some((payload, FRAME_HEADER + len))
 }
 
-/// Reads all frames. A bad one at the end was never confirmed and is left out; a bad one
-/// before a good one is damage, and without its names nothing can be attributed.
-fn decode(bytes: &[u8]) -> Result<Names, String> {
+/// What the bytes of a registry hold.
+pub(crate) struct Inspected {
+    pub(crate) topics: Vec<TopicName>,
+    pub(crate) lanes: usize,
+    /// Length of the frames; what lies behind was never confirmed.
+    pub(crate) end: usize,
+}
+
+/// Reads a registry without opening it; the error says what is damaged.
+pub(crate) fn inspect(bytes: &[u8]) -> Result<Inspected, String> {
+    let (names, end) = decode(bytes)?;
+    Ok(Inspected { topics: names.topics, lanes: names.lanes.len(), end })
+}
+
+/// Reads all frames, and answers their length too. A bad one at the end was never confirmed
+/// and is left out; a bad one before a good one is damage, and without its names nothing
+/// can be attributed.
+fn decode(bytes: &[u8]) -> Result<(Names, usize), String> {
     let mut names = Names::default();
     let mut at = 0;
     while let Some((payload, len)) = frame(&bytes[at..]) {
@@ -189,7 +204,7 @@ fn decode(bytes: &[u8]) -> Result<Names, String> {
     if (at + 1..bytes.len()).any(|i| frame(&bytes[i..]).is_some()) {
         return Err(format!("the frame at byte {at} does not match its checksum, but later ones do"));
     }
-    Ok(names)
+    Ok((names, at))
 }
 
 fn decode_payload(payload: &[u8], names: &mut Names) -> Option<()> {

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use levada_core::{ManualClock, TenantId, TopicName};
-use levada_disk::{Fault, FaultError, OpKind, SimDisk, SimRng, SyncKind};
-use levada_log::{Append, Engine, LogConfig, LogError, Stored, TopicId};
+use levada_disk::{Disk, Fault, FaultError, OpKind, SimDisk, SimRng, SyncKind};
+use levada_log::{Append, Engine, LogConfig, LogError, Stored, TopicId, VerifyReport, verify};
 
 /// What a record holds, as the model keeps it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -94,8 +94,31 @@ impl Case {
         format!("seed {}: {what}", self.seed)
     }
 
+    /// A verification before the start: whatever the crash left, it is no damage. `None`
+    /// where a sync was left out: then there may be damage, and the start has to notice it.
+    fn verify(&self) -> Result<Option<VerifyReport>, String> {
+        if self.skip.is_some() || self.disk.metadata("log/checkpoint").is_err() {
+            return Ok(None);
+        }
+        let report = verify(&self.disk, "log", &mut |_| {}).map_err(|e| self.fail(e))?;
+        if report.is_clean() { Ok(Some(report)) } else { Err(self.fail(format!("{report:#?}"))) }
+    }
+
+    /// The verification must have told what the start has now found.
+    fn check_foreseen(&self, engine: &Engine, foreseen: Option<VerifyReport>) -> Result<(), String> {
+        for topic in foreseen.iter().flat_map(|report| &report.topics) {
+            let Ok(bounds) = engine.bounds(topic.id) else { continue };
+            let found = (bounds.first, bounds.next, bounds.next - bounds.first);
+            if found != (topic.first, topic.next, topic.records) {
+                return Err(self.fail(format!("a verification told {topic:?}, a start found {bounds:?}")));
+            }
+        }
+        Ok(())
+    }
+
     /// One process: opens, checks, works, dies.
     fn live(&mut self) -> Result<(), String> {
+        let foreseen = self.verify()?;
         if let Some((kind, pattern)) = self.skip {
             self.disk.skip_syncs(kind, pattern);
         }
@@ -107,6 +130,7 @@ impl Case {
         match self.open() {
             Ok(mut engine) => {
                 self.check(&engine)?;
+                self.check_foreseen(&engine, foreseen)?;
                 if self.disk.has_crashed() { Ok(()) } else { self.work(&mut engine) }
             }
             Err(_) if self.disk.has_crashed() => Ok(()),
