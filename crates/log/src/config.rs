@@ -28,6 +28,8 @@ pub struct LogConfig {
     pub min_free_bytes: u64,
     /// A checkpoint is made after this long without an append.
     pub idle_checkpoint_ms: u64,
+    /// A round of the scrubber begins at the earliest this long after the one before it.
+    pub scrub_every_ms: u64,
 }
 
 impl Default for LogConfig {
@@ -45,6 +47,7 @@ impl Default for LogConfig {
             sync_each_limit: 16,
             min_free_bytes: 64 << 20,
             idle_checkpoint_ms: 2_000,
+            scrub_every_ms: 6 * 3_600_000,
         }
     }
 }

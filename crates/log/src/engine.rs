@@ -15,6 +15,7 @@ use crate::quarantine::Quarantined;
 use crate::recover::{self, Recovery};
 use crate::registry::AddError;
 use crate::retain::{Retention, retain};
+use crate::scrub::Scrubbed;
 use crate::shared::Shared;
 use crate::topic::Topic;
 use crate::{Append, Bounds, LogConfig, LogStats, Stored, TopicId};
@@ -116,6 +117,11 @@ impl Engine {
     pub fn retain(&mut self, topic: TopicId, retention: Retention) -> Result<u64, LogError> {
         let topic = self.shared.topic(topic)?;
         retain(&mut self.demux, &topic, retention)
+    }
+
+    /// Checks full segments in the background; see [`crate::Log::scrub`].
+    pub fn scrub(&self, budget_bytes: u64) -> Scrubbed {
+        crate::scrub::scrub(&self.shared, budget_bytes)
     }
 
     pub fn quarantined(&self) -> Vec<Quarantined> {

@@ -31,6 +31,12 @@ impl Quarantine {
     pub(crate) fn list(&self) -> Vec<Quarantined> {
         self.found.lock().values().cloned().collect()
     }
+
+    /// Whether a place is listed or there is room for it.
+    pub(crate) fn takes(&self, path: &str, position: u64) -> bool {
+        let found = self.found.lock();
+        found.len() < MAX_LISTED || found.contains_key(&(path.to_owned(), position))
+    }
 }
 
 /// Copies a damaged range aside, once for each place, and reports it.
@@ -60,7 +66,7 @@ pub(crate) fn quarantine(
         }
     };
     tracing::error!(file = path, position = from, bytes = to - from, copy, "damaged bytes found in the log");
-    shared.counters.quarantined.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    shared.counters.damaged();
     let entry = Quarantined { file: path.to_owned(), position: from, bytes: to - from, copy };
     if found.len() < MAX_LISTED {
         found.insert(key, entry.clone());

@@ -17,13 +17,13 @@ use crate::{Stored, TopicId};
 const MAX_CHUNK: u64 = 1 << 20;
 
 /// Where to read in a topic.
-struct Place {
-    base: u64,
+pub(crate) struct Place {
+    pub(crate) base: u64,
     /// End of the confirmed bytes.
-    len: u64,
-    position: u64,
+    pub(crate) len: u64,
+    pub(crate) position: u64,
     /// Base of the segment behind this one.
-    next_base: Option<u64>,
+    pub(crate) next_base: Option<u64>,
 }
 
 /// How many records and bytes an answer may still take.
@@ -207,16 +207,7 @@ fn damaged(
     let path = topic.segment_path(place.base);
     let (end, resume) = match end {
         Some(end) => (end, offset + 1),
-        None => {
-            let entry = complete_index(shared, topic, place.base)
-                .ok()
-                .and_then(|index| index.entry_after(position))
-                .filter(|entry| entry.offset > offset);
-            match entry {
-                Some(entry) => (entry.position, entry.offset),
-                None => (place.len, place.next_base.unwrap_or_else(|| topic.segments.read().next)),
-            }
-        }
+        None => behind_damage(shared, topic, place, offset, position),
     };
     quarantine(shared, &path, file, position, end.max(position));
     topic.add_hint(Hint { base: place.base, offset: resume, position: end });
@@ -227,6 +218,25 @@ fn damaged(
         file: path,
         position,
     })
+}
+
+/// Position and offset from which reading can go on where no header is: the next entry of
+/// the index, else the end of the segment.
+pub(crate) fn behind_damage(
+    shared: &Shared,
+    topic: &Topic,
+    place: &Place,
+    offset: u64,
+    position: u64,
+) -> (u64, u64) {
+    let entry = complete_index(shared, topic, place.base)
+        .ok()
+        .and_then(|index| index.entry_after(position))
+        .filter(|entry| entry.offset > offset);
+    match entry {
+        Some(entry) => (entry.position, entry.offset),
+        None => (place.len, place.next_base.unwrap_or_else(|| topic.segments.read().next)),
+    }
 }
 
 /// The first offset whose record is at or after a time; the end when there is none.

@@ -156,7 +156,7 @@ fn report_short(shared: &Shared, path: &str, len: u64, expected: u64, recovery: 
     tracing::error!(file = path, bytes = len, expected, "a segment is shorter than its checkpoint says");
     let bytes = expected - len;
     recovery.quarantined.push(Quarantined { file: path.to_owned(), position: len, bytes, copy: None });
-    shared.counters.quarantined.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    shared.counters.damaged();
 }
 
 /// Base offset and whether the name is a segment's (else an index file's).

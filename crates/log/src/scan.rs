@@ -38,7 +38,9 @@ impl<'a> Window<'a> {
             self.start = position;
             let mut filled = 0;
             while filled < self.buf.len() {
-                let n = self.file.read_at(position + filled as u64, &mut self.buf[filled..])?;
+                let read = self.file.read_at(position + filled as u64, &mut self.buf[filled..]);
+                // What was not read must not be taken for contents when the caller goes on.
+                let n = read.inspect_err(|_| self.buf.clear())?;
                 if n == 0 {
                     break;
                 }

@@ -20,6 +20,7 @@ use crate::quarantine::Quarantined;
 use crate::queue::{Queue, Waiting, block_on};
 use crate::recover::Recovery;
 use crate::retain::{Retention, retain};
+use crate::scrub::Scrubbed;
 use crate::shared::Shared;
 use crate::{Append, Bounds, LogConfig, LogStats, Stored, TopicId};
 
@@ -203,6 +204,14 @@ impl Log {
             }
         }
         Ok(())
+    }
+
+    /// Goes on with checking the records of full segments, for about so many bytes; 0 does
+    /// nothing. Damage goes into quarantine, is counted and logged. A round that has seen
+    /// them all is followed by a pause, see [`LogConfig::scrub_every_ms`]. Blocks on the
+    /// disk, and holds nobody else up.
+    pub fn scrub(&self, budget_bytes: u64) -> Scrubbed {
+        crate::scrub::scrub(&self.inner.shared, budget_bytes)
     }
 
     /// Damage found since the log was opened.

@@ -13,6 +13,7 @@ use crate::error::LogError;
 use crate::files::{OpenFiles, SegmentKey};
 use crate::quarantine::Quarantine;
 use crate::registry::Registry;
+use crate::scrub::Scrubber;
 use crate::stats::Counters;
 use crate::topic::Topic;
 use crate::{LogConfig, TopicId};
@@ -39,6 +40,7 @@ pub(crate) struct Shared {
     /// Segments whose index is held in memory, the oldest first.
     pub(crate) loaded_indexes: Mutex<VecDeque<SegmentKey>>,
     pub(crate) quarantine: Quarantine,
+    pub(crate) scrubber: Mutex<Scrubber>,
     /// A checkpoint found no space; appends are refused until one succeeds.
     pub(crate) checkpoint_full: AtomicBool,
     pub(crate) closing: AtomicBool,
@@ -71,6 +73,7 @@ impl Shared {
             marks: Mutex::default(),
             loaded_indexes: Mutex::default(),
             quarantine: Quarantine::default(),
+            scrubber: Mutex::default(),
             checkpoint_full: AtomicBool::new(false),
             closing: AtomicBool::new(false),
             poison: OnceLock::new(),

@@ -26,6 +26,10 @@ pub struct LogStats {
     pub index_rebuilds: u64,
     /// Damaged ranges found since the log was opened.
     pub quarantined: u64,
+    /// Bytes of full segments that were checked in the background.
+    pub scrubbed_bytes: u64,
+    /// Times that all full segments were checked.
+    pub scrub_rounds: u64,
     /// Bytes that wait to be committed.
     pub queued_bytes: u64,
     /// Appends are refused for want of space in the segments.
@@ -43,7 +47,9 @@ pub(crate) struct Counters {
     sync_us: [AtomicU64; BUCKETS],
     pub(crate) checkpoints: AtomicU64,
     pub(crate) index_rebuilds: AtomicU64,
-    pub(crate) quarantined: AtomicU64,
+    quarantined: AtomicU64,
+    scrubbed_bytes: AtomicU64,
+    scrub_rounds: AtomicU64,
 }
 
 impl Default for Counters {
@@ -57,6 +63,8 @@ impl Default for Counters {
             checkpoints: AtomicU64::default(),
             index_rebuilds: AtomicU64::default(),
             quarantined: AtomicU64::default(),
+            scrubbed_bytes: AtomicU64::default(),
+            scrub_rounds: AtomicU64::default(),
         }
     }
 }
@@ -74,6 +82,18 @@ impl Counters {
         crate::metrics::group(records, bytes, sync);
     }
 
+    /// Notes a damaged range that was not known.
+    pub(crate) fn damaged(&self) {
+        self.quarantined.fetch_add(1, Ordering::Relaxed);
+        crate::metrics::damaged();
+    }
+
+    pub(crate) fn scrubbed(&self, bytes: u64, ended_round: bool) {
+        self.scrubbed_bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.scrub_rounds.fetch_add(u64::from(ended_round), Ordering::Relaxed);
+        crate::metrics::scrubbed(bytes, ended_round);
+    }
+
     pub(crate) fn snapshot(&self) -> LogStats {
         let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let counts: Vec<u64> = self.sync_us.iter().map(load).collect();
@@ -87,6 +107,8 @@ impl Counters {
             checkpoints: load(&self.checkpoints),
             index_rebuilds: load(&self.index_rebuilds),
             quarantined: load(&self.quarantined),
+            scrubbed_bytes: load(&self.scrubbed_bytes),
+            scrub_rounds: load(&self.scrub_rounds),
             ..LogStats::default()
         }
     }
