@@ -20,6 +20,8 @@ pub struct BusConfig {
     /// Largest body plus attributes of a message.
     pub max_message_bytes: usize,
     pub default_retention: Retention,
+    /// Each call of `maintain` checks so many bytes of old messages for damage; 0: none.
+    pub scrub_bytes: u64,
 }
 
 impl Default for BusConfig {
@@ -32,6 +34,7 @@ impl Default for BusConfig {
             max_topics: 20_000,
             max_message_bytes: 10_000_000,
             default_retention: Retention::default(),
+            scrub_bytes: 4 << 20,
         }
     }
 }

@@ -73,6 +73,8 @@ pub enum Command {
     Deadletters(DeadlettersArgs),
     /// Run a program on the messages of a Pub/Sub subscription
     Work(WorkArgs),
+    /// Look after the message log of a stopped server
+    Log(LogArgs),
     /// Print a completion script for a shell
     Completions(CompletionsArgs),
 }
@@ -324,6 +326,30 @@ pub struct WorkArgs {
     /// The program and its arguments
     #[arg(last = true, required = true, value_name = "COMMAND")]
     pub command: Vec<OsString>,
+}
+
+const VERIFY_HELP: &str = "\
+Reads every file of the log: the commit log, each record of each segment, the indexes, the checkpoint
+and the registry of names. Writes nothing, and refuses a folder whose server runs: that one checks its
+old messages by itself.
+
+Exit codes: 0 no damage, 1 damage was found, 2 nothing was checked (wrong usage, no log there, or its
+server runs).";
+
+#[derive(Debug, Args)]
+pub struct LogArgs {
+    #[command(subcommand)]
+    pub command: LogCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum LogCommand {
+    /// Check every message on disk for damage, and say how to mend it
+    #[command(after_help = VERIFY_HELP)]
+    Verify {
+        /// The data folder (the one with `levada.lock` and `log`), or the log's own folder
+        dir: PathBuf,
+    },
 }
 
 #[derive(Debug, Args)]

@@ -31,7 +31,7 @@ impl std::fmt::Debug for Connection {
 }
 
 /// The data folder meant by a project or data folder.
-fn data_dir(project: &Path) -> PathBuf {
+pub(crate) fn data_dir(project: &Path) -> PathBuf {
     if project.join("run.json").is_file() {
         return project.to_owned();
     }

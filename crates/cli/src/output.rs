@@ -114,6 +114,16 @@ impl Output {
         }
     }
 
+    /// As [`Output::bar`] for bytes.
+    pub fn byte_bar(&self, total: u64, what: &str) -> indicatif::ProgressBar {
+        let bar = self.bar(Some(total), what);
+        let template = "{prefix:>12} {bar:32} {bytes}/{total_bytes} {bytes_per_sec}, {eta} left";
+        if let Ok(style) = indicatif::ProgressStyle::with_template(template) {
+            bar.set_style(style.progress_chars("━╸─"));
+        }
+        bar
+    }
+
     /// A progress bar on standard error, drawn only on a terminal.
     pub fn bar(&self, total: Option<u64>, what: &str) -> indicatif::ProgressBar {
         let bar = match total {

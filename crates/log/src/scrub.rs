@@ -74,10 +74,9 @@ pub(crate) fn scrub(shared: &Shared, budget_bytes: u64) -> Scrubbed {
             done.ended_round = true;
             break;
         };
-        left = left.saturating_sub(OPEN_COSTS_BYTES);
         let before = done.bytes;
-        segment(shared, &topic, &place, &mut at, left.max(1), &mut done);
-        left = left.saturating_sub(done.bytes - before);
+        segment(shared, &topic, &place, &mut at, left, &mut done);
+        left = left.saturating_sub(OPEN_COSTS_BYTES + done.bytes - before);
     }
     scrubber.at = (!done.ended_round).then_some(at);
     shared.counters.scrubbed(done.bytes, done.ended_round);

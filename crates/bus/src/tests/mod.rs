@@ -4,6 +4,7 @@ mod crash;
 mod dead;
 mod delivery_model;
 mod publish;
+mod scrub;
 
 use std::sync::Arc;
 use std::time::Duration;

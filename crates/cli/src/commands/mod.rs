@@ -2,6 +2,7 @@
 
 pub mod deadletters;
 pub mod keys;
+pub mod log;
 pub mod project;
 pub mod publish;
 pub mod sql;
