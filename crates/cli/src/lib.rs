@@ -12,6 +12,9 @@ pub use args::{Cli, Command, DemoArgs, Global, LogFormat, UpArgs};
 pub use client::Connection;
 pub use output::{Failure, Output, exit};
 
+/// The file in a data folder that its running server holds locked.
+pub const DATA_LOCK: &str = "levada.lock";
+
 /// Carries out a command that needs no server of its own.
 ///
 /// # Errors

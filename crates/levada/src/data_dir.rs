@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use serde_json::json;
 
-const LOCK: &str = "levada.lock";
+const LOCK: &str = levada_cli::DATA_LOCK;
 const RUN: &str = "run.json";
 const ADMIN_KEY: &str = "admin.key";
 const PUSH_KEY: &str = "push.key";

@@ -163,9 +163,12 @@ impl GroupHeader {
     }
 }
 
-/// Whether bytes begin as a group does, sound or not.
-pub(crate) fn looks_like_group(bytes: &[u8]) -> bool {
-    bytes.len() >= 4 && u32_at(bytes, 0) == GROUP_MAGIC
+/// Whether bytes that are no sound group header were one of this use of the file: an older
+/// use has left whole headers with another salt, and payload.
+pub(crate) fn was_group_header(bytes: &[u8], salt: u64, file_seq: u64) -> bool {
+    let is_broken = bytes.len() >= GROUP_HEADER && GroupHeader::parse(bytes).is_none();
+    is_broken
+        && (u32_at(bytes, 0) == GROUP_MAGIC || (u64_at(bytes, 8) == salt && u64_at(bytes, 16) == file_seq))
 }
 
 /// The header of a commit file, in its first block.

@@ -23,11 +23,11 @@ async fn upkeep_finds_a_flipped_bit_and_the_other_messages_stay_readable() {
         let mut end = world.bus.end(&orders).expect("topic");
         end.wait_for(|end| *end == 120).await.expect("visible");
         let folders = disk.list("log/topics").expect("folders");
-        let paths = folders.iter().flat_map(|f| {
+        let mut paths = folders.iter().flat_map(|f| {
             let dir = format!("log/topics/{}", f.name);
             disk.list(&dir).expect("segments").into_iter().map(move |e| format!("{dir}/{}", e.name))
         });
-        let path = paths.filter(|p| p.ends_with("/00000000000000000000.seg")).last().expect("a segment");
+        let path = paths.rfind(|p| p.ends_with("/00000000000000000000.seg")).expect("a segment");
         disk.flip_bit(&path, 20_000, 3).expect("flipped");
         for _ in 0..20 {
             world.bus.maintain().await.expect("upkeep goes on");

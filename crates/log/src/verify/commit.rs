@@ -10,7 +10,7 @@ use super::walk::crc;
 use super::{Check, Fault, Finding, Step, TornTail, Walk};
 use crate::TopicId;
 use crate::format::{
-    BLOCK, COMMIT_HEADER, CommitHeader, GROUP_HEADER, GroupHeader, RecordHeader, looks_like_group,
+    BLOCK, COMMIT_HEADER, CommitHeader, GROUP_HEADER, GroupHeader, RecordHeader, was_group_header,
 };
 use crate::scan::Window;
 
@@ -142,9 +142,8 @@ impl Check<'_> {
             let is_needed = needed.at(at);
             let bytes = window.get(at, GROUP_HEADER)?;
             let is_used = bytes.iter().any(|b| *b != 0);
-            let looks_like_group = looks_like_group(bytes);
-            let parsed = GroupHeader::parse(bytes);
-            let header = parsed
+            let was_header = was_group_header(bytes, salt, seq);
+            let header = GroupHeader::parse(bytes)
                 .filter(|h| h.salt == salt && h.file_seq == seq)
                 .filter(|h| !is_needed || groups.next.is_none_or(|next| h.seq >= next));
             let is_sound = match header {
@@ -169,8 +168,7 @@ impl Check<'_> {
             let block = (at, at + BLOCK as u64);
             let torn = match header {
                 Some(header) => Some((at, header.blocks_len().min(len - at))),
-                // An older use of the file left whole headers; a half one is of this use.
-                None if looks_like_group && parsed.is_none() => Some((at, BLOCK as u64)),
+                None if was_header => Some((at, BLOCK as u64)),
                 None => None,
             };
             if is_needed {

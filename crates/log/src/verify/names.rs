@@ -108,10 +108,17 @@ impl Check<'_> {
             offsets: None,
             fault: Fault::Registry(reason),
         };
-        if let Some(lane) = self.max_lane.filter(|lane| *lane as usize >= known) {
-            let reason =
-                format!("its last names are damaged, and records use tenant {lane} of only {known} named");
-            let finding = fault(reason);
+        let known_topics = self.names.as_ref().map_or(0, Vec::len);
+        let topic = self.topics.keys().find(|id| id.0 as usize >= known_topics);
+        let lane = self.max_lane.filter(|lane| *lane as usize >= known);
+        let used = match (topic, lane) {
+            (Some(topic), _) => Some(format!("topic {topic}")),
+            (None, Some(lane)) => Some(format!("tenant {lane}")),
+            (None, None) => None,
+        };
+        if let Some(used) = used {
+            let finding =
+                fault(format!("its last names are damaged: records use {used}, which it does not name"));
             self.damage(finding);
         } else {
             let finding = fault("its last names were never confirmed; a start cuts them".into());

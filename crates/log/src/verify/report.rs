@@ -112,6 +112,24 @@ impl Fault {
         }
     }
 
+    /// Why it is no damage where it is only noticed.
+    pub fn harmless_because(&self) -> &'static str {
+        match self {
+            Fault::CommitGroup | Fault::CommitFileLost => {
+                "the checkpoint is behind it: its records are in segments, and a start does not look there"
+            }
+            Fault::CommitFileHeader => {
+                "its groups are still found, or are in segments, or were never confirmed"
+            }
+            Fault::OffsetsMissing => {
+                "an earlier start passed over them after damage in the commit log, of which `quarantine` has \
+                 the bytes"
+            }
+            Fault::Registry(_) => "no record uses those names",
+            _ => self.mend(),
+        }
+    }
+
     /// Whether records may be lost by it.
     pub fn loses_records(&self) -> bool {
         !matches!(

@@ -13,8 +13,6 @@ use levada_log::{VerifyReport, verify};
 use crate::args::{LogArgs, LogCommand};
 use crate::output::{Failure, Output, exit};
 
-/// What a running server holds locked in its data folder.
-const LOCK: &str = "levada.lock";
 /// The log's folder in a data folder.
 const LOG: &str = "log";
 
@@ -80,7 +78,7 @@ fn find(dir: &Path) -> Result<PathBuf, Failure> {
 /// Takes the data folder's lock, as a server does; `None` where no server ever ran, as in a
 /// copy of a log.
 fn lock(data: &Path) -> Result<Option<File>, Failure> {
-    let path = data.join(LOCK);
+    let path = data.join(crate::DATA_LOCK);
     let file = match File::open(&path) {
         Ok(file) => file,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),

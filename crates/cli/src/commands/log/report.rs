@@ -11,7 +11,8 @@ use crate::output::Output;
 
 /// The report as one object; `damage` and `notices` hold the first 1,000 each.
 pub fn json(folder: &Path, report: &VerifyReport) -> Value {
-    let findings = |list: &[Finding]| list.iter().map(|f| finding(report, f)).collect::<Vec<_>>();
+    let damage: Vec<_> = report.damage.iter().map(|f| damage(report, f)).collect();
+    let notices: Vec<_> = report.notices.iter().map(|f| notice(report, f)).collect();
     let topics: Vec<_> = report
         .topics
         .iter()
@@ -43,9 +44,9 @@ pub fn json(folder: &Path, report: &VerifyReport) -> Value {
             "torn_tail": torn.map(|t| json!({ "file": t.file, "position": t.position, "bytes": t.bytes })),
         },
         "damaged": report.damaged,
-        "damage": findings(&report.damage),
+        "damage": damage,
         "noticed": report.noticed,
-        "notices": findings(&report.notices),
+        "notices": notices,
     })
 }
 
@@ -59,10 +60,21 @@ fn finding(report: &VerifyReport, finding: &Finding) -> Value {
         "topic_id": finding.topic.map(|t| t.0),
         "first_offset": finding.offsets.as_ref().map(|o| o.start),
         "next_offset": finding.offsets.as_ref().map(|o| o.end),
-        "loses_records": finding.fault.loses_records(),
         "what": finding.fault.to_string(),
-        "mend": finding.fault.mend(),
     })
+}
+
+fn damage(report: &VerifyReport, found: &Finding) -> Value {
+    let mut value = finding(report, found);
+    value["loses_records"] = json!(found.fault.loses_records());
+    value["mend"] = json!(found.fault.mend());
+    value
+}
+
+fn notice(report: &VerifyReport, found: &Finding) -> Value {
+    let mut value = finding(report, found);
+    value["harmless_because"] = json!(found.fault.harmless_because());
+    value
 }
 
 fn topic<'a>(report: &'a VerifyReport, finding: &Finding) -> Option<&'a TopicReport> {
@@ -82,8 +94,9 @@ pub fn print(output: &Output, folder: &Path, report: &VerifyReport) {
     list(output, "to know", &report.notices, report.noticed, report, false);
     let commit = &report.commit;
     if commit.replay_groups > 0 {
-        let (records, groups) = (HumanCount(commit.replay_records), HumanCount(commit.replay_groups));
-        output.line(&format!("the next start replays {records} records in {groups} groups"));
+        let (records, groups) =
+            (counted(commit.replay_records, "record"), counted(commit.replay_groups, "group"));
+        output.line(&format!("the next start replays {records} in {groups}"));
     }
     if let Some(torn) = &commit.torn_tail {
         output.line(&format!(
@@ -95,20 +108,23 @@ pub fn print(output: &Output, folder: &Path, report: &VerifyReport) {
     }
     let records: u64 = report.topics.iter().map(|t| t.records).sum();
     let checked = format!(
-        "{} records of {} topics, {} read in {}",
-        HumanCount(records),
-        HumanCount(report.topics.len() as u64),
+        "{} and {}, {} read in {}",
+        counted(records, "record"),
+        counted(report.topics.len() as u64, "topic"),
         HumanBytes(report.bytes),
         folder.display()
     );
     let verdict = if report.is_clean() {
         paint(output, "clean", anstyle::AnsiColor::Green)
     } else {
-        let places = if report.damaged == 1 { "place" } else { "places" };
-        let text = format!("damaged in {} {places}", HumanCount(report.damaged));
+        let text = format!("damaged in {}", counted(report.damaged, "place"));
         paint(output, &text, anstyle::AnsiColor::Red)
     };
     output.line(&format!("{verdict}: {checked}"));
+}
+
+fn counted(count: u64, what: &str) -> String {
+    format!("{} {what}{}", HumanCount(count), if count == 1 { "" } else { "s" })
 }
 
 fn row(topic: &TopicReport) -> Vec<String> {
@@ -143,9 +159,11 @@ fn list(
             output.line(&format!("      {lost}"));
         }
         output.line(&format!("      what: {}", finding.fault));
-        if is_damage || !finding.fault.loses_records() {
-            output.line(&format!("      mend: {}", finding.fault.mend()));
-        }
+        output.line(&if is_damage {
+            format!("      mend: {}", finding.fault.mend())
+        } else {
+            format!("      no damage: {}", finding.fault.harmless_because())
+        });
     }
     if total > findings.len() as u64 {
         output.line(&format!("      and {} more", HumanCount(total - findings.len() as u64)));
