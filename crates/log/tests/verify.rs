@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use levada_core::{ManualClock, TenantId, TopicName};
-use levada_disk::{Disk, OpenMode, SimDisk, create_dir_durable, read_all};
+use levada_disk::{
+    Disk, Fault as DiskFault, FaultError, OpKind, OpenMode, SimDisk, create_dir_durable, read_all,
+};
 use levada_log::{Append, Engine, Fault, Finding, LogConfig, TopicId, VerifyReport, verify};
 
 const BLOCK: u64 = 4096;
@@ -378,7 +380,30 @@ fn names_at_the_end_of_the_registry_that_records_use_cannot_have_been_unconfirme
 }
 
 #[test]
-fn damage_of_a_whole_region_is_one_finding_and_the_list_is_bounded() {
+fn a_file_that_cannot_be_read_is_a_finding_and_the_rest_is_checked() {
+    let disk = log();
+    let segment = segments(&disk)[1].0.clone();
+    let index = segment.replace(".seg", ".idx");
+    for (path, kind) in [
+        (segment.as_str(), OpKind::Open),
+        (segment.as_str(), OpKind::Read),
+        (index.as_str(), OpKind::Read),
+        (COMMIT_FILE, OpKind::Read),
+        ("log/checkpoint", OpKind::Read),
+        ("log/registry", OpKind::Open),
+    ] {
+        disk.fail(DiskFault { kind, path: path.into(), nth: 1, error: FaultError::Io });
+        let report = verify(&disk, "log", &mut |_| {}).unwrap();
+        let found = report.damage.iter().find(|f| matches!(f.fault, Fault::Unreadable(_)));
+        let found = found.unwrap_or_else(|| panic!("{path}: {report:#?}"));
+        assert_eq!(found.file, path);
+        assert!(report.topics[0].records >= 99 - 26, "{path}: {report:#?}");
+        assert!(check(&disk).is_clean(), "{path}: the next look finds it well again");
+    }
+}
+
+#[test]
+fn damage_of_a_whole_region_is_one_finding() {
     let disk = log();
     let (path, base, len) = segments(&disk)[1].clone();
     let next = segments(&disk)[2].1;

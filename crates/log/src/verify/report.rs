@@ -282,3 +282,28 @@ impl Finding {
         adjoins
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn finding(position: u64, bytes: u64, offset: u64) -> Finding {
+        let (file, topic) = ("f".to_owned(), Some(TopicId(0)));
+        let offsets = Some(offset..offset + 1);
+        Finding { file, position, bytes, topic, offsets, fault: Fault::RecordPayload }
+    }
+
+    #[test]
+    fn adjoining_damage_is_one_finding_and_the_lists_are_bounded() {
+        let mut report = VerifyReport::default();
+        (0..10).for_each(|i| report.damage(finding(i * 10, 10, i)));
+        assert_eq!((report.damaged, report.damage[0].bytes), (1, 100));
+        assert_eq!(report.damage[0].offsets, Some(0..10));
+        report.damage(finding(100, 10, 11));
+        assert_eq!(report.damaged, 2, "an offset between them is sound or told elsewhere");
+        (0..1_500).for_each(|i| report.damage(finding(1_000 + i * 20, 10, 100 + i)));
+        (0..1_500).for_each(|i| report.notice(finding(i * 20, 10, i)));
+        assert_eq!((report.damage.len(), report.damaged), (MAX_LISTED, 1_502));
+        assert_eq!((report.notices.len(), report.noticed), (MAX_LISTED, 1_500));
+    }
+}

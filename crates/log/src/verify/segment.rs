@@ -136,8 +136,11 @@ impl Check<'_> {
         if segment.len >= header_len {
             match levada_disk::read_exact_at(&*file, 0, &mut header) {
                 Ok(()) if header == segment_header(segment.topic, segment.base) => {}
-                // A read error is met again by the walk, and told there.
-                _ => self.damage(segment.finding(Fault::SegmentHeader, 0, header_len, None)),
+                Ok(()) => self.damage(segment.finding(Fault::SegmentHeader, 0, header_len, None)),
+                Err(error) => {
+                    let fault = Fault::Unreadable(error.to_string());
+                    self.damage(segment.finding(fault, 0, header_len, None));
+                }
             }
         }
         let mut walk = Walk::new(&*file, header_len, segment.confirmed.min(segment.len));
