@@ -110,7 +110,7 @@ faults! {
         "dead-letter/leases_that_end_are_attempts_too",
         "ordering/what_follows_comes_after_the_dead_letter",
         "operate/a_blocked_key_can_be_parked",
-    ], not ["catalog", "publish", "pull", "lease", "exactly-once", "filter", "retry", "seek", "update"];
+    ], not ["catalog", "publish", "pull", "lease", "filter", "retry", "seek", "update"];
 
     ignored_deadlines_are_noticed: IgnoresDeadlinesOfPulls => [
         "lease/the_deadline_is_the_subscriptions_unless_the_pull_has_its_own",
