@@ -4,6 +4,7 @@
 //! A publish is answered once its commit group is on disk. A reader sees committed records
 //! only. Every operation that touches a tenant's data takes that tenant's context.
 
+pub mod admin;
 mod bus;
 mod codec;
 mod config;

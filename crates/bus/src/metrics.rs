@@ -10,6 +10,13 @@ pub const DEAD_LETTERS: &str = "levada_bus_dead_letters_total";
 pub const RESENT: &str = "levada_bus_resent_total";
 pub const IDEMPOTENCY_KEYS: &str = "levada_bus_idempotency_keys";
 pub const TOPIC_BYTES: &str = "levada_bus_topic_bytes";
+pub const SUBSCRIPTION_BACKLOG: &str = "levada_subscription_backlog_messages";
+pub const SUBSCRIPTION_OLDEST: &str = "levada_subscription_oldest_unacked_seconds";
+pub const SUBSCRIPTION_DELIVERED: &str = "levada_subscription_delivered_total";
+pub const SUBSCRIPTION_REDELIVERED: &str = "levada_subscription_redelivered_total";
+pub const SUBSCRIPTION_ACKNOWLEDGED: &str = "levada_subscription_acknowledged_total";
+pub const SUBSCRIPTION_EXPIRED: &str = "levada_subscription_expired_total";
+pub const SUBSCRIPTION_DEAD_LETTERED: &str = "levada_subscription_dead_lettered_total";
 
 /// Registers units and descriptions with the installed recorder.
 pub fn describe() {
@@ -25,4 +32,32 @@ pub fn describe() {
     describe_counter!(RESENT, Unit::Count, "Dead letters sent again, by topic");
     describe_gauge!(IDEMPOTENCY_KEYS, Unit::Count, "Keys remembered in the idempotency window");
     describe_gauge!(TOPIC_BYTES, Unit::Bytes, "Bytes kept, by topic");
+    describe_subscriptions();
+}
+
+/// Labelled with `subscription`, as `project/id`; beyond 2,000 names they are counted as `others`.
+fn describe_subscriptions() {
+    describe_gauge!(SUBSCRIPTION_BACKLOG, Unit::Count, "Messages that are not acknowledged, by subscription");
+    describe_gauge!(
+        SUBSCRIPTION_OLDEST,
+        Unit::Seconds,
+        "Age of the oldest message that is not acknowledged, by subscription"
+    );
+    describe_counter!(
+        SUBSCRIPTION_DELIVERED,
+        Unit::Count,
+        "Deliveries, repeated ones included, by subscription"
+    );
+    describe_counter!(SUBSCRIPTION_REDELIVERED, Unit::Count, "Deliveries after the first, by subscription");
+    describe_counter!(SUBSCRIPTION_ACKNOWLEDGED, Unit::Count, "Messages acknowledged, by subscription");
+    describe_counter!(
+        SUBSCRIPTION_EXPIRED,
+        Unit::Count,
+        "Leases that ended by their deadline, by subscription"
+    );
+    describe_counter!(
+        SUBSCRIPTION_DEAD_LETTERED,
+        Unit::Count,
+        "Messages moved to a dead letter, by subscription"
+    );
 }

@@ -318,8 +318,11 @@ pub enum Unblock {
 /// Figures of a subscription now.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct SubscriptionStats {
-    /// Not acknowledged, whether on lease or not.
+    /// Not acknowledged, whether on lease or not. With a filter or a tenant an upper bound:
+    /// `unscanned` of it may be for somebody else.
     pub backlog_messages: u64,
+    /// Of the backlog, messages of the topic that were not looked at for this subscription yet.
+    pub unscanned: u64,
     pub leased: u64,
     /// `None`: nothing is unacknowledged.
     pub oldest_unacked_ms: Option<i64>,
@@ -358,7 +361,17 @@ pub trait SubscriptionPort: Send + Sync {
         deadlines: Vec<(AckId, Duration)>,
     ) -> BoxFuture<'_, Result<Vec<AckOutcome>, PortError>>;
 
+    /// May read one record from the disk.
     fn stats(&self) -> SubscriptionStats;
+
+    /// Looks at what the topic holds beyond what is known, so that the figures get nearer to
+    /// the truth while nobody pulls. Bounded; blocks on the disk.
+    ///
+    /// # Errors
+    /// [`PortError::Unavailable`] when the topic cannot be read now.
+    fn survey(&self) -> Result<(), PortError> {
+        Ok(())
+    }
 
     /// Keys that are blocked, longest first; at most `limit`.
     fn blocked_keys(&self, limit: usize) -> Vec<BlockedKey>;
@@ -427,6 +440,11 @@ pub trait BusPort: Send + Sync {
     fn delete_subscription(&self, name: &ResourceName) -> BoxFuture<'_, Result<(), PortError>>;
     fn detach_subscription(&self, name: &ResourceName) -> BoxFuture<'_, Result<(), PortError>>;
     fn subscriptions(&self, project: &levada_core::ProjectId, page: &PageRequest) -> Page<SubscriptionSpec>;
+    /// The subscriptions of all projects, in the order of their names.
+    fn all_subscriptions(&self, page: &PageRequest) -> Page<SubscriptionSpec> {
+        let _ = page;
+        Page { items: Vec::new(), next: None }
+    }
     /// The subscriptions of all projects that push, so that pushing goes on after a restart.
     fn push_subscriptions(&self) -> Vec<ResourceName> {
         Vec::new()

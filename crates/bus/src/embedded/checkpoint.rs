@@ -138,6 +138,7 @@ impl Upkeep for Embedded {
         let turn = self.changing.blocking_lock();
         self.end_by_age();
         drop(turn);
+        self.meter();
         let flushed = self.flush();
         let kept = if self.checkpoint_is_due() { self.checkpoint() } else { Ok(()) };
         flushed.and(kept)

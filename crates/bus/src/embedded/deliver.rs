@@ -233,13 +233,15 @@ impl Embedded {
         self.bus.inner.log.lane_name(lane)
     }
 
-    fn stats(&self, subscription: &Subscription) -> SubscriptionStats {
+    pub(super) fn stats(&self, subscription: &Subscription) -> SubscriptionStats {
         let end = self.bus.inner.end_of(&subscription.log);
         let (mut stats, floor, lanes, backlog) = {
             let machine = subscription.machine.lock();
             let (state, counts) = (&machine.state, machine.state.counts());
+            let unscanned = end.saturating_sub(state.scan_position());
             let stats = SubscriptionStats {
-                backlog_messages: state.known_backlog() + end.saturating_sub(state.scan_position()),
+                backlog_messages: state.known_backlog() + unscanned,
+                unscanned,
                 leased: state.leased() as u64,
                 oldest_unacked_ms: None,
                 delivered: counts.delivered,
@@ -253,11 +255,8 @@ impl Embedded {
             let lanes: Vec<_> = state.by_lane().iter().take(MAX_LANES).map(|(l, n)| (*l, *n)).collect();
             (stats, state.settled().floor(), lanes, state.backlog_by_lane())
         };
-        if stats.backlog_messages > 0 && floor < end {
-            let oldest = self.bus.inner.log.read(subscription.log.id, floor, 1, 1).ok();
-            let oldest_ms = oldest.and_then(|records| Some(records.first()?.timestamp_ms));
-            // What readers cannot see yet was published just now.
-            stats.oldest_unacked_ms = oldest_ms.or_else(|| Some(self.bus.inner.clock.now_ms()));
+        if stats.backlog_messages > 0 {
+            stats.oldest_unacked_ms = self.oldest_unacked_ms(subscription, floor, end);
         }
         for (lane, waiting) in backlog.iter().take(MAX_LANES) {
             if let Some(tenant) = self.tenant_of(*lane) {
@@ -290,6 +289,16 @@ impl Embedded {
         shown.collect()
     }
 
+    /// The lane of a tenant that the subscription has met; a question makes no lane.
+    fn lane_in(&self, subscription: &Subscription, tenant: &TenantId) -> Option<u32> {
+        let known: Vec<u32> = {
+            let machine = subscription.machine.lock();
+            let delivered = machine.state.by_lane().keys().copied();
+            delivered.chain(machine.state.backlog_by_lane().into_keys()).collect()
+        };
+        known.into_iter().find(|lane| self.tenant_of(*lane).as_ref() == Some(tenant))
+    }
+
     fn unblock(
         &self,
         subscription: &Subscription,
@@ -297,9 +306,10 @@ impl Embedded {
         key: &str,
         how: Unblock,
     ) -> Result<(), PortError> {
-        let lane = self.bus.inner.log.lane(tenant)?;
-        let hash = subscription.key(lane, Some(key));
-        let chain = subscription.machine.lock().state.chain(hash);
+        let chain = self.lane_in(subscription, tenant).and_then(|lane| {
+            let hash = subscription.key(lane, Some(key));
+            subscription.machine.lock().state.chain(hash)
+        });
         let (blocker, waiting) = chain.ok_or_else(|| {
             PortError::FailedPrecondition(format!("no message of the ordering key `{key}` is under way"))
         })?;
@@ -371,6 +381,13 @@ impl SubscriptionPort for Handle {
 
     fn stats(&self) -> SubscriptionStats {
         self.embedded.stats(&self.subscription)
+    }
+
+    fn survey(&self) -> Result<(), PortError> {
+        if self.subscription.is_deleted() || self.subscription.spec().detached {
+            return Ok(());
+        }
+        self.embedded.scan(&self.subscription, 1)
     }
 
     fn blocked_keys(&self, limit: usize) -> Vec<BlockedKey> {

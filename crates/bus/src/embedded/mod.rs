@@ -17,6 +17,7 @@ mod dead;
 mod deliver;
 mod documents;
 mod journal;
+mod meters;
 mod open;
 mod port;
 mod retention;
@@ -42,6 +43,7 @@ use crate::embedded::catalog::Catalog;
 use crate::embedded::checkpoint::Last;
 use crate::embedded::documents::Documents;
 use crate::embedded::journal::Journal;
+use crate::embedded::meters::Meters;
 use crate::embedded::subscription::Subscription;
 use crate::port::PortError;
 
@@ -79,6 +81,7 @@ pub(crate) struct Embedded {
     /// A write of those is under way soon.
     flushing: AtomicBool,
     last_checkpoint: Mutex<Last>,
+    meters: Meters,
     /// Above every ack id that an earlier start gave out.
     first_ack_id: u64,
 }

@@ -61,6 +61,7 @@ impl EmbeddedBus {
             queued: Mutex::default(),
             flushing: false.into(),
             last_checkpoint: Mutex::new(last),
+            meters: Default::default(),
         });
         inner.load_topics()?;
         for document in kept {

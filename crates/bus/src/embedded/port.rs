@@ -113,6 +113,11 @@ impl BusPort for EmbeddedBus {
         })
     }
 
+    fn all_subscriptions(&self, request: &PageRequest) -> Page<SubscriptionSpec> {
+        let catalog = self.inner.catalog.read();
+        page(&catalog.subscriptions, request, |_, s| Some((*s.spec()).clone()))
+    }
+
     fn push_subscriptions(&self) -> Vec<ResourceName> {
         let catalog = self.inner.catalog.read();
         let pushing = catalog.subscriptions.values().map(|s| s.spec()).filter(|spec| spec.push.is_some());

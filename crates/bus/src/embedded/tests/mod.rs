@@ -1,7 +1,9 @@
 //! The embedded bus over the simulated disk.
 
+mod admin;
 mod behaviour;
 mod crash;
+mod meters;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,0 +1,239 @@
+//! Operating subscriptions: who may see which, how they stand, and what an operator can do.
+//!
+//! Gateway, command line and console all work through this one place, so that a rule of
+//! visibility is written once. It is the rule of the Pub/Sub edge: in a tenant's project
+//! everything is that tenant's; in the platform's projects a caller for all tenants sees
+//! everything and any other caller the subscriptions of its tenants. What a caller may not
+//! see answers as what does not exist.
+//!
+//! Whether the caller has a role to operate anything is for the edge to check.
+
+use std::sync::Arc;
+
+use levada_core::{Principal, Problem, ProjectId, ResourceName, TenantId, TenantSet};
+
+use crate::port::{
+    BlockedKey, BusPort, Page, PageRequest, PortError, SubscriptionPort, SubscriptionSpec, SubscriptionStats,
+    Unblock,
+};
+
+/// The most blocked keys of one answer.
+pub const MAX_BLOCKED_KEYS: usize = 1_000;
+/// The most subscriptions of one answer.
+pub const MAX_LIST: usize = 1_000;
+
+/// Whose a project is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ProjectOwner {
+    Platform,
+    Tenant(TenantId),
+}
+
+/// Says whose a project is; `None`: nobody declares it.
+pub type OwnerOf = Arc<dyn Fn(&ProjectId) -> Option<ProjectOwner> + Send + Sync>;
+
+/// Operates the subscriptions of a bus. Cheap to clone. Methods that are not async may read
+/// a few records from the disk: call them where blocking is allowed.
+#[derive(Clone)]
+pub struct SubscriptionAdmin {
+    port: Arc<dyn BusPort>,
+    owner_of: OwnerOf,
+}
+
+impl std::fmt::Debug for SubscriptionAdmin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SubscriptionAdmin").finish_non_exhaustive()
+    }
+}
+
+/// How a subscription stands, as far as its reader may know.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SubscriptionReport {
+    pub spec: Arc<SubscriptionSpec>,
+    /// The one tenant that it belongs to; `None`: the platform's.
+    pub tenant: Option<TenantId>,
+    pub stats: SubscriptionStats,
+    /// Whether `stats.backlog_messages` is exact. If not, it is too low for a reader that does
+    /// not see all tenants of the topic, and too high for one that does.
+    pub backlog_is_exact: bool,
+}
+
+/// A subscription that a principal may see.
+struct Seen {
+    port: Arc<dyn SubscriptionPort>,
+    spec: Arc<SubscriptionSpec>,
+    owner: Option<ProjectOwner>,
+}
+
+impl SubscriptionAdmin {
+    pub fn new(port: Arc<dyn BusPort>, owner_of: OwnerOf) -> Self {
+        Self { port, owner_of }
+    }
+
+    /// The subscriptions that a principal may see, in the order of their names; at most
+    /// [`MAX_LIST`] at once. A page size of 0 is 100.
+    pub fn list(&self, principal: &Principal, page: &PageRequest) -> Page<SubscriptionReport> {
+        let size = if page.size == 0 { 100 } else { page.size.min(MAX_LIST) };
+        let mut request = PageRequest { size: MAX_LIST, after: page.after.clone() };
+        let mut items: Vec<SubscriptionReport> = Vec::new();
+        loop {
+            let found = self.port.all_subscriptions(&request);
+            for spec in found.items {
+                if !self.may_see(principal, &spec) {
+                    continue;
+                }
+                if items.len() == size {
+                    let next = items.last().map(|report| report.spec.name.clone());
+                    return Page { items, next };
+                }
+                // One that was deleted in between is not there any more.
+                if let Ok(seen) = self.find(principal, &spec.name) {
+                    items.push(seen.report(principal));
+                }
+            }
+            match found.next {
+                Some(after) => request.after = Some(after),
+                None => return Page { items, next: None },
+            }
+        }
+    }
+
+    /// One subscription. What its topic holds is looked at first, as far as that is bounded,
+    /// so that the figures are right also while nobody pulls.
+    ///
+    /// # Errors
+    /// `subscription-unknown` (404).
+    pub fn show(&self, principal: &Principal, name: &ResourceName) -> Result<SubscriptionReport, Problem> {
+        let seen = self.find(principal, name)?;
+        if seen.is_part_of_topic() {
+            seen.port.survey().map_err(|error| problem(&error))?;
+        }
+        Ok(seen.report(principal))
+    }
+
+    /// Keys whose messages wait for one that is on lease or fails, the longest blocked first;
+    /// at most `limit` and [`MAX_BLOCKED_KEYS`].
+    ///
+    /// # Errors
+    /// `subscription-unknown` (404).
+    pub fn blocked_keys(
+        &self,
+        principal: &Principal,
+        name: &ResourceName,
+        limit: usize,
+    ) -> Result<Vec<BlockedKey>, Problem> {
+        let seen = self.find(principal, name)?;
+        let mut keys = seen.port.blocked_keys(limit.min(MAX_BLOCKED_KEYS));
+        keys.retain(|key| principal.tenants.contains(&key.tenant));
+        Ok(keys)
+    }
+
+    /// Ends what blocks a key: see [`Unblock`].
+    ///
+    /// # Errors
+    /// `subscription-unknown` (404), `tenant-forbidden` (403), `subscription-state` (409) for
+    /// a key that nothing blocks, or to park without a dead-letter policy.
+    pub async fn unblock(
+        &self,
+        principal: &Principal,
+        name: &ResourceName,
+        tenant: &TenantId,
+        key: &str,
+        how: Unblock,
+    ) -> Result<(), Problem> {
+        let seen = self.find(principal, name)?;
+        principal.enter(tenant)?;
+        seen.port.unblock(tenant, key, how).await.map_err(|error| problem(&error))?;
+        tracing::info!(
+            actor = %principal.id, subscription = %name, tenant = %tenant, key, ?how, "ordering key unblocked"
+        );
+        Ok(())
+    }
+
+    fn may_see(&self, principal: &Principal, spec: &SubscriptionSpec) -> bool {
+        if principal.tenants == TenantSet::All {
+            return true;
+        }
+        match (self.owner_of)(&spec.name.project) {
+            Some(ProjectOwner::Tenant(owner)) => principal.tenants.contains(&owner),
+            Some(ProjectOwner::Platform) => {
+                spec.tenant.as_ref().is_some_and(|tenant| principal.tenants.contains(tenant))
+            }
+            None => false,
+        }
+    }
+
+    fn find(&self, principal: &Principal, name: &ResourceName) -> Result<Seen, Problem> {
+        let port = self.port.subscription(name).map_err(|error| problem(&error))?;
+        let spec = port.spec();
+        if !self.may_see(principal, &spec) {
+            return Err(subscription_unknown(name));
+        }
+        Ok(Seen { owner: (self.owner_of)(&name.project), port, spec })
+    }
+}
+
+impl Seen {
+    /// Some of the topic's messages are not for this subscription.
+    fn is_part_of_topic(&self) -> bool {
+        self.spec.tenant.is_some() || !self.spec.filter.is_empty()
+    }
+
+    fn report(self, principal: &Principal) -> SubscriptionReport {
+        let mut stats = self.port.stats();
+        let backlog_is_exact = stats.unscanned == 0 || !self.is_part_of_topic();
+        if principal.tenants != TenantSet::All {
+            stats.by_tenant.retain(|tenant, _| principal.tenants.contains(tenant));
+            if self.spec.tenant.is_some() {
+                // How much other tenants have published is none of this caller's business.
+                stats.backlog_messages = stats.backlog_messages.saturating_sub(stats.unscanned);
+                stats.unscanned = 0;
+                stats.oldest_unacked_ms = stats.oldest_unacked_ms.filter(|_| stats.backlog_messages > 0);
+            }
+        }
+        let owner = match self.owner {
+            Some(ProjectOwner::Tenant(tenant)) => Some(tenant),
+            Some(ProjectOwner::Platform) | None => None,
+        };
+        let tenant = self.spec.tenant.clone().or(owner);
+        SubscriptionReport { tenant, spec: self.spec, stats, backlog_is_exact }
+    }
+}
+
+/// One and the same for a subscription that does not exist and one of another tenant.
+pub fn subscription_unknown(name: &ResourceName) -> Problem {
+    Problem::new(404, "subscription-unknown", format!("there is no subscription `{name}`"))
+        .hint("GET /v1/subscriptions lists the subscriptions that this credential can see")
+}
+
+/// A failure of the port as a refusal to a caller.
+pub fn problem(error: &PortError) -> Problem {
+    match error {
+        PortError::NotFound { what: "subscription", name } => match name.parse() {
+            Ok(name) => subscription_unknown(&name),
+            Err(_) => Problem::new(404, "subscription-unknown", error.to_string()),
+        },
+        PortError::NotFound { what, name } => {
+            Problem::new(404, "topic-unknown", format!("there is no {what} `{name}`"))
+        }
+        PortError::InvalidArgument(text) => Problem::new(422, "body-invalid", text),
+        PortError::AlreadyExists { .. } | PortError::FailedPrecondition(_) => {
+            Problem::new(409, "subscription-state", error.to_string())
+        }
+        PortError::PermissionDenied(text) => Problem::new(403, "tenant-forbidden", text),
+        PortError::ResourceExhausted(text) => {
+            Problem::new(503, "overloaded", text).hint("try again in a moment").retry_after_s(1)
+        }
+        PortError::Unavailable(cause) => {
+            tracing::error!(%cause, "the bus is not available");
+            Problem::new(503, "log-unavailable", "the log cannot be read or written at the moment")
+                .hint("try again later; the server's log names the cause")
+                .retry_after_s(5)
+        }
+        PortError::Internal(cause) => {
+            tracing::error!(%cause, "the bus failed");
+            Problem::new(500, "internal", "the server failed while reading or writing its state")
+                .hint("the server's log names the cause")
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! Operating subscriptions: who sees which, and what may be done.
+
+use levada_core::{Principal, Problem, Role, TenantSet};
+
+use super::*;
+use crate::admin::{ProjectOwner, SubscriptionAdmin};
+use crate::port::{DeadLetterPolicy, PageRequest, Unblock};
+
+/// The project `acme` is the tenant's of that name, `shared` the platform's, others nobody's.
+fn admin(port: &Port) -> SubscriptionAdmin {
+    let owner_of = |project: &ProjectId| match project.as_str() {
+        "acme" => Some(ProjectOwner::Tenant(tenant("acme"))),
+        "shared" => Some(ProjectOwner::Platform),
+        _ => None,
+    };
+    SubscriptionAdmin::new(Arc::new(port.port.clone()), Arc::new(owner_of))
+}
+
+fn principal(tenants: &[&str]) -> Principal {
+    let only = TenantSet::Only(tenants.iter().map(|t| tenant(t)).collect());
+    Principal {
+        id: "k".into(),
+        name: "k".into(),
+        tenants: if tenants.is_empty() { TenantSet::All } else { only },
+        roles: [Role::Engineer].into(),
+    }
+}
+
+fn names(admin: &SubscriptionAdmin, tenants: &[&str], page: &PageRequest) -> Vec<String> {
+    let found = admin.list(&principal(tenants), page);
+    found.items.iter().map(|report| report.spec.name.to_string()).collect()
+}
+
+async fn world() -> (Port, SubscriptionAdmin) {
+    let port = fresh();
+    let shared = port.topic("shared/orders").await;
+    let own = port.topic("acme/orders").await;
+    port.subscribe("acme/billing", &own, |_| {}).await;
+    port.subscribe("shared/all", &shared, |_| {}).await;
+    port.subscribe("shared/of-acme", &shared, |s| s.tenant = Some(tenant("acme"))).await;
+    port.subscribe("shared/of-globex", &shared, |s| s.tenant = Some(tenant("globex"))).await;
+    port.subscribe("undeclared/left", &shared, |_| {}).await;
+    let admin = admin(&port);
+    (port, admin)
+}
+
+#[tokio::test]
+async fn a_tenant_sees_its_project_and_its_own_subscriptions_and_the_platform_all() {
+    let (_port, admin) = world().await;
+    let all = PageRequest::default();
+    let everything = ["acme/billing", "shared/all", "shared/of-acme", "shared/of-globex", "undeclared/left"];
+    assert_eq!(names(&admin, &[], &all), everything);
+    assert_eq!(names(&admin, &["acme"], &all), ["acme/billing", "shared/of-acme"]);
+    assert_eq!(names(&admin, &["globex"], &all), ["shared/of-globex"]);
+    assert!(names(&admin, &["initech"], &all).is_empty());
+    for hidden in ["acme/billing", "shared/all", "shared/of-acme", "undeclared/left", "shared/none"] {
+        let refused = admin.show(&principal(&["globex"]), &name(hidden)).expect_err(hidden);
+        assert_eq!((refused.status, &*refused.code), (404, "subscription-unknown"), "{hidden}");
+        assert_eq!(admin.blocked_keys(&principal(&["globex"]), &name(hidden), 9), Err(refused));
+    }
+    let mut page = PageRequest { size: 2, after: None };
+    let mut walked = Vec::new();
+    loop {
+        let found = admin.list(&principal(&[]), &page);
+        walked.extend(found.items.iter().map(|report| report.spec.name.to_string()));
+        let Some(next) = found.next else { break };
+        page.after = Some(next);
+    }
+    assert_eq!(walked, everything, "page by page");
+    assert_eq!(names(&admin, &["acme"], &PageRequest { size: 1, after: None }), ["acme/billing"]);
+}
+
+#[tokio::test]
+async fn figures_of_a_shared_topic_tell_a_tenant_nothing_of_others() {
+    let (port, admin) = world().await;
+    let topic = name("shared/orders");
+    let messages = (0..40).map(|n| message(if n % 4 == 0 { "globex" } else { "acme" }, "x")).collect();
+    port.try_publish(&topic, messages).await.expect("published");
+    let of_globex = name("shared/of-globex");
+    let listed = admin.list(&principal(&["globex"]), &PageRequest::default());
+    assert_eq!(listed.items[0].stats.backlog_messages, 0, "nobody has looked yet");
+    assert!(!listed.items[0].backlog_is_exact);
+    // The last records may become readable a moment after their publish was answered.
+    let shown = loop {
+        let shown = admin.show(&principal(&["globex"]), &of_globex).expect("its own");
+        if shown.backlog_is_exact {
+            break shown;
+        }
+        tokio::task::yield_now().await;
+    };
+    assert_eq!((shown.stats.backlog_messages, shown.backlog_is_exact), (10, true));
+    assert_eq!(shown.tenant, Some(tenant("globex")));
+    assert_eq!(shown.stats.by_tenant.keys().collect::<Vec<_>>(), [&tenant("globex")]);
+    assert_eq!(shown.stats.oldest_unacked_ms, Some(START_MS));
+    let all = admin.show(&principal(&[]), &name("shared/all")).expect("the platform's");
+    assert_eq!((all.stats.backlog_messages, all.backlog_is_exact), (40, true));
+}
+
+#[tokio::test]
+async fn a_blocked_key_is_skipped_or_parked_by_who_holds_its_tenant() {
+    let (port, admin) = world().await;
+    let dead = port.topic("acme/dead").await;
+    let (orders, ordered) = (name("acme/orders"), name("acme/ordered"));
+    let policy = DeadLetterPolicy { topic: dead.clone(), max_delivery_attempts: 5 };
+    let set = |s: &mut SubscriptionSpec| {
+        s.ordered = true;
+        s.dead_letter = Some(policy);
+    };
+    let subscription = port.subscribe("acme/ordered", &orders, set).await;
+    let letters = port.subscribe("acme/letters", &dead, |_| {}).await;
+    let keyed = |body: &str| Message { ordering_key: Some("k".into()), ..message("acme", body) };
+    port.try_publish(&orders, ["1", "2", "3"].map(keyed).into()).await.expect("published");
+    assert_eq!(bodies(&subscription.pull(limits(9)).await.expect("pulls")), ["1"], "one at a time");
+
+    let acme = principal(&["acme"]);
+    let blocked = admin.blocked_keys(&acme, &ordered, 10).expect("seen");
+    assert_eq!((blocked.len(), &*blocked[0].key, blocked[0].waiting), (1, "k", 2));
+    assert!(admin.blocked_keys(&acme, &ordered, 0).expect("seen").is_empty());
+    assert_eq!(admin.show(&acme, &ordered).expect("seen").stats.blocked_keys, 1);
+
+    let try_unblock = async |caller: &Principal, of: &str, key: &str, how| -> Result<(), Problem> {
+        admin.unblock(caller, &ordered, &tenant(of), key, how).await
+    };
+    let code = |outcome: Result<(), Problem>| outcome.expect_err("refused").code;
+    let globex = principal(&["globex"]);
+    assert_eq!(code(try_unblock(&globex, "acme", "k", Unblock::Skip).await), "subscription-unknown");
+    assert_eq!(code(try_unblock(&acme, "globex", "k", Unblock::Skip).await), "tenant-forbidden");
+    assert_eq!(code(try_unblock(&acme, "acme", "other", Unblock::Skip).await), "subscription-state");
+    assert_eq!(code(try_unblock(&principal(&[]), "nobody", "k", Unblock::Park).await), "subscription-state");
+
+    try_unblock(&acme, "acme", "k", Unblock::Skip).await.expect("skipped");
+    assert_eq!(bodies(&subscription.pull(limits(9)).await.expect("pulls")), ["2"]);
+    try_unblock(&acme, "acme", "k", Unblock::Park).await.expect("parked");
+    assert!(subscription.pull(limits(9)).await.expect("pulls").is_empty());
+    assert_eq!(bodies(&letters.pull(limits(9)).await.expect("pulls")), ["2", "3"]);
+}
