@@ -13,8 +13,8 @@ use std::sync::Arc;
 use levada_core::{Principal, Problem, ProjectId, ResourceName, TenantId, TenantSet};
 
 use crate::port::{
-    BlockedKey, BusPort, Page, PageRequest, PortError, SubscriptionPort, SubscriptionSpec, SubscriptionStats,
-    Unblock,
+    BlockedKey, BusPort, LaneDelivery, Page, PageRequest, PortError, SubscriptionPort, SubscriptionSpec,
+    SubscriptionStats, Unblock,
 };
 
 /// The most blocked keys of one answer.
@@ -56,6 +56,37 @@ pub struct SubscriptionReport {
     /// Whether `stats.backlog_messages` is exact. If not, it is too low for a reader that does
     /// not see all tenants of the topic, and too high for one that does.
     pub backlog_is_exact: bool,
+}
+
+/// Delivery to one tenant, beside the others that the reader sees.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LaneReport {
+    pub tenant: TenantId,
+    /// Its share by the settings, beside 1 for a tenant that they do not name.
+    pub weight: u32,
+    pub backlog_messages: u64,
+    /// Since the program started, as is what follows.
+    pub delivered: u64,
+    pub delivered_bytes: u64,
+    /// Of all delivered bytes that the reader sees, 0 to 1.
+    pub share: f64,
+}
+
+impl SubscriptionReport {
+    /// The tenants, in order.
+    pub fn lanes(&self) -> Vec<LaneReport> {
+        let lanes = &self.stats.by_tenant;
+        let all_bytes = lanes.values().map(|lane| lane.delivered_bytes).sum::<u64>().max(1) as f64;
+        let report = |(tenant, lane): (&TenantId, &LaneDelivery)| LaneReport {
+            tenant: tenant.clone(),
+            weight: self.spec.weights.get(tenant).copied().unwrap_or(1),
+            backlog_messages: lane.backlog_messages,
+            delivered: lane.delivered,
+            delivered_bytes: lane.delivered_bytes,
+            share: lane.delivered_bytes as f64 / all_bytes,
+        };
+        lanes.iter().map(report).collect()
+    }
 }
 
 /// A subscription that a principal may see.

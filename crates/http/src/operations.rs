@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 
+use levada_bus::admin::SubscriptionAdmin;
 use levada_core::{Principal, Problem, TenantId, TenantSet};
 use serde::Serialize;
 
@@ -25,6 +26,11 @@ pub trait Operations: Send + Sync {
 
     /// Parts that must work before the process may take traffic.
     fn checks(&self) -> Vec<Check>;
+
+    /// The subscriptions of the Pub/Sub bus; `None`: this gateway has none.
+    fn subscriptions(&self) -> Option<SubscriptionAdmin> {
+        None
+    }
 
     /// Latency from publish to queryable, where it is measured.
     fn freshness(&self) -> Freshness {

@@ -4,6 +4,7 @@
 
 mod operations;
 mod schemas;
+mod subscriptions;
 
 use std::sync::OnceLock;
 
@@ -36,6 +37,7 @@ fn build() -> Value {
             { "name": "events", "description": "Publish events" },
             { "name": "data", "description": "Query tables and read topics" },
             { "name": "operations", "description": "Pipelines, models, dead letters, status" },
+            { "name": "subscriptions", "description": "Subscriptions of the Pub/Sub bus" },
             { "name": "keys", "description": "API keys" },
             { "name": "health", "description": "Probes, metrics, this document" },
         ],

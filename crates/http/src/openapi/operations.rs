@@ -13,7 +13,7 @@ pub fn describe(id: &str) -> Value {
         "listDeadLetters" | "resendDeadLetters" => dead_letters(id),
         "listKeys" | "createKey" | "revokeKey" => keys(id),
         "listPipelines" | "listModels" | "runModel" | "getStatus" => operations(id),
-        _ => health(id),
+        _ => super::subscriptions::describe(id).unwrap_or_else(|| health(id)),
     }
 }
 
@@ -183,7 +183,7 @@ fn health(id: &str) -> Value {
     json!({ "tags": tags, "summary": summary, "responses": { code: answer(description, content) } })
 }
 
-fn query(name: &str, description: &str, schema: Value) -> Value {
+pub(super) fn query(name: &str, description: &str, schema: Value) -> Value {
     json!({ "name": name, "in": "query", "description": description, "schema": schema })
 }
 
@@ -191,11 +191,11 @@ fn header(name: &str, description: &str, schema: Value) -> Value {
     json!({ "name": name, "in": "header", "description": description, "schema": schema })
 }
 
-fn path(name: &str, description: &str) -> Value {
+pub(super) fn path(name: &str, description: &str) -> Value {
     json!({ "name": name, "in": "path", "required": true, "description": description, "schema": { "type": "string" } })
 }
 
-fn body(schema: &str) -> Value {
+pub(super) fn body(schema: &str) -> Value {
     json!({ "required": true, "content": json_content(schema) })
 }
 
@@ -207,6 +207,6 @@ fn answer(description: &str, content: Value) -> Value {
     json!({ "description": description, "content": content })
 }
 
-fn json_answer(description: &str, schema: &str) -> Value {
+pub(super) fn json_answer(description: &str, schema: &str) -> Value {
     answer(description, json_content(schema))
 }

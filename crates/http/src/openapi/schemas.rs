@@ -7,7 +7,17 @@ use super::reference;
 /// All schemas by name.
 pub fn all() -> Value {
     let mut schemas = Map::new();
-    for group in [problems(), events(), data(), dead_letters(), keys(), operations(), status()] {
+    let groups = [
+        problems(),
+        events(),
+        data(),
+        dead_letters(),
+        super::subscriptions::schemas(),
+        keys(),
+        operations(),
+        status(),
+    ];
+    for group in groups {
         if let Value::Object(group) = group {
             schemas.extend(group);
         }
@@ -15,7 +25,7 @@ pub fn all() -> Value {
     Value::Object(schemas)
 }
 
-fn text() -> Value {
+pub(super) fn text() -> Value {
     json!({ "type": "string" })
 }
 
@@ -23,24 +33,24 @@ fn short() -> Value {
     json!({ "type": "string", "minLength": 1, "maxLength": 512 })
 }
 
-fn time() -> Value {
+pub(super) fn time() -> Value {
     json!({ "type": "string", "format": "date-time" })
 }
 
-fn or_null(kind: &str) -> Value {
+pub(super) fn or_null(kind: &str) -> Value {
     json!({ "type": [kind, "null"] })
 }
 
-fn count() -> Value {
+pub(super) fn count() -> Value {
     json!({ "type": "integer", "minimum": 0 })
 }
 
-fn list(items: Value) -> Value {
+pub(super) fn list(items: Value) -> Value {
     json!({ "type": "array", "items": items })
 }
 
 /// An object of exactly these properties.
-fn object(required: &[&str], properties: Value) -> Value {
+pub(super) fn object(required: &[&str], properties: Value) -> Value {
     json!({ "type": "object", "required": required, "properties": properties })
 }
 

@@ -9,6 +9,7 @@ mod keys;
 mod operations;
 mod sql;
 mod status;
+mod subscriptions;
 mod topics;
 mod visible;
 
@@ -64,6 +65,31 @@ pub(crate) const ENDPOINTS: &[Endpoint] = &[
     route(Method::POST, "/v1/dead-letters/resend", "resendDeadLetters", Access::Key, || {
         post(dead_letters::resend)
     }),
+    route(Method::GET, "/v1/subscriptions", "listSubscriptions", Access::Key, || get(subscriptions::list)),
+    route(Method::GET, "/v1/subscriptions/{project}/{id}", "getSubscription", Access::Key, || {
+        get(subscriptions::show)
+    }),
+    route(
+        Method::GET,
+        "/v1/subscriptions/{project}/{id}/blocked-keys",
+        "listBlockedKeys",
+        Access::Key,
+        || get(subscriptions::blocked_keys),
+    ),
+    route(
+        Method::POST,
+        "/v1/subscriptions/{project}/{id}/blocked-keys:skip",
+        "skipBlockedKey",
+        Access::Key,
+        || post(subscriptions::skip),
+    ),
+    route(
+        Method::POST,
+        "/v1/subscriptions/{project}/{id}/blocked-keys:park",
+        "parkBlockedKey",
+        Access::Key,
+        || post(subscriptions::park),
+    ),
     route(Method::GET, "/v1/keys", "listKeys", Access::Key, || get(keys::list)),
     route(Method::POST, "/v1/keys", "createKey", Access::Key, || post(keys::create)),
     route(Method::DELETE, "/v1/keys/{id}", "revokeKey", Access::Key, || delete(keys::revoke)),

@@ -41,6 +41,7 @@ async fn with_data_of_a() -> Gateway {
         gateway.visible(&format!("{name}-dlq"), 1).await;
     }
     gateway.publish("client-b", r#"{"type":"order.x","data":"of b"}"#).await;
+    crate::subscriptions::blocked_subscription_of_a(&gateway).await;
     gateway
 }
 
@@ -56,6 +57,7 @@ async fn snapshot(gateway: &Gateway) -> Vec<Value> {
         "/v1/keys",
         "/v1/pipelines",
         "/v1/models",
+        "/v1/subscriptions",
     ] {
         for key in ["admin", "admin-a"] {
             seen.push(gateway.get(key, path).send().await.json());
@@ -112,6 +114,14 @@ fn attempts(gateway: &Gateway, method: &str, path: &str, key_of_a: &str) -> Vec<
             post("/v1/models/a_model/run", String::new()),
             post("/v1/models/shared_model/run", String::new()),
         ],
+        ("get", "/v1/subscriptions") => vec![get(path), get("/v1/subscriptions?after=a/aaa&limit=1000")],
+        (method, path) if path.starts_with("/v1/subscriptions/{project}/{id}") => {
+            let body = crate::subscriptions::attempt(path);
+            let address = |of: &str| path.replace("{project}/{id}", of);
+            let call =
+                |of: &str| if method == "get" { get(&address(of)) } else { post(&address(of), body.clone()) };
+            crate::subscriptions::OF_A.into_iter().map(call).collect()
+        }
         ("get", "/v1/topics" | "/v1/keys" | "/v1/pipelines" | "/v1/models" | "/v1/status") => vec![get(path)],
         ("get", "/healthz" | "/readyz" | "/metrics" | "/openapi.json") => vec![get(path)],
         _ => panic!("{method} {path} has no isolation case: add one"),

@@ -8,4 +8,5 @@ mod isolation;
 mod limits;
 mod secrets;
 mod sql;
+mod subscriptions;
 mod support;

@@ -12,8 +12,9 @@ use http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioIo;
 use levada_access::{KeyRing, NewKey, RateLimiter};
-use levada_bus::{Bus, BusConfig};
-use levada_core::{ManualClock, Problem, RandomIds, Role, TenantId, TenantSet, TopicName};
+use levada_bus::admin::{ProjectOwner, SubscriptionAdmin};
+use levada_bus::{Bus, BusConfig, EmbeddedBus};
+use levada_core::{ManualClock, Problem, ProjectId, RandomIds, Role, TenantId, TenantSet, TopicName};
 use levada_disk::{Disk, SimDisk};
 use levada_http::{
     AppState, Check, DeclaredTenants, GatewayConfig, ModelRun, ModelStatus, Operations, Parts,
@@ -70,6 +71,7 @@ pub struct Gateway {
     pub disk: SimDisk,
     pub ring: Arc<KeyRing>,
     pub operations: Arc<TestOperations>,
+    pub port: Arc<EmbeddedBus>,
     keys: BTreeMap<&'static str, String>,
     stop: Option<oneshot::Sender<()>>,
     server: JoinHandle<usize>,
@@ -109,7 +111,10 @@ impl Gateway {
             Lake::open(shared.clone(), "lake", LakeConfig::default(), clock.clone()).expect("the lake opens");
         let store = DocumentStore::open(shared, "access").expect("the store opens");
         let ring = Arc::new(KeyRing::open(store, clock.clone()).expect("the ring opens"));
+        let port = EmbeddedBus::open(bus.clone(), ProjectId::new("home").expect("a project"));
+        let port = Arc::new(port.expect("the subscriptions open"));
         let operations = Arc::new(TestOperations::default());
+        let _ = operations.subscriptions.set(SubscriptionAdmin::new(port.clone(), Arc::new(owner_of)));
         let state = AppState::new(Parts {
             authenticator: ring.clone(),
             keys: ring.clone(),
@@ -138,7 +143,7 @@ impl Gateway {
             draining.drain();
         };
         let server = tokio::spawn(serve(listener, router, shutdown, setup.server));
-        Self { address, state, clock, disk, ring, operations, keys, stop: Some(stop), server }
+        Self { address, state, clock, disk, ring, operations, port, keys, stop: Some(stop), server }
     }
 
     pub fn key(&self, name: &str) -> &str {
@@ -240,6 +245,15 @@ fn recorder() -> PrometheusHandle {
 pub struct TestOperations {
     pub runs: AtomicUsize,
     pub broken: std::sync::atomic::AtomicBool,
+    subscriptions: OnceLock<SubscriptionAdmin>,
+}
+
+/// `home` is the platform's project, `project-a` and `project-b` are those of the tenants.
+fn owner_of(project: &ProjectId) -> Option<ProjectOwner> {
+    match project.as_str() {
+        "home" => Some(ProjectOwner::Platform),
+        of_tenant => of_tenant.strip_prefix("project-").map(|t| ProjectOwner::Tenant(tenant(t))),
+    }
 }
 
 pub const MARKER: &str = "marker-of-tenant-a";
@@ -307,6 +321,10 @@ impl Operations for TestOperations {
             ..ModelStatus::default()
         };
         vec![own, shared]
+    }
+
+    fn subscriptions(&self) -> Option<SubscriptionAdmin> {
+        self.subscriptions.get().cloned()
     }
 
     async fn run_model(&self, _: Option<&TenantId>, name: &str) -> Result<ModelRun, Problem> {

@@ -1,0 +1,110 @@
+//! Subscriptions of the Pub/Sub bus: what the operations do, take and answer.
+
+use serde_json::{Value, json};
+
+use super::operations::{body, json_answer, path, query};
+use super::reference;
+use super::schemas::{count, list, object, or_null, text, time};
+
+/// The documentation of one operation; `None` for one of another group.
+pub fn describe(id: &str) -> Option<Value> {
+    let limit = |most: u32| {
+        let schema = json!({ "type": "integer", "minimum": 1, "maximum": most, "default": 100 });
+        query("limit", "At most this many.", schema)
+    };
+    let name = || {
+        [
+            path("project", "The project of the subscription."),
+            path("id", "The subscription's id in its project."),
+        ]
+    };
+    let [project, own] = name();
+    let mut operation = match id {
+        "listSubscriptions" => json!({
+            "summary": "List subscriptions with their figures",
+            "description": "Those that the credential sees: all of its tenants' projects, and in the platform's \
+                projects its tenants' own. Figures that grow count from the start of the server.",
+            "parameters": [
+                query("after", "Go on after this name, `project/id`.", json!({ "type": "string" })),
+                limit(1_000),
+            ],
+            "responses": { "200": json_answer("Subscriptions, in the order of their names.", "Subscriptions") },
+        }),
+        "getSubscription" => json!({
+            "summary": "One subscription: settings, backlog, delivery by tenant",
+            "parameters": [project, own],
+            "responses": { "200": json_answer("The subscription.", "Subscription") },
+        }),
+        "listBlockedKeys" => json!({
+            "summary": "Ordering keys whose messages wait",
+            "description": "A key is blocked by the message that is on lease or fails; the longest blocked first.",
+            "parameters": [project, own, limit(1_000)],
+            "responses": { "200": json_answer("Blocked keys.", "BlockedKeys") },
+        }),
+        "skipBlockedKey" | "parkBlockedKey" => {
+            let (summary, description) = if id == "skipBlockedKey" {
+                (
+                    "Acknowledge the message that blocks an ordering key",
+                    "It is not delivered again; the next one of the key is.",
+                )
+            } else {
+                (
+                    "Move what blocks an ordering key to the dead letter",
+                    "The blocking message and those that wait behind it go to the topic of the dead-letter policy.",
+                )
+            };
+            json!({
+                "summary": summary, "description": description, "parameters": [project, own],
+                "requestBody": body("UnblockKey"),
+                "responses": { "200": json_answer("The key is free.", "UnblockedKey") },
+            })
+        }
+        _ => return None,
+    };
+    operation["tags"] = json!(["subscriptions"]);
+    Some(operation)
+}
+
+/// The shapes of requests and answers.
+pub fn schemas() -> Value {
+    let flag = || json!({ "type": "boolean" });
+    let seconds = || json!({ "type": "number", "minimum": 0 });
+    let tenant = json!({
+        "tenant_id": text(), "weight": count(), "backlog_messages": count(), "delivered": count(),
+        "delivered_bytes": count(), "share": { "type": "number", "minimum": 0, "maximum": 1 },
+    });
+    let stats = json!({
+        "backlog_messages": count(), "backlog_is_exact": flag(), "leased": count(),
+        "oldest_unacked_at": time(), "oldest_unacked_age_s": seconds(), "delivered": count(),
+        "redelivered": count(), "acknowledged": count(), "expired": count(), "dead_lettered": count(),
+        "blocked_keys": count(), "tenants": list(object(&["tenant_id", "backlog_messages"], tenant)),
+    });
+    let subscription = json!({
+        "name": text(), "project": text(), "id": text(), "tenant_id": or_null("string"), "topic": or_null("string"),
+        "delivery": { "enum": ["pull", "push"] }, "push_endpoint": text(), "ack_deadline_s": seconds(),
+        "ordered": flag(), "exactly_once": flag(), "filter": text(), "retention_s": seconds(), "retain_acked": flag(),
+        "expires_after_s": seconds(), "detached": flag(),
+        "retry": object(&[], json!({ "minimum_backoff_s": seconds(), "maximum_backoff_s": seconds() })),
+        "dead_letter": object(&[], json!({ "topic": text(), "max_delivery_attempts": count() })),
+        "labels": { "type": "object", "additionalProperties": text() }, "stats": reference("SubscriptionStats"),
+    });
+    let blocked = json!({
+        "tenant_id": text(), "key": text(), "message_id": text(), "delivery_attempt": count(), "waiting": count(),
+        "since": time(), "blocked_s": seconds(),
+    });
+    json!({
+        "SubscriptionStats": object(&["backlog_messages", "backlog_is_exact", "leased", "delivered", "tenants"], stats),
+        "Subscription": object(&["name", "project", "id", "delivery", "stats"], subscription),
+        "Subscriptions": object(&["subscriptions"], json!({
+            "subscriptions": list(reference("Subscription")),
+            "after": { "type": "string", "description": "Pass it as `after` to go on; absent at the end." },
+        })),
+        "BlockedKeys": object(&["blocked_keys"], json!({
+            "blocked_keys": list(object(&["tenant_id", "key", "message_id", "waiting", "since"], blocked)),
+        })),
+        "UnblockKey": object(&["tenant", "key"], json!({ "tenant": text(), "key": text() })),
+        "UnblockedKey": object(&["tenant_id", "key", "done"], json!({
+            "tenant_id": text(), "key": text(), "done": { "enum": ["skipped", "parked"] },
+        })),
+    })
+}

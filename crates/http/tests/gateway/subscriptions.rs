@@ -1,0 +1,203 @@
+//! Subscriptions of the Pub/Sub bus: listed, shown, and their blocked keys freed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use levada_bus::port::{
+    BusPort, DeadLetterPolicy, Publication, PullLimits, Received, SubscriptionPort, SubscriptionSpec,
+    TopicSpec,
+};
+use levada_core::{Attributes, Message, ResourceName, TenantContext};
+use serde_json::{Value, json};
+
+use crate::support::{Gateway, MARKER, PATIENCE, tenant};
+
+/// Subscriptions that only tenant a and the platform see.
+pub const OF_A: [&str; 3] = ["project-a/ordered", "home/of-tenant-a", "home/everything"];
+
+/// What an operation on a subscription is asked with.
+pub fn attempt(path: &str) -> String {
+    assert!(path.ends_with('}') || path.contains("blocked-keys"), "{path} has no attempt: add one");
+    json!({"tenant": "a", "key": "k"}).to_string()
+}
+
+fn name(text: &str) -> ResourceName {
+    text.parse().expect("a name")
+}
+
+pub async fn topic(gateway: &Gateway, topic: &str) {
+    gateway.port.create_topic(TopicSpec::new(name(topic))).await.expect("a topic");
+}
+
+pub async fn subscribe(
+    gateway: &Gateway,
+    subscription: &str,
+    topic: &str,
+    set: impl FnOnce(&mut SubscriptionSpec),
+) -> Arc<dyn SubscriptionPort> {
+    let mut spec = SubscriptionSpec::new(name(subscription), name(topic));
+    set(&mut spec);
+    gateway.port.create_subscription(spec).await.expect("a subscription");
+    gateway.port.subscription(&name(subscription)).expect("there")
+}
+
+pub async fn publish(gateway: &Gateway, topic: &str, owner: &str, key: Option<&str>, bodies: &[&str]) {
+    let message = |body: &&str| Message {
+        tenant: tenant(owner),
+        attributes: Attributes::new(),
+        ordering_key: key.map(Into::into),
+        body: Bytes::copy_from_slice(body.as_bytes()),
+    };
+    let items = bodies.iter().map(message).map(|message| Publication {
+        context: TenantContext::system(message.tenant.clone(), "test"),
+        message,
+    });
+    let published = gateway.port.publish(&name(topic), items.collect()).await.expect("published");
+    assert!(published.iter().all(Result::is_ok), "{published:?}");
+}
+
+pub async fn pull(subscription: &Arc<dyn SubscriptionPort>, max_messages: usize) -> Vec<Received> {
+    let limits = PullLimits { max_messages, max_bytes: 1 << 20, wait: Duration::ZERO, ack_deadline: None };
+    subscription.pull(limits).await.expect("pulls")
+}
+
+/// In tenant a's project an ordered subscription, of which one message is on lease and two
+/// wait for it; in the platform's project one of a's, one of b's and one of everybody's.
+pub async fn blocked_subscription_of_a(gateway: &Gateway) {
+    topic(gateway, "project-a/orders").await;
+    topic(gateway, "project-a/orders-dead").await;
+    topic(gateway, "home/shared").await;
+    let policy = DeadLetterPolicy { topic: name("project-a/orders-dead"), max_delivery_attempts: 7 };
+    let ordered = subscribe(gateway, OF_A[0], "project-a/orders", |s| {
+        s.ordered = true;
+        s.dead_letter = Some(policy);
+        s.labels.insert("team".into(), MARKER.into());
+    });
+    let ordered = ordered.await;
+    subscribe(gateway, OF_A[1], "home/shared", |s| s.tenant = Some(tenant("a"))).await;
+    subscribe(gateway, "home/of-tenant-b", "home/shared", |s| s.tenant = Some(tenant("b"))).await;
+    subscribe(gateway, OF_A[2], "home/shared", |_| {}).await;
+    publish(gateway, "project-a/orders", "a", Some("k"), &["1", "2", "3"]).await;
+    assert_eq!(pull(&ordered, 10).await.len(), 1);
+}
+
+async fn names(gateway: &Gateway, key: &str, query: &str) -> Value {
+    let answer = gateway.get(key, &format!("/v1/subscriptions{query}")).send().await.json();
+    answer["subscriptions"].as_array().expect("a list").iter().map(|s| s["name"].clone()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn subscriptions_are_listed_to_who_may_see_them_and_page_by_page() {
+    let gateway = Gateway::start().await;
+    blocked_subscription_of_a(&gateway).await;
+    let all = json!([OF_A[2], OF_A[1], "home/of-tenant-b", OF_A[0]]);
+    assert_eq!(names(&gateway, "admin", "").await, all);
+    assert_eq!(names(&gateway, "platform-engineer", "").await, all);
+    assert_eq!(names(&gateway, "engineer-a", "").await, json!([OF_A[1], OF_A[0]]));
+    assert_eq!(names(&gateway, "admin-b", "").await, json!(["home/of-tenant-b"]));
+    let narrowed = gateway.get("admin", "/v1/subscriptions").header("x-tenant-id", "b").send().await.json();
+    assert_eq!(narrowed["subscriptions"].as_array().map(Vec::len), Some(1));
+    gateway.get("client-a", "/v1/subscriptions").send().await.problem(403, "role-forbidden");
+
+    let first = gateway.get("admin", "/v1/subscriptions?limit=3").send().await.json();
+    assert_eq!(first["after"], "home/of-tenant-b");
+    assert_eq!(names(&gateway, "admin", "?limit=3&after=home/of-tenant-b").await, json!([OF_A[0]]));
+    let last = gateway.get("admin", "/v1/subscriptions?after=home/of-tenant-b").send().await.json();
+    assert_eq!(last["after"], Value::Null);
+    for bad in ["?after=noslash", "?limit=x", "?what=1"] {
+        gateway.get("admin", &format!("/v1/subscriptions{bad}")).send().await.problem(400, "query-invalid");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_subscription_is_shown_with_its_settings_and_figures() {
+    let gateway = Gateway::start().await;
+    blocked_subscription_of_a(&gateway).await;
+    gateway.clock.advance(Duration::from_secs(5));
+    let path = format!("/v1/subscriptions/{}", OF_A[0]);
+    let shown = gateway.get("engineer-a", &path).send().await.json();
+    assert_eq!((&shown["name"], &shown["tenant_id"]), (&json!(OF_A[0]), &json!("a")));
+    assert_eq!((&shown["topic"], &shown["delivery"]), (&json!("project-a/orders"), &json!("pull")));
+    assert_eq!((&shown["ordered"], &shown["ack_deadline_s"]), (&json!(true), &json!(10.0)));
+    assert_eq!(shown["dead_letter"], json!({"topic": "project-a/orders-dead", "max_delivery_attempts": 7}));
+    let stats = &shown["stats"];
+    let figures = ["backlog_messages", "leased", "delivered", "redelivered", "acknowledged", "blocked_keys"];
+    let figures: Vec<u64> = figures.iter().map(|f| stats[f].as_u64().expect("a count")).collect();
+    assert_eq!(figures, [3, 1, 1, 0, 0, 1], "{stats}");
+    assert_eq!((&stats["oldest_unacked_age_s"], &stats["backlog_is_exact"]), (&json!(5.0), &json!(true)));
+    let lane = json!([{
+        "tenant_id": "a", "weight": 1, "backlog_messages": 3, "delivered": 1,
+        "delivered_bytes": stats["tenants"][0]["delivered_bytes"], "share": 1.0,
+    }]);
+    assert_eq!(stats["tenants"], lane);
+    for missing in ["project-a/none", "nowhere/none-at-all", "home/x", "UPPER/none"] {
+        let answer = gateway.get("admin", &format!("/v1/subscriptions/{missing}")).send().await;
+        answer.problem(404, "subscription-unknown");
+    }
+    // Of another tenant and not there at all: the same words.
+    let foreign = gateway.get("admin-b", &path).send().await.problem(404, "subscription-unknown");
+    let absent = gateway.get("admin-b", "/v1/subscriptions/project-a/absent").send().await;
+    let absent = absent.problem(404, "subscription-unknown");
+    let words = |p: &Value, id: &str| p["detail"].as_str().expect("a text").replace(id, "X");
+    assert_eq!(words(&foreign, "ordered"), words(&absent, "absent"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tenant_learns_nothing_of_others_from_the_figures_of_a_shared_topic() {
+    let gateway = Gateway::start().await;
+    blocked_subscription_of_a(&gateway).await;
+    let waits = ["x"; 30];
+    publish(&gateway, "home/shared", "a", None, &waits).await;
+    publish(&gateway, "home/shared", "b", None, &waits[..4]).await;
+    let everything = gateway.port.subscription(&name("home/everything")).expect("there");
+    assert_eq!(pull(&everything, 100).await.len(), 34, "all of them can be read");
+    for (key, of, backlog) in [("admin-b", "home/of-tenant-b", 4), ("engineer-a", OF_A[1], 30)] {
+        let shown = gateway.get(key, &format!("/v1/subscriptions/{of}")).send().await.json();
+        assert_eq!(shown["stats"]["backlog_messages"], backlog, "{shown}");
+        assert_eq!(shown["stats"]["tenants"].as_array().map(Vec::len), Some(1));
+    }
+    let all = gateway.get("admin", "/v1/subscriptions/home/everything").send().await.json();
+    assert_eq!(all["tenant_id"], Value::Null);
+    let share: f64 = (0..2).map(|n| all["stats"]["tenants"][n]["share"].as_f64().expect("a share")).sum();
+    assert!((share - 1.0).abs() < 1e-9, "{all}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn blocked_keys_are_seen_skipped_and_parked() {
+    let gateway = Gateway::start().await;
+    blocked_subscription_of_a(&gateway).await;
+    gateway.clock.advance(Duration::from_secs(3));
+    let path = format!("/v1/subscriptions/{}/blocked-keys", OF_A[0]);
+    let blocked = gateway.get("engineer-a", &path).send().await.json();
+    let key = &blocked["blocked_keys"][0];
+    assert_eq!((&key["key"], &key["tenant_id"], &key["waiting"]), (&json!("k"), &json!("a"), &json!(2)));
+    assert_eq!((&key["delivery_attempt"], &key["blocked_s"]), (&json!(1), &json!(3.0)));
+
+    let unblock = async |caller: &'static str, how: &str, body: Value| {
+        let call = gateway.post(caller, &format!("{path}:{how}"), body.to_string());
+        tokio::time::timeout(PATIENCE, call.send()).await.expect("an answer")
+    };
+    let of_a = json!({"tenant": "a", "key": "k"});
+    unblock("client-a", "skip", of_a.clone()).await.problem(403, "role-forbidden");
+    unblock("admin-b", "skip", of_a.clone()).await.problem(404, "subscription-unknown");
+    unblock("engineer-a", "skip", json!({"tenant": "b", "key": "k"})).await.problem(403, "tenant-forbidden");
+    unblock("engineer-a", "skip", json!({"tenant": "a", "key": ""})).await.problem(422, "body-invalid");
+    unblock("engineer-a", "skip", json!({"tenant": "a"})).await.problem(422, "body-invalid");
+    unblock("engineer-a", "park", json!({"tenant": "a", "key": "other"}))
+        .await
+        .problem(409, "subscription-state");
+
+    let done = unblock("engineer-a", "skip", of_a.clone()).await.json();
+    assert_eq!(done, json!({"tenant_id": "a", "key": "k", "done": "skipped"}));
+    let ordered = gateway.port.subscription(&name(OF_A[0])).expect("there");
+    let next = pull(&ordered, 10).await;
+    assert_eq!(next.iter().map(|r| &*r.message.body).collect::<Vec<_>>(), [b"2"], "the next of the key");
+    let dead = subscribe(&gateway, "project-a/dead", "project-a/orders-dead", |_| {}).await;
+    let done = unblock("admin-a", "park", of_a.clone()).await.json();
+    assert_eq!(done["done"], "parked");
+    assert!(pull(&ordered, 10).await.is_empty());
+    assert_eq!(pull(&dead, 10).await.len(), 2, "what blocked and what waited behind it");
+    let left = gateway.get("engineer-a", &path).send().await.json();
+    assert_eq!(left, json!({"blocked_keys": []}));
+}
