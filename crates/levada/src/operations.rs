@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
+use levada_bus::admin::SubscriptionAdmin;
 use levada_bus::{Bus, TopicInfo};
 use levada_config::model::{ModelSchedule, Owner, Project};
 use levada_core::{Principal, Problem, SourceName, TenantId};
@@ -158,6 +159,7 @@ fn share(figures: &TenantFigures) -> TenantShare {
 pub struct EngineOperations {
     pub engines: Arc<Engines>,
     pub bus: Bus,
+    pub subscriptions: SubscriptionAdmin,
 }
 
 #[async_trait]
@@ -243,6 +245,10 @@ impl Operations for EngineOperations {
                 detail: (starting > 0).then(|| format!("{starting} are starting")),
             },
         ]
+    }
+
+    fn subscriptions(&self) -> Option<SubscriptionAdmin> {
+        Some(self.subscriptions.clone())
     }
 
     fn freshness(&self) -> Freshness {

@@ -1,6 +1,10 @@
 //! The Pub/Sub API as this binary serves it: its projects, and where its policies are kept.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
+use levada_bus::admin::{ProjectOwner, SubscriptionAdmin};
+use levada_bus::port::BusPort;
 use levada_config::model::{Namespace, Project};
 use levada_core::{ProjectId, TenantId};
 use levada_pubsub::{ApiError, Code, Owner, PolicyStore, Projects};
@@ -35,6 +39,15 @@ pub fn projects(project: &Project, dev: bool) -> Projects {
     let projects = Projects::new(all);
     projects.declare_tenants(project.tenants.iter().map(|t| t.id.clone()));
     projects
+}
+
+/// Operates the subscriptions of a bus by the same rules of ownership as the Pub/Sub API.
+pub fn admin(port: Arc<dyn BusPort>, projects: Arc<Projects>) -> SubscriptionAdmin {
+    let owner_of = move |project: &ProjectId| match projects.owner(project)? {
+        Owner::Platform => Some(ProjectOwner::Platform),
+        Owner::Tenant(tenant) => Some(ProjectOwner::Tenant(tenant)),
+    };
+    SubscriptionAdmin::new(port, Arc::new(owner_of))
 }
 
 /// Policies, a document each.
@@ -84,8 +97,6 @@ impl PolicyStore for StoredPolicies {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use levada_disk::SimDisk;
 
     use super::*;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use levada_access::{KeyRing, Rate, RateLimiter};
+use levada_bus::port::BusPort;
 use levada_bus::{Bus, BusConfig, EmbeddedBus, TopicConfig};
 use levada_config::Secrets;
 use levada_config::model::{Limits, Owner, Pipeline, Project, Source};
@@ -19,7 +20,7 @@ use levada_http::{
 };
 use levada_lake::{Lake, LakeConfig, QueryLimits};
 use levada_postgres::{PostgresConfig, PostgresServer};
-use levada_pubsub::{PubsubApi, PubsubConfig, PushConfig, PushKey, StoredSchemas};
+use levada_pubsub::{Projects, PubsubApi, PubsubConfig, PushConfig, PushKey, StoredSchemas};
 use levada_store::DocumentStore;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
@@ -133,6 +134,9 @@ impl Server {
         tasks.push(counting);
         tasks.push(maintenance::start(bus.clone(), lake.clone(), metrics.clone(), stopped.clone()));
 
+        let port = open_port(project, &bus).await?;
+        let projects = Arc::new(pubsub::projects(project, options.dev));
+        let subscriptions = pubsub::admin(port.clone(), projects.clone());
         let ids: Arc<dyn IdSource> = Arc::new(RandomIds);
         let state = AppState::new(Parts {
             authenticator: keys.clone(),
@@ -142,7 +146,11 @@ impl Server {
             lake: lake.clone(),
             routes: Arc::new(routes(project)),
             tenants: Arc::new(DeclaredTenants::new(project.tenants.iter().map(|t| t.id.clone()))),
-            operations: Arc::new(EngineOperations { engines: engines.clone(), bus: bus.clone() }),
+            operations: Arc::new(EngineOperations {
+                engines: engines.clone(),
+                bus: bus.clone(),
+                subscriptions,
+            }),
             clock: clock.clone(),
             ids,
             metrics,
@@ -164,7 +172,7 @@ impl Server {
                 ..levada_console::ConsoleConfig::default()
             },
         );
-        let pubsub = open_pubsub(&options, &bus, keys.clone(), &disk, &clock).await?;
+        let pubsub = open_pubsub(port, projects, keys.clone(), &disk, &clock).await?;
         let push = push_config(&data, &format!("http://{}", http.local_addr()?))?;
         let doors = console.merge(levada_pubsub::router(&pubsub)).merge(levada_pubsub::push_router(&push));
         let app = levada_http::app_with(state.clone(), doors);
@@ -250,26 +258,31 @@ async fn open_bus(disk: Arc<dyn Disk>, clock: Arc<dyn Clock>, project: &Project)
     tokio::task::spawn_blocking(open).await?
 }
 
+/// The topics and subscriptions that the log keeps.
+async fn open_port(project: &Project, bus: &Bus) -> Result<Arc<dyn BusPort>> {
+    let (home, bus) = (pubsub::home(project), bus.clone());
+    let open = move || EmbeddedBus::open(bus, home).context("cannot open the subscriptions");
+    Ok(Arc::new(tokio::task::spawn_blocking(open).await??))
+}
+
 async fn open_pubsub(
-    options: &Options,
-    bus: &Bus,
+    bus: Arc<dyn BusPort>,
+    projects: Arc<Projects>,
     keys: Arc<KeyRing>,
     disk: &Arc<dyn Disk>,
     clock: &Arc<dyn Clock>,
 ) -> Result<PubsubApi> {
-    let home = pubsub::home(&options.project);
-    let (bus, disk, time) = (bus.clone(), disk.clone(), clock.clone());
+    let (disk, time) = (disk.clone(), clock.clone());
     let open = move || -> Result<_> {
-        let port = EmbeddedBus::open(bus, home).context("cannot open the subscriptions")?;
         let policies = StoredPolicies::open(DocumentStore::open(disk.clone(), POLICIES_DIR)?)?;
         let schemas = StoredSchemas::open(DocumentStore::open(disk, SCHEMAS_DIR)?, time)?;
-        Ok((port, policies, schemas))
+        Ok((policies, schemas))
     };
-    let (port, policies, schemas) = tokio::task::spawn_blocking(open).await??;
+    let (policies, schemas) = tokio::task::spawn_blocking(open).await??;
     Ok(PubsubApi::new(levada_pubsub::Parts {
-        bus: Arc::new(port),
+        bus,
         authenticator: keys,
-        projects: Arc::new(pubsub::projects(&options.project, options.dev)),
+        projects,
         schemas: Arc::new(schemas),
         policies: Arc::new(policies),
         clock: clock.clone(),

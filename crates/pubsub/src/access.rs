@@ -57,7 +57,8 @@ impl Projects {
         self.dev
     }
 
-    fn owner(&self, project: &ProjectId) -> Option<Owner> {
+    /// Whose a project is; `None`: there is no such project.
+    pub fn owner(&self, project: &ProjectId) -> Option<Owner> {
         let known = self.owners.read().get(project).cloned();
         known.or_else(|| self.dev.then_some(Owner::Platform))
     }
