@@ -1,9 +1,13 @@
 //! The arguments, with the help that `--help` prints.
 
+mod subscriptions;
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+pub use subscriptions::{SubscriptionName, SubscriptionsArgs, SubscriptionsCommand, UnblockArgs};
 
 const AFTER_HELP: &str = "\
 Start here:
@@ -71,6 +75,8 @@ pub enum Command {
     Keys(KeysArgs),
     /// List dead letters and send them again
     Deadletters(DeadlettersArgs),
+    /// List Pub/Sub subscriptions, look at one, free its blocked ordering keys
+    Subscriptions(SubscriptionsArgs),
     /// Run a program on the messages of a Pub/Sub subscription
     Work(WorkArgs),
     /// Look after the message log of a stopped server

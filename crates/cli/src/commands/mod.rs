@@ -6,6 +6,7 @@ pub mod log;
 pub mod project;
 pub mod publish;
 pub mod sql;
+pub mod subscriptions;
 pub mod tail;
 pub mod work;
 

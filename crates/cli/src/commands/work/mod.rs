@@ -37,7 +37,8 @@ use runner::{Config, Runner};
 const AWAY: Backoff = Backoff { base: Duration::from_millis(500), cap: Duration::from_secs(10) };
 
 pub async fn work(output: &Output, global: &Global, args: WorkArgs) -> Result<(), Failure> {
-    let name = subscription(&args, &global.project)?;
+    let pubsub_project = args.pubsub_project.as_deref();
+    let name = subscription_name(&args.subscription, pubsub_project, &global.project)?;
     let server = Connection::open(global)?;
     let environment =
         vec![("LEVADA_URL", server.url().to_owned()), ("LEVADA_SUBSCRIPTION", name.path("subscriptions"))];
@@ -128,15 +129,18 @@ fn failure(error: &ApiError) -> Failure {
 
 /// The full name of the subscription: as given, or in the Pub/Sub project that is given, or in
 /// the one named like the project folder's project.
-fn subscription(args: &WorkArgs, folder: &Path) -> Result<ResourceName, Failure> {
+pub(super) fn subscription_name(
+    name: &str,
+    pubsub_project: Option<&str>,
+    folder: &Path,
+) -> Result<ResourceName, Failure> {
     let usage = |message: String| Failure::new(exit::USAGE, message);
-    if args.subscription.contains('/') {
-        return ResourceName::parse_path(&args.subscription, "subscriptions")
-            .map_err(|e| usage(e.to_string()));
+    if name.contains('/') {
+        return ResourceName::parse_path(name, "subscriptions").map_err(|e| usage(e.to_string()));
     }
-    let id: ResourceId = args.subscription.parse().map_err(|e| usage(format!("{e}")))?;
-    let project = match &args.pubsub_project {
-        Some(project) => project.clone(),
+    let id: ResourceId = name.parse().map_err(|e| usage(format!("{e}")))?;
+    let project = match pubsub_project {
+        Some(project) => project.to_owned(),
         None => project_name(folder).ok_or_else(|| {
             usage(format!("the Pub/Sub project of `{id}` is not known"))
                 .hint("name it with --pubsub-project, or the folder of a Levada project with --project")

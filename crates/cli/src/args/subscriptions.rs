@@ -1,0 +1,55 @@
+//! The arguments of `levada subscriptions`.
+
+use clap::{Args, Subcommand};
+
+#[derive(Debug, Args)]
+pub struct SubscriptionsArgs {
+    #[command(subcommand)]
+    pub command: SubscriptionsCommand,
+}
+
+/// A subscription as a person names it.
+#[derive(Debug, Clone, Args)]
+pub struct SubscriptionName {
+    /// PROJECT/ID, projects/PROJECT/subscriptions/ID, or the ID alone
+    #[arg(value_name = "NAME")]
+    pub name: String,
+    /// The Pub/Sub project of an ID alone [default: the name of the project in --project]
+    #[arg(long, value_name = "ID")]
+    pub pubsub_project: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum SubscriptionsCommand {
+    /// List subscriptions with backlog and delivery
+    List,
+    /// Show one subscription: settings, figures, delivery by tenant
+    Show {
+        #[command(flatten)]
+        subscription: SubscriptionName,
+    },
+    /// List the ordering keys whose messages wait, the longest blocked first
+    Blocked {
+        #[command(flatten)]
+        subscription: SubscriptionName,
+        /// At most this many keys
+        #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u16).range(1..=1_000))]
+        limit: u16,
+    },
+    /// Acknowledge the message that blocks an ordering key
+    Skip(UnblockArgs),
+    /// Move the message that blocks an ordering key, and what waits behind it, to the dead letter
+    Park(UnblockArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct UnblockArgs {
+    #[command(flatten)]
+    pub subscription: SubscriptionName,
+    /// The ordering key
+    #[arg(long)]
+    pub key: String,
+    /// The tenant of the key
+    #[arg(long)]
+    pub tenant: String,
+}
