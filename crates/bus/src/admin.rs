@@ -9,6 +9,7 @@
 //! Whether the caller has a role to operate anything is for the edge to check.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use levada_core::{Principal, Problem, ProjectId, ResourceName, TenantId, TenantSet};
 
@@ -58,6 +59,38 @@ pub struct SubscriptionReport {
     pub backlog_is_exact: bool,
 }
 
+/// How a subscription does, for a look from afar.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SubscriptionState {
+    /// Messages come and go.
+    Healthy,
+    /// Nothing has been delivered yet, and nothing waits.
+    Idle,
+    /// Nothing can arrive: it is detached, or its topic was deleted.
+    Ended,
+    /// The oldest message waits for longer than [`LATE`].
+    Late,
+    /// The oldest message waits for longer than [`STUCK`], or is near the end of its retention.
+    Stuck,
+}
+
+impl SubscriptionState {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Healthy => "healthy",
+            Self::Idle => "idle",
+            Self::Ended => "ended",
+            Self::Late => "late",
+            Self::Stuck => "stuck",
+        }
+    }
+}
+
+/// Consumers that keep up do not leave a message for so long.
+pub const LATE: Duration = Duration::from_secs(5 * 60);
+/// By then nobody consumes, or nobody can.
+pub const STUCK: Duration = Duration::from_secs(60 * 60);
+
 /// Delivery to one tenant, beside the others that the reader sees.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LaneReport {
@@ -73,6 +106,34 @@ pub struct LaneReport {
 }
 
 impl SubscriptionReport {
+    /// Age of the oldest message that is not acknowledged.
+    pub fn oldest_age(&self, now_ms: i64) -> Option<Duration> {
+        let age_ms = now_ms.saturating_sub(self.stats.oldest_unacked_ms?);
+        // A clock that was set back makes nothing younger than new.
+        Some(Duration::from_millis(u64::try_from(age_ms).unwrap_or(0)))
+    }
+
+    /// How it does, and why where that is not good.
+    pub fn state(&self, now_ms: i64) -> (SubscriptionState, Option<&'static str>) {
+        let age = self.oldest_age(now_ms).unwrap_or_default();
+        let near_its_end = age > LATE && age > self.spec.retention.mul_f64(0.8);
+        if self.spec.detached {
+            (SubscriptionState::Ended, Some("it is detached from its topic: nothing arrives any more"))
+        } else if near_its_end {
+            (SubscriptionState::Stuck, Some("the oldest messages are about to be lost: their retention ends"))
+        } else if age > STUCK {
+            (SubscriptionState::Stuck, Some("nobody consumes it, or what is consumed is not acknowledged"))
+        } else if age > LATE {
+            (SubscriptionState::Late, Some("its consumers do not keep up"))
+        } else if self.spec.topic.is_none() {
+            (SubscriptionState::Ended, Some("its topic was deleted: nothing arrives any more"))
+        } else if self.stats.delivered == 0 && self.stats.backlog_messages == 0 {
+            (SubscriptionState::Idle, None)
+        } else {
+            (SubscriptionState::Healthy, None)
+        }
+    }
+
     /// The tenants, in order.
     pub fn lanes(&self) -> Vec<LaneReport> {
         let lanes = &self.stats.by_tenant;

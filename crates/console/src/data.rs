@@ -8,8 +8,10 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use levada_core::{Principal, Problem, TopicName};
+use levada_core::{Principal, Problem, ResourceName, TopicName};
 use serde::{Deserialize, Serialize};
+
+pub use crate::subscription::{BlockedRow, LaneRow, SubscriptionDetail, SubscriptionRow, Unblock};
 
 /// What the console asks of the platform. One method an operation.
 ///
@@ -54,6 +56,42 @@ pub trait ConsoleData: Send + Sync + 'static {
     /// # Errors
     /// A problem to show in place of the page.
     async fn topics(&self, principal: &Principal) -> Result<Vec<TopicRow>, Problem>;
+
+    /// In the order to show them, those that need attention first; at most a thousand. None
+    /// where the platform has no Pub/Sub bus.
+    ///
+    /// # Errors
+    /// A problem to show in place of the page.
+    async fn subscriptions(&self, _principal: &Principal) -> Result<Vec<SubscriptionRow>, Problem> {
+        Ok(Vec::new())
+    }
+
+    /// One subscription; `None` if the principal sees no such one.
+    ///
+    /// # Errors
+    /// A problem to show in place of the page.
+    async fn subscription(
+        &self,
+        _principal: &Principal,
+        _name: &ResourceName,
+    ) -> Result<Option<SubscriptionDetail>, Problem> {
+        Ok(None)
+    }
+
+    /// Frees a blocked ordering key; the answer is a sentence for the user.
+    ///
+    /// # Errors
+    /// A problem to show above the page.
+    async fn unblock(
+        &self,
+        _principal: &Principal,
+        name: &ResourceName,
+        _tenant: &str,
+        _key: &str,
+        _how: Unblock,
+    ) -> Result<String, Problem> {
+        Err(Problem::new(404, "subscription-unknown", format!("there is no subscription `{name}`")))
+    }
 
     /// Newest first, at most `filter.limit`.
     ///

@@ -16,10 +16,11 @@ mod live;
 mod pages;
 mod session;
 mod signin_limit;
+mod subscription;
 
 pub use app::{ConsoleConfig, router};
 pub use data::{
-    Column, ConsoleData, DeadLetter, DeadLetterFilter, DeadLetterPage, EpochRow, Health, ModelRow, Overview,
-    PipelineDetail, PipelineRow, QueryAnswer, ReasonCount, Resent, StepCounts, StepRow, TableRow, TopicRow,
-    ZoneRow,
+    BlockedRow, Column, ConsoleData, DeadLetter, DeadLetterFilter, DeadLetterPage, EpochRow, Health, LaneRow,
+    ModelRow, Overview, PipelineDetail, PipelineRow, QueryAnswer, ReasonCount, Resent, StepCounts, StepRow,
+    SubscriptionDetail, SubscriptionRow, TableRow, TopicRow, Unblock, ZoneRow,
 };

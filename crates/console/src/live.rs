@@ -38,6 +38,8 @@ pub(crate) enum View {
     Pipeline { key: String },
     Models,
     Topics,
+    Subscriptions,
+    Subscription { key: String },
 }
 
 impl View {
@@ -48,6 +50,10 @@ impl View {
             View::Pipelines => "pipelines",
             View::Models => "models",
             View::Topics => "topics",
+            View::Subscriptions => "subscriptions",
+            View::Subscription { key } => {
+                return format!("/console/live?view=subscription&key={}", pages::encode(key));
+            }
             View::Pipeline { key } => {
                 return format!("/console/live?view=pipeline&key={}", pages::encode(key));
             }
@@ -62,6 +68,8 @@ impl View {
             View::Pipeline { key } => pages::pipelines::detail_parts(app, principal, key).await,
             View::Models => pages::models::parts(app, principal).await,
             View::Topics => pages::topics::parts(app, principal).await,
+            View::Subscriptions => pages::subscriptions::list_parts(app, principal).await,
+            View::Subscription { key } => pages::subscriptions::detail_parts(app, principal, key).await,
         }
     }
 }

@@ -69,17 +69,29 @@ async fn list(output: &Output, server: &Connection) -> Result<(), Failure> {
         output.say("there are no subscriptions");
         return Ok(());
     }
-    let header =
-        ["NAME", "TOPIC", "TENANT", "BACKLOG", "OLDEST", "LEASED", "DELIVERED", "ACKED", "DEAD", "BLOCKED"];
+    let header = [
+        "NAME",
+        "STATE",
+        "TOPIC",
+        "TENANT",
+        "BACKLOG",
+        "OLDEST",
+        "LEASED",
+        "DELIVERED",
+        "ACKED",
+        "DEAD",
+        "BLOCKED",
+    ];
     let rows = all.iter().map(|subscription| {
         let stats = &subscription["stats"];
-        let mut row = vec![text(subscription, "name"), topic(subscription), text(subscription, "tenant_id")];
+        let mut row = vec![text(subscription, "name"), text(subscription, "state")];
+        row.extend([topic(subscription), text(subscription, "tenant_id")]);
         row.extend([backlog(stats), age(&stats["oldest_unacked_age_s"])]);
         let counts = ["leased", "delivered", "acknowledged", "dead_lettered", "blocked_keys"];
         row.extend(counts.iter().map(|c| text(stats, c)));
         row
     });
-    output.table(&header, rows.collect(), &[3, 4, 5, 6, 7, 8, 9]);
+    output.table(&header, rows.collect(), &[4, 5, 6, 7, 8, 9, 10]);
     Ok(())
 }
 
@@ -115,6 +127,7 @@ fn show(output: &Output, shown: &Value) {
     let stats = &shown["stats"];
     let mut facts: Vec<(&str, String)> = vec![
         ("name", text(shown, "name")),
+        ("state", [text(shown, "state"), text(shown, "note")].join(" ").trim_end().to_owned()),
         ("topic", topic(shown)),
         ("tenant", text(shown, "tenant_id")),
         ("delivery", delivery(shown)),

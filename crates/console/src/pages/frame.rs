@@ -15,16 +15,18 @@ pub(crate) enum Nav {
     Pipelines,
     Models,
     Topics,
+    Subscriptions,
     DeadLetters,
     Sql,
 }
 
 /// Entry, label, address, and whether it takes the operating role.
-const ENTRIES: [(Nav, &str, &str, bool); 6] = [
+const ENTRIES: [(Nav, &str, &str, bool); 7] = [
     (Nav::Overview, "Overview", "/console", false),
     (Nav::Pipelines, "Pipelines", "/console/pipelines", true),
     (Nav::Models, "Models", "/console/models", true),
     (Nav::Topics, "Topics", "/console/topics", true),
+    (Nav::Subscriptions, "Subscriptions", "/console/subscriptions", true),
     (Nav::DeadLetters, "Dead letters", "/console/dead-letters", true),
     (Nav::Sql, "SQL", "/console/sql", false),
 ];

@@ -7,6 +7,7 @@ pub(crate) mod overview;
 pub(crate) mod pipelines;
 pub(crate) mod signin;
 pub(crate) mod sql;
+pub(crate) mod subscriptions;
 pub(crate) mod topics;
 
 use axum::extract::State;

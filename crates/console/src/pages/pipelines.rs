@@ -89,7 +89,7 @@ pub(crate) fn table(rows: &[PipelineRow], now_ms: i64) -> Markup {
     }
 }
 
-fn number(label: &str, n: u64) -> Markup {
+pub(crate) fn number(label: &str, n: u64) -> Markup {
     html! { td.n data-l=(label) title=[(n >= 1_000_000).then(|| count(n))] { (compact(n)) } }
 }
 

@@ -4,6 +4,7 @@
 mod double;
 mod figures;
 mod site;
+mod subscriptions;
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -14,12 +15,14 @@ use axum::http::{Request, StatusCode, header};
 
 use site::Site;
 
-const PAGES: [&str; 9] = [
+const PAGES: [&str; 11] = [
     "/console",
     "/console/pipelines",
     "/console/pipelines/checkins",
     "/console/models",
     "/console/topics",
+    "/console/subscriptions",
+    "/console/subscriptions/mountain-weather/huts",
     "/console/dead-letters",
     "/console/dead-letters/checkins-dlq/1",
     "/console/dead-letters/checkins-dlq/1/body",

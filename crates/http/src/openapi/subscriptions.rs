@@ -81,7 +81,8 @@ pub fn schemas() -> Value {
     });
     let subscription = json!({
         "name": text(), "project": text(), "id": text(), "tenant_id": or_null("string"), "topic": or_null("string"),
-        "delivery": { "enum": ["pull", "push"] }, "push_endpoint": text(), "ack_deadline_s": seconds(),
+        "delivery": { "enum": ["pull", "push"] }, "state": { "enum": ["healthy", "idle", "ended", "late", "stuck"] }, "note": text(),
+        "push_endpoint": text(), "ack_deadline_s": seconds(),
         "ordered": flag(), "exactly_once": flag(), "filter": text(), "retention_s": seconds(), "retain_acked": flag(),
         "expires_after_s": seconds(), "detached": flag(),
         "retry": object(&[], json!({ "minimum_backoff_s": seconds(), "maximum_backoff_s": seconds() })),

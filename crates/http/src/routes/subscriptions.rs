@@ -32,6 +32,10 @@ struct SubscriptionView<'a> {
     /// `null`: it was deleted.
     topic: Option<&'a ResourceName>,
     delivery: &'static str,
+    state: &'static str,
+    /// Why, where the state is not good.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    note: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     push_endpoint: Option<&'a str>,
     ack_deadline_s: f64,
@@ -108,6 +112,7 @@ fn view(report: &SubscriptionReport, now_ms: i64) -> SubscriptionView<'_> {
         share: lane.share,
     };
     let stats = &report.stats;
+    let (state, note) = report.state(now_ms);
     SubscriptionView {
         name: &spec.name,
         project: &spec.name.project,
@@ -115,6 +120,8 @@ fn view(report: &SubscriptionReport, now_ms: i64) -> SubscriptionView<'_> {
         tenant_id: report.tenant.as_ref(),
         topic: spec.topic.as_ref(),
         delivery: if spec.push.is_some() { "push" } else { "pull" },
+        state: state.as_str(),
+        note,
         push_endpoint: spec.push.as_ref().map(|push| push.endpoint.as_str()),
         ack_deadline_s: spec.ack_deadline.as_secs_f64(),
         ordered: spec.ordered,
@@ -138,7 +145,7 @@ fn view(report: &SubscriptionReport, now_ms: i64) -> SubscriptionView<'_> {
             backlog_is_exact: report.backlog_is_exact,
             leased: stats.leased,
             oldest_unacked_at: stats.oldest_unacked_ms.map(time),
-            oldest_unacked_age_s: stats.oldest_unacked_ms.map(|ms| age_s(now_ms, ms)),
+            oldest_unacked_age_s: report.oldest_age(now_ms).map(|age| age.as_secs_f64()),
             delivered: stats.delivered,
             redelivered: stats.redelivered,
             acknowledged: stats.acknowledged,

@@ -1,6 +1,6 @@
 //! Operating subscriptions: who sees which, and what may be done.
 
-use levada_core::{Principal, Problem, Role, TenantSet};
+use levada_core::{Clock, Principal, Problem, Role, TenantSet};
 
 use super::*;
 use crate::admin::{ProjectOwner, SubscriptionAdmin};
@@ -133,4 +133,27 @@ async fn a_blocked_key_is_skipped_or_parked_by_who_holds_its_tenant() {
     try_unblock(&acme, "acme", "k", Unblock::Park).await.expect("parked");
     assert!(subscription.pull(limits(9)).await.expect("pulls").is_empty());
     assert_eq!(bodies(&letters.pull(limits(9)).await.expect("pulls")), ["2", "3"]);
+}
+
+#[tokio::test]
+async fn a_subscription_says_from_afar_how_it_does() {
+    let (port, admin) = world().await;
+    let billing = name("acme/billing");
+    let state = |port: &Port| {
+        let report = admin.show(&principal(&["acme"]), &billing).expect("seen");
+        report.state(port.world.clock.now_ms()).0.as_str()
+    };
+    assert_eq!(state(&port), "idle");
+    port.publish(&name("acme/orders"), &["a"]).await;
+    let subscription = port.open_subscription("acme/billing");
+    let pulled = subscription.pull(limits(9)).await.expect("pulls");
+    assert_eq!(state(&port), "healthy");
+    port.advance(Duration::from_secs(301));
+    assert_eq!(state(&port), "late");
+    port.advance(Duration::from_secs(3_600));
+    assert_eq!(state(&port), "stuck");
+    acknowledge(&subscription, &pulled).await;
+    assert_eq!(state(&port), "healthy");
+    port.port.detach_subscription(&billing).await.expect("detached");
+    assert_eq!(state(&port), "ended");
 }

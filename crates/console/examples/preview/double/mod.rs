@@ -3,6 +3,7 @@
 mod lake;
 mod letters;
 mod pipelines;
+mod subscriptions;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -10,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use levada_console::*;
-use levada_core::{Clock, Principal, Problem, Role, TenantId, TenantSet, TopicName};
+use levada_core::{Clock, Principal, Problem, ResourceName, Role, TenantId, TenantSet, TopicName};
 use parking_lot::Mutex;
 
 pub struct Double {
@@ -156,6 +157,29 @@ impl ConsoleData for Double {
             topic("checkins-dlq", 0.0002, None, &[]),
             topic("avalanche-reports", 0.0, Some("30 days, 10 GiB"), &["avalanche_reports"]),
         ])
+    }
+
+    async fn subscriptions(&self, principal: &Principal) -> Result<Vec<SubscriptionRow>, Problem> {
+        Ok(self.subscription_rows(principal))
+    }
+
+    async fn subscription(
+        &self,
+        principal: &Principal,
+        name: &ResourceName,
+    ) -> Result<Option<SubscriptionDetail>, Problem> {
+        Ok(self.subscription_detail(principal, &name.to_string()))
+    }
+
+    async fn unblock(
+        &self,
+        principal: &Principal,
+        name: &ResourceName,
+        _: &str,
+        key: &str,
+        how: Unblock,
+    ) -> Result<String, Problem> {
+        self.unblock_key(principal, &name.to_string(), key, how)
     }
 
     async fn dead_letters(

@@ -1,0 +1,289 @@
+//! Subscriptions: the list, and one with its figures, tenants and blocked ordering keys.
+
+use axum::extract::{Path, State};
+use axum::response::{IntoResponse, Response};
+use levada_core::{Principal, Problem, ResourceName};
+use maud::{Markup, html};
+
+use crate::app::{App, Signed};
+use crate::data::{BlockedRow, LaneRow, SubscriptionDetail, SubscriptionRow, Unblock};
+use crate::form::Fields;
+use crate::format::{ago, bytes, compact, count, rate, span};
+use crate::live::{Parts, View};
+use crate::pages::frame::{Frame, Nav, title};
+use crate::pages::pipelines::number;
+use crate::pages::{
+    back, check_csrf, csrf_field, encode, health, may_operate, missing, nothing, problem_page,
+};
+
+/// The id of the form that the buttons of blocked keys send: live updates replace the table,
+/// and the form with its token stays.
+const FORM: &str = "unblock";
+
+pub(crate) async fn list(State(app): State<App>, signed: Signed) -> Response {
+    let shown = match may_operate(&signed) {
+        Ok(()) => app.data.subscriptions(&signed.principal).await,
+        Err(problem) => Err(problem),
+    };
+    let rows = match shown {
+        Ok(rows) => rows,
+        Err(problem) => return problem_page(&app, &signed, Some(Nav::Subscriptions), &problem),
+    };
+    let view = View::Subscriptions;
+    let body = html! {
+        (title("Subscriptions", Some(&view), &html! {}))
+        div.scroll #live-subscriptions tabindex="0" role="region" aria-label="Subscriptions" { (table(&rows)) }
+    };
+    Frame { title: "Subscriptions", active: Some(Nav::Subscriptions), live: Some(&view) }
+        .render(&app, &signed, &body)
+        .into_response()
+}
+
+pub(crate) async fn list_parts(app: &App, principal: &Principal) -> Result<Parts, Problem> {
+    if !principal.may_operate() {
+        return Err(missing("there is no such page"));
+    }
+    let rows = app.data.subscriptions(principal).await?;
+    let spoken = rows.iter().filter_map(|r| r.note.as_ref().map(|note| format!("{}: {note}", r.name)));
+    let spoken = spoken.collect::<Vec<_>>().join(". ");
+    Ok(Parts { parts: vec![("live-subscriptions", table(&rows))], spoken })
+}
+
+fn address(name: &str) -> String {
+    let (project, id) = name.split_once('/').unwrap_or((name, ""));
+    format!("/console/subscriptions/{}/{}", encode(project), encode(id))
+}
+
+fn table(rows: &[SubscriptionRow]) -> Markup {
+    if rows.is_empty() {
+        return nothing("No subscriptions yet", "A client of the Pub/Sub API makes one on a topic.");
+    }
+    html! {
+        table.data.cards {
+            thead { tr {
+                th scope="col" { "Subscription" }
+                th scope="col" { "Health" }
+                th.n scope="col" { "Backlog" }
+                th.n scope="col" { "Oldest" }
+                th.n scope="col" { "Out /s" }
+                th.n scope="col" { "Acks /s" }
+                th.n scope="col" { "On lease" }
+                th.n scope="col" { "Dead" }
+                th.n scope="col" { "Blocked keys" }
+            } }
+            tbody { @for row in rows { tr {
+                th scope="row" {
+                    a href=(address(&row.name)) { (row.name) }
+                    @if row.owner != "shared" { span.tag title="Tenant" { (row.owner) } }
+                    span.under { (topic(row)) " → " (row.delivery) }
+                }
+                td.long data-l="Health" { (health(row.health)) @if let Some(note) = &row.note { span.under.note { (note) } } }
+                td.n data-l="Backlog" { (backlog(row)) }
+                td.n data-l="Oldest" { (oldest(row)) }
+                td.n data-l="Out /s" { (rate(row.delivered_per_s)) }
+                td.n data-l="Acks /s" { (rate(row.acknowledged_per_s)) }
+                (number("On lease", row.leased))
+                (number("Dead", row.dead_lettered))
+                (number("Blocked keys", row.blocked_keys))
+            } } }
+        }
+    }
+}
+
+fn topic(row: &SubscriptionRow) -> &str {
+    row.topic.as_deref().unwrap_or("no topic")
+}
+
+fn backlog(row: &SubscriptionRow) -> Markup {
+    let about = !row.backlog_is_exact && row.backlog > 0;
+    html! { span title=[(row.backlog >= 1_000_000).then(|| count(row.backlog))] {
+        @if about { span title="An estimate: not all of it was looked at" { "~" } }
+        (compact(row.backlog))
+    } }
+}
+
+fn oldest(row: &SubscriptionRow) -> Markup {
+    html! { @match row.oldest_s { Some(seconds) => (span(seconds)), None => span.faint { "–" } } }
+}
+
+pub(crate) async fn detail(
+    State(app): State<App>,
+    signed: Signed,
+    Path((project, id)): Path<(String, String)>,
+) -> Response {
+    let key = format!("{project}/{id}");
+    let found = match may_operate(&signed) {
+        Ok(()) => load(&app, &signed.principal, &key).await,
+        Err(problem) => Err(problem),
+    };
+    let (_, detail) = match found {
+        Ok(found) => found,
+        Err(problem) => return problem_page(&app, &signed, Some(Nav::Subscriptions), &problem),
+    };
+    let view = View::Subscription { key };
+    let row = &detail.row;
+    let body = html! {
+        nav.crumbs aria-label="Breadcrumb" { a href="/console/subscriptions" { "Subscriptions" } }
+        (title(&row.name, Some(&view), &html! { div #live-health { (health(row.health)) } }))
+        dl.facts { @for (name, value) in &detail.settings { div { dt { (name) } dd { (value) } } } }
+        section #live-figures aria-label="Figures" { (figures(row)) }
+        section aria-labelledby="h-blocked" {
+            div.bar { h2 #h-blocked { "Blocked ordering keys" } }
+            form #(FORM) method="post" action={ (address(&row.name)) "/unblock" } { (csrf_field(&signed)) }
+            div.scroll #live-blocked tabindex="0" role="region" aria-labelledby="h-blocked" {
+                (blocked(&detail, app.now_ms()))
+            }
+        }
+        section aria-labelledby="h-lanes" {
+            div.bar { h2 #h-lanes { "Delivery by tenant" } span.faint { "since the platform was started" } }
+            div.scroll #live-lanes tabindex="0" role="region" aria-labelledby="h-lanes" { (lanes(&detail.lanes)) }
+        }
+    };
+    Frame { title: &row.name, active: Some(Nav::Subscriptions), live: Some(&view) }
+        .render(&app, &signed, &body)
+        .into_response()
+}
+
+pub(crate) async fn detail_parts(app: &App, principal: &Principal, key: &str) -> Result<Parts, Problem> {
+    if !principal.may_operate() {
+        return Err(missing("there is no such page"));
+    }
+    let (_, detail) = load(app, principal, key).await?;
+    let spoken = detail.row.note.clone().unwrap_or_default();
+    Ok(Parts {
+        parts: vec![
+            ("live-health", health(detail.row.health)),
+            ("live-figures", figures(&detail.row)),
+            ("live-blocked", blocked(&detail, app.now_ms())),
+            ("live-lanes", lanes(&detail.lanes)),
+        ],
+        spoken,
+    })
+}
+
+async fn load(
+    app: &App,
+    principal: &Principal,
+    key: &str,
+) -> Result<(ResourceName, SubscriptionDetail), Problem> {
+    let none = || missing("there is no such subscription");
+    let name: ResourceName = key.parse().map_err(|_| none())?;
+    let found = app.data.subscription(principal, &name).await?.ok_or_else(none)?;
+    Ok((name, found))
+}
+
+fn figures(row: &SubscriptionRow) -> Markup {
+    let total = |n: u64| html! { dd.big title=[(n >= 1_000_000).then(|| count(n))] { (compact(n)) } };
+    html! {
+        @if let Some(note) = &row.note { ul.notes { li { (note) } } }
+        dl.figures.small {
+            div { dt { "Backlog" } dd.big { (backlog(row)) } }
+            div { dt { "Oldest waits" } dd.big { (oldest(row)) } }
+            div { dt { "On lease" } (total(row.leased)) dd.second { (compact(row.expired)) " expired" } }
+            div { dt { "Delivered" } (total(row.delivered)) dd.second { (rate(row.delivered_per_s)) " /s" } }
+            div { dt { "Acknowledged" } (total(row.acknowledged)) dd.second { (rate(row.acknowledged_per_s)) " /s" } }
+            div { dt { "Delivered again" } (total(row.redelivered))
+                dd.second { (compact(row.dead_lettered)) " dead letters" } }
+        }
+    }
+}
+
+fn blocked(detail: &SubscriptionDetail, now_ms: i64) -> Markup {
+    if detail.blocked.is_empty() {
+        return nothing("None", "No message waits behind another one of its ordering key.");
+    }
+    html! {
+        table.data.cards {
+            thead { tr {
+                th scope="col" { "Ordering key" }
+                th scope="col" { "Tenant" }
+                th.n scope="col" { "Message" }
+                th.n scope="col" { "Attempt" }
+                th.n scope="col" { "Waiting" }
+                th.n scope="col" { "Since" }
+                th scope="col" { span.unseen { "Unblock" } }
+            } }
+            tbody { @for key in &detail.blocked { tr {
+                th.wrap scope="row" { code { (key.key) } }
+                td data-l="Tenant" { (key.tenant) }
+                td.n data-l="Message" { (key.message_id) }
+                td.n data-l="Attempt" { (key.attempt) }
+                (number("Waiting", key.waiting))
+                td.n data-l="Since" { (ago(now_ms, key.since_ms)) }
+                td.n.long { div.buttons { (buttons(key, detail.can_park)) } }
+            } } }
+        }
+    }
+}
+
+fn buttons(key: &BlockedRow, can_park: bool) -> Markup {
+    let place = format!("{}/{}", key.tenant, key.key);
+    let why = (!can_park).then_some("The subscription has no dead-letter policy");
+    html! {
+        button.small type="submit" form=(FORM) name="skip" value=(place) aria-label={ "Skip the message of " (key.key) }
+            title="Acknowledge the message that blocks the key" { "Skip" }
+        button.small type="submit" form=(FORM) name="park" value=(place) aria-label={ "Park the messages of " (key.key) }
+            disabled[!can_park] title=(why.unwrap_or("Move it, and what waits behind it, to the dead letter")) { "Park" }
+    }
+}
+
+fn lanes(lanes: &[LaneRow]) -> Markup {
+    if lanes.is_empty() {
+        return nothing("Nothing yet", "Tenants show up with their first message.");
+    }
+    html! {
+        table.data.cards.lanes {
+            thead { tr {
+                th scope="col" { "Tenant" }
+                th.n scope="col" { "Weight" }
+                th.n scope="col" { "Backlog" }
+                th.n scope="col" { "Delivered" }
+                th.n scope="col" { "Bytes" }
+                th.n scope="col" { "Share" }
+                th scope="col" { span.unseen { "Share as a bar" } }
+            } }
+            tbody { @for lane in lanes { tr {
+                th scope="row" { span.name { (lane.tenant) } }
+                td.n data-l="Weight" { (lane.weight) }
+                (number("Backlog", lane.backlog))
+                (number("Delivered", lane.delivered))
+                td.n data-l="Bytes" { (bytes(lane.delivered_bytes)) }
+                td.n data-l="Share" { (format!("{:.1} %", lane.share * 100.0)) }
+                td.gauge.long { svg viewBox="0 0 100 8" preserveAspectRatio="none" aria-hidden="true" {
+                    rect width=(format!("{:.1}", (lane.share * 100.0).clamp(0.0, 100.0))) height="8" {}
+                } }
+            } } }
+        }
+    }
+}
+
+pub(crate) async fn unblock(
+    State(app): State<App>,
+    signed: Signed,
+    Path((project, id)): Path<(String, String)>,
+    fields: Fields,
+) -> Response {
+    if let Err(problem) = may_operate(&signed).and_then(|()| check_csrf(&signed, &fields)) {
+        return problem_page(&app, &signed, Some(Nav::Subscriptions), &problem);
+    }
+    let Ok(name) = format!("{project}/{id}").parse::<ResourceName>() else {
+        let problem = missing("there is no such subscription");
+        return problem_page(&app, &signed, Some(Nav::Subscriptions), &problem);
+    };
+    let outcome = free(&app, &signed, &name, &fields).await;
+    back(&app, &signed, &address(&name.to_string()), outcome)
+}
+
+async fn free(app: &App, signed: &Signed, name: &ResourceName, fields: &Fields) -> Result<String, Problem> {
+    let asked = match (fields.get("skip"), fields.get("park")) {
+        (Some(place), None) => Some((place, Unblock::Skip)),
+        (None, Some(place)) => Some((place, Unblock::Park)),
+        _ => None,
+    };
+    // A tenant's name has no slash; a key may have many.
+    let asked = asked.and_then(|(place, how)| Some((place.split_once('/')?, how)));
+    let ((tenant, key), how) = asked.ok_or_else(|| {
+        Problem::new(422, "nothing-selected", "no ordering key was named").hint("use a button of the table")
+    })?;
+    app.data.unblock(&signed.principal, name, tenant, key, how).await
+}
