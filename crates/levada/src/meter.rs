@@ -14,7 +14,11 @@ struct Look {
     per_s: f64,
 }
 
-/// One entry a counter; counters come from the project, so there are only so many.
+/// Counters that are remembered. Those of subscriptions come and go: when there are more than
+/// this, all begin anew.
+const MAX_LOOKS: usize = 50_000;
+
+/// One entry a counter.
 #[derive(Default)]
 pub struct Meter(Mutex<HashMap<String, Look>>);
 
@@ -23,6 +27,9 @@ impl Meter {
     pub fn per_s(&self, name: &str, count: u64, now: Instant) -> f64 {
         let mut looks = self.0.lock();
         let Some(look) = looks.get_mut(name) else {
+            if looks.len() >= MAX_LOOKS {
+                looks.clear();
+            }
             looks.insert(name.to_owned(), Look { at: now, count, per_s: 0.0 });
             return 0.0;
         };

@@ -28,7 +28,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::census::Census;
-use crate::console_data::PlatformData;
+use crate::console_data::{self, PlatformData};
 use crate::data_dir::DataDir;
 use crate::maintenance;
 use crate::operations::{EngineOperations, Engines};
@@ -149,7 +149,7 @@ impl Server {
             operations: Arc::new(EngineOperations {
                 engines: engines.clone(),
                 bus: bus.clone(),
-                subscriptions,
+                subscriptions: subscriptions.clone(),
             }),
             clock: clock.clone(),
             ids,
@@ -157,15 +157,17 @@ impl Server {
             config: gateway_config(project, limits, options.open_on_loopback.clone()),
         });
         let console = levada_console::router(
-            Arc::new(PlatformData::new(
-                keys.clone(),
-                bus.clone(),
-                lake.clone(),
-                engines.clone(),
+            Arc::new(PlatformData::new(console_data::Parts {
+                keys: keys.clone(),
+                bus: bus.clone(),
+                lake: lake.clone(),
+                engines: engines.clone(),
+                subscriptions: subscriptions.clone(),
                 sampler,
                 census,
                 limits,
-            )),
+                clock: clock.clone(),
+            })),
             levada_console::ConsoleConfig {
                 project: project.name.clone(),
                 clock: clock.clone(),

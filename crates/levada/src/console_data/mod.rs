@@ -6,6 +6,7 @@ mod models;
 mod overview;
 mod pipelines;
 mod sql;
+mod subscriptions;
 mod topics;
 
 use std::sync::Arc;
@@ -14,12 +15,13 @@ use std::time::Instant;
 use async_trait::async_trait;
 use levada_access::KeyRing;
 use levada_bus::Bus;
+use levada_bus::admin::SubscriptionAdmin;
 use levada_config::model::Owner;
 use levada_console::{
     ConsoleData, DeadLetter, DeadLetterFilter, DeadLetterPage, Health, ModelRow, Overview, PipelineDetail,
-    PipelineRow, QueryAnswer, Resent, TableRow, TopicRow,
+    PipelineRow, QueryAnswer, Resent, SubscriptionDetail, SubscriptionRow, TableRow, TopicRow, Unblock,
 };
-use levada_core::{Authenticator, Principal, Problem, TenantSet, TopicName};
+use levada_core::{Authenticator, Clock, Principal, Problem, ResourceName, TenantSet, TopicName};
 use levada_lake::{Lake, QueryLimits};
 
 use crate::census::Census;
@@ -33,34 +35,44 @@ pub struct PlatformData {
     bus: Bus,
     lake: Lake,
     engines: Arc<Engines>,
+    subscriptions: SubscriptionAdmin,
     sampler: Sampler,
     census: Census,
     limits: QueryLimits,
+    clock: Arc<dyn Clock>,
     started: Instant,
     meter: Meter,
+}
+
+/// What the console looks at.
+pub struct Parts {
+    pub keys: Arc<KeyRing>,
+    pub bus: Bus,
+    pub lake: Lake,
+    pub engines: Arc<Engines>,
+    pub subscriptions: SubscriptionAdmin,
+    pub sampler: Sampler,
+    pub census: Census,
+    pub limits: QueryLimits,
+    pub clock: Arc<dyn Clock>,
 }
 
 /// What stands in place of a reason that may quote another tenant's record.
 const OPERATOR_KNOWS: &str = "it does not run as it should; its operator knows why";
 
 impl PlatformData {
-    pub fn new(
-        keys: Arc<KeyRing>,
-        bus: Bus,
-        lake: Lake,
-        engines: Arc<Engines>,
-        sampler: Sampler,
-        census: Census,
-        limits: QueryLimits,
-    ) -> Self {
+    pub fn new(parts: Parts) -> Self {
+        let Parts { keys, bus, lake, engines, subscriptions, sampler, census, limits, clock } = parts;
         Self {
             keys,
             bus,
             lake,
             engines,
+            subscriptions,
             sampler,
             census,
             limits,
+            clock,
             started: Instant::now(),
             meter: Meter::default(),
         }
@@ -128,6 +140,29 @@ impl ConsoleData for PlatformData {
 
     async fn topics(&self, principal: &Principal) -> Result<Vec<TopicRow>, Problem> {
         Ok(self.topic_rows(principal))
+    }
+
+    async fn subscriptions(&self, principal: &Principal) -> Result<Vec<SubscriptionRow>, Problem> {
+        self.subscription_rows(principal).await
+    }
+
+    async fn subscription(
+        &self,
+        principal: &Principal,
+        name: &ResourceName,
+    ) -> Result<Option<SubscriptionDetail>, Problem> {
+        self.subscription_page(principal, name).await
+    }
+
+    async fn unblock(
+        &self,
+        principal: &Principal,
+        name: &ResourceName,
+        tenant: &str,
+        key: &str,
+        how: Unblock,
+    ) -> Result<String, Problem> {
+        self.free_key(principal, name, tenant, key, how).await
     }
 
     async fn dead_letters(
