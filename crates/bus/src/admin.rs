@@ -8,6 +8,8 @@
 //!
 //! Whether the caller has a role to operate anything is for the edge to check.
 
+mod redrive;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +19,8 @@ use crate::port::{
     BlockedKey, BusPort, LaneDelivery, Page, PageRequest, PortError, SubscriptionPort, SubscriptionSpec,
     SubscriptionStats, Unblock,
 };
+
+pub use redrive::{MAX_REDRIVE, Redrive, Redriven, Refused};
 
 /// The most blocked keys of one answer.
 pub const MAX_BLOCKED_KEYS: usize = 1_000;

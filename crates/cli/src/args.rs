@@ -7,7 +7,9 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-pub use subscriptions::{SubscriptionName, SubscriptionsArgs, SubscriptionsCommand, UnblockArgs};
+pub use subscriptions::{
+    RedriveArgs, SubscriptionName, SubscriptionsArgs, SubscriptionsCommand, UnblockArgs,
+};
 
 const AFTER_HELP: &str = "\
 Start here:

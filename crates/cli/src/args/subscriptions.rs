@@ -40,6 +40,23 @@ pub enum SubscriptionsCommand {
     Skip(UnblockArgs),
     /// Move the message that blocks an ordering key, and what waits behind it, to the dead letter
     Park(UnblockArgs),
+    /// Send the messages of a dead-letter topic's subscription back to where they came from
+    Redrive(RedriveArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct RedriveArgs {
+    #[command(flatten)]
+    pub subscription: SubscriptionName,
+    /// Only messages that it matches, such as 'attributes.type = "order"'
+    #[arg(long, default_value = "", hide_default_value = true)]
+    pub filter: String,
+    /// At most this many messages [default: all]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub limit: Option<u64>,
+    /// Messages a second, at most [default: as fast as it goes]
+    #[arg(long, value_name = "N")]
+    pub rate: Option<f64>,
 }
 
 #[derive(Debug, Args)]

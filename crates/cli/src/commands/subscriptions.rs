@@ -1,5 +1,7 @@
 //! `levada subscriptions`: what an operator asks of Pub/Sub subscriptions.
 
+mod redrive;
+
 use std::path::Path;
 
 use levada_core::ResourceName;
@@ -32,6 +34,10 @@ pub async fn subscriptions(output: &Output, global: &Global, args: Subscriptions
         }
         SubscriptionsCommand::Skip(args) => unblock(output, global, &args, "skip").await,
         SubscriptionsCommand::Park(args) => unblock(output, global, &args, "park").await,
+        SubscriptionsCommand::Redrive(args) => {
+            let path = format!("{}/redrive", address(&args.subscription, folder)?);
+            redrive::redrive(output, &Connection::open(global)?, &path, &args).await
+        }
     }
 }
 

@@ -59,6 +59,16 @@ pub fn describe(id: &str) -> Option<Value> {
                 "responses": { "200": json_answer("The key is free.", "UnblockedKey") },
             })
         }
+        "redriveSubscription" => json!({
+            "summary": "Send dead letters of a subscription back to where they came from",
+            "description": "For a subscription of a dead-letter topic: each message is published to the topic of the \
+                subscription that it carries as its source, without the attributes of the dead letter, and then \
+                acknowledged. What is not sent is given back, which counts as a delivery. A call ends after 20 s; \
+                call again while `more` is true.",
+            "parameters": [project, own],
+            "requestBody": body("RedriveRequest"),
+            "responses": { "200": json_answer("What was sent.", "RedriveResult") },
+        }),
         _ => return None,
     };
     operation["tags"] = json!(["subscriptions"]);
@@ -102,6 +112,17 @@ pub fn schemas() -> Value {
         })),
         "BlockedKeys": object(&["blocked_keys"], json!({
             "blocked_keys": list(object(&["tenant_id", "key", "message_id", "waiting", "since"], blocked)),
+        })),
+        "RedriveRequest": object(&[], json!({
+            "filter": { "type": "string", "maxLength": 256, "description": "Only messages that it matches, in the grammar of Pub/Sub filters." },
+            "limit": { "type": "integer", "minimum": 1, "maximum": 10000, "default": 1000 },
+            "rate_per_s": { "type": "number", "minimum": 0.1, "maximum": 100000 },
+        })),
+        "RedriveResult": object(&["published", "skipped", "refused", "more"], json!({
+            "published": count(), "skipped": count(), "more": flag(),
+            "refused": list(object(&["code", "count", "detail"], json!({
+                "code": text(), "count": count(), "detail": text(),
+            }))),
         })),
         "UnblockKey": object(&["tenant", "key"], json!({ "tenant": text(), "key": text() })),
         "UnblockedKey": object(&["tenant_id", "key", "done"], json!({

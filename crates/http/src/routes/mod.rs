@@ -7,6 +7,7 @@ mod dead_letters;
 mod health;
 mod keys;
 mod operations;
+mod redrive;
 mod sql;
 mod status;
 mod subscriptions;
@@ -89,6 +90,13 @@ pub(crate) const ENDPOINTS: &[Endpoint] = &[
         "parkBlockedKey",
         Access::Key,
         || post(subscriptions::park),
+    ),
+    route(
+        Method::POST,
+        "/v1/subscriptions/{project}/{id}/redrive",
+        "redriveSubscription",
+        Access::Key,
+        || post(redrive::redrive),
     ),
     route(Method::GET, "/v1/keys", "listKeys", Access::Key, || get(keys::list)),
     route(Method::POST, "/v1/keys", "createKey", Access::Key, || post(keys::create)),

@@ -18,8 +18,13 @@ pub const OF_A: [&str; 3] = ["project-a/ordered", "home/of-tenant-a", "home/ever
 
 /// What an operation on a subscription is asked with.
 pub fn attempt(path: &str) -> String {
-    assert!(path.ends_with('}') || path.contains("blocked-keys"), "{path} has no attempt: add one");
-    json!({"tenant": "a", "key": "k"}).to_string()
+    match path.rsplit('/').next() {
+        Some("redrive") => json!({"limit": 5}).to_string(),
+        Some("{id}" | "blocked-keys" | "blocked-keys:skip" | "blocked-keys:park") => {
+            json!({"tenant": "a", "key": "k"}).to_string()
+        }
+        _ => panic!("{path} has no attempt: add one"),
+    }
 }
 
 fn name(text: &str) -> ResourceName {
@@ -200,4 +205,38 @@ async fn blocked_keys_are_seen_skipped_and_parked() {
     assert_eq!(pull(&dead, 10).await.len(), 2, "what blocked and what waited behind it");
     let left = gateway.get("engineer-a", &path).send().await.json();
     assert_eq!(left, json!({"blocked_keys": []}));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dead_letters_are_redriven_to_where_they_came_from() {
+    let gateway = Gateway::start().await;
+    blocked_subscription_of_a(&gateway).await;
+    subscribe(&gateway, "project-a/dead", "project-a/orders-dead", |_| {}).await;
+    let ordered = gateway.port.subscription(&name(OF_A[0])).expect("there");
+    ordered.unblock(&tenant("a"), "k", levada_bus::port::Unblock::Park).await.expect("parked");
+    publish(&gateway, "project-a/orders-dead", "a", None, &["no source"]).await;
+    let redrive = async |caller: &'static str, body: Value| {
+        gateway.post(caller, "/v1/subscriptions/project-a/dead/redrive", body.to_string()).send().await
+    };
+    redrive("client-a", json!({})).await.problem(403, "role-forbidden");
+    redrive("admin-b", json!({})).await.problem(404, "subscription-unknown");
+    for bad in [
+        json!({"limit": 0}),
+        json!({"limit": 10_001}),
+        json!({"rate_per_s": 0}),
+        json!({"rate_per_s": -1}),
+        json!({"filter": "attributes."}),
+        json!({"what": 1}),
+    ] {
+        redrive("engineer-a", bad).await.problem(422, "body-invalid");
+    }
+    let filtered = redrive("engineer-a", json!({"filter": "attributes:nothing"})).await.json();
+    assert_eq!(filtered, json!({"published": 0, "skipped": 4, "refused": [], "more": false}));
+    let done = redrive("engineer-a", json!({"limit": 3, "rate_per_s": 1000})).await.json();
+    assert_eq!((&done["published"], &done["more"]), (&json!(3), &json!(true)));
+    let rest = redrive("engineer-a", json!({})).await.json();
+    assert_eq!((&rest["published"], &rest["more"]), (&json!(0), &json!(false)));
+    assert_eq!(rest["refused"][0]["code"], "redrive-source-unknown");
+    let again = pull(&ordered, 10).await;
+    assert_eq!(again.iter().map(|r| &*r.message.body).collect::<Vec<_>>(), [b"1"], "in order of its key");
 }

@@ -7,7 +7,7 @@ use crate::admin::{ProjectOwner, SubscriptionAdmin};
 use crate::port::{DeadLetterPolicy, PageRequest, Unblock};
 
 /// The project `acme` is the tenant's of that name, `shared` the platform's, others nobody's.
-fn admin(port: &Port) -> SubscriptionAdmin {
+pub fn admin(port: &Port) -> SubscriptionAdmin {
     let owner_of = |project: &ProjectId| match project.as_str() {
         "acme" => Some(ProjectOwner::Tenant(tenant("acme"))),
         "shared" => Some(ProjectOwner::Platform),
@@ -16,7 +16,7 @@ fn admin(port: &Port) -> SubscriptionAdmin {
     SubscriptionAdmin::new(Arc::new(port.port.clone()), Arc::new(owner_of))
 }
 
-fn principal(tenants: &[&str]) -> Principal {
+pub fn principal(tenants: &[&str]) -> Principal {
     let only = TenantSet::Only(tenants.iter().map(|t| tenant(t)).collect());
     Principal {
         id: "k".into(),

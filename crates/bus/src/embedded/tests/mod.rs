@@ -4,6 +4,7 @@ mod admin;
 mod behaviour;
 mod crash;
 mod meters;
+mod redrive;
 
 use std::sync::Arc;
 use std::time::Duration;

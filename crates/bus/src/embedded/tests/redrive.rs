@@ -1,0 +1,114 @@
+//! Dead letters go back to where they came from, once, and to nowhere else.
+
+use super::admin::{admin, principal};
+use super::*;
+use crate::admin::{Redrive, Redriven};
+use crate::filter::Filter;
+use crate::port::{DeadLetterPolicy, Unblock};
+
+const SOURCE: [(&str, &str); 2] = [
+    ("CloudPubSubDeadLetterSourceSubscription", "ordered"),
+    ("CloudPubSubDeadLetterSourceSubscriptionProject", "acme"),
+];
+
+fn all() -> Redrive {
+    Redrive { filter: Filter::parse("").expect("everything"), limit: 1_000, rate_per_s: None }
+}
+
+/// Three messages of one key that were parked, and the subscription of their dead-letter topic.
+async fn parked() -> (Port, Arc<dyn SubscriptionPort>, Arc<dyn SubscriptionPort>) {
+    let port = fresh();
+    let orders = port.topic("acme/orders").await;
+    let dead = port.topic("acme/dead").await;
+    let policy = DeadLetterPolicy { topic: dead.clone(), max_delivery_attempts: 5 };
+    let set = |s: &mut SubscriptionSpec| {
+        s.ordered = true;
+        s.dead_letter = Some(policy);
+    };
+    let ordered = port.subscribe("acme/ordered", &orders, set).await;
+    let letters = port.subscribe("acme/letters", &dead, |_| {}).await;
+    let keyed = |n: u32| Message {
+        ordering_key: Some("k".into()),
+        attributes: [("n", n.to_string().as_str())].into_iter().collect(),
+        ..message("acme", &n.to_string())
+    };
+    port.try_publish(&orders, (1..=3).map(keyed).collect()).await.expect("published");
+    assert_eq!(ordered.pull(limits(9)).await.expect("pulls").len(), 1);
+    ordered.unblock(&tenant("acme"), "k", Unblock::Park).await.expect("parked");
+    (port, ordered, letters)
+}
+
+async fn redrive(port: &Port, tenants: &[&str], request: &Redrive) -> Redriven {
+    let done = admin(port).redrive(&principal(tenants), &name("acme/letters"), request).await;
+    done.expect("redriven")
+}
+
+#[tokio::test]
+async fn what_was_parked_is_delivered_again_in_order_and_as_it_was() {
+    let (port, ordered, letters) = parked().await;
+    let done = redrive(&port, &["acme"], &all()).await;
+    assert_eq!(done, Redriven { published: 3, ..Redriven::default() });
+    let stats = letters.stats();
+    assert_eq!((stats.backlog_messages, stats.leased), (0, 0), "they left the dead letter");
+    for expected in ["1", "2", "3"] {
+        let again = ordered.pull(limits(9)).await.expect("pulls");
+        assert_eq!(bodies(&again), [expected]);
+        assert_eq!(again[0].delivery_attempt, 1);
+        assert_eq!(again[0].message.ordering_key.as_deref(), Some("k"));
+        let attributes: Vec<_> = again[0].message.attributes.iter().collect();
+        assert_eq!(attributes, [("n", expected)], "nothing of the dead letter is left");
+        acknowledge(&ordered, &again).await;
+    }
+    assert_eq!(redrive(&port, &["acme"], &all()).await, Redriven::default(), "once");
+}
+
+#[tokio::test]
+async fn a_filter_and_a_limit_leave_the_others_where_they_are() {
+    let (port, _ordered, letters) = parked().await;
+    let filter = Filter::parse("NOT attributes.n = \"1\"").expect("a filter");
+    let done = redrive(&port, &[], &Redrive { filter, limit: 1, ..all() }).await;
+    assert_eq!((done.published, done.skipped, done.more), (1, 1, true));
+    let left = letters.pull(limits(9)).await.expect("pulls");
+    assert_eq!(bodies(&left), ["1", "3"], "what was held back is there at once");
+    assert_eq!(left.iter().map(|r| r.delivery_attempt).collect::<Vec<_>>(), [2, 1]);
+}
+
+#[tokio::test]
+async fn a_rate_is_kept_to() {
+    let (port, _ordered, _letters) = parked().await;
+    let start = tokio::time::Instant::now();
+    let done = redrive(&port, &["acme"], &Redrive { rate_per_s: Some(20.0), ..all() }).await;
+    assert_eq!(done.published, 3);
+    assert!(start.elapsed() >= Duration::from_millis(140), "three messages at twenty a second");
+}
+
+#[tokio::test]
+async fn a_forged_source_leads_nowhere() {
+    let (port, _ordered, letters) = parked().await;
+    letters.acknowledge(ids(&letters.pull(limits(9)).await.expect("pulls"))).await.expect("emptied");
+    let dead = name("acme/dead");
+    let with = |owner: &str, attributes: &[(&str, &str)]| Message {
+        attributes: attributes.iter().copied().collect(),
+        ..message(owner, "forged")
+    };
+    let absent = [SOURCE[0], ("CloudPubSubDeadLetterSourceSubscriptionProject", "nowhere")];
+    let itself = [("CloudPubSubDeadLetterSourceSubscription", "letters"), SOURCE[1]];
+    let messages = vec![
+        with("acme", &[]),
+        with("acme", &SOURCE[..1]),
+        with("acme", &absent),
+        with("acme", &itself),
+        with("globex", &SOURCE),
+    ];
+    port.try_publish(&dead, messages).await.expect("published");
+    let done = redrive(&port, &[], &all()).await;
+    assert_eq!((done.published, done.refused["redrive-source-unknown"].count), (0, 5));
+    let done = redrive(&port, &["acme"], &all()).await;
+    assert_eq!(
+        (done.refused["redrive-source-unknown"].count, done.refused["tenant-forbidden"].count),
+        (4, 1)
+    );
+    assert_eq!(letters.stats().backlog_messages, 5, "nothing is lost");
+    let stranger = admin(&port).redrive(&principal(&["globex"]), &name("acme/letters"), &all()).await;
+    assert_eq!(stranger.expect_err("hidden").code, "subscription-unknown");
+}
