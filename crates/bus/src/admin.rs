@@ -8,6 +8,7 @@
 //!
 //! Whether the caller has a role to operate anything is for the edge to check.
 
+mod browse;
 mod redrive;
 
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use crate::port::{
     SubscriptionStats, Unblock,
 };
 
+pub use browse::{Browsed, MAX_BROWSE};
 pub use redrive::{MAX_REDRIVE, Redrive, Redriven, Refused};
 
 /// The most blocked keys of one answer.

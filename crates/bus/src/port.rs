@@ -284,6 +284,15 @@ pub struct Received {
     pub message: Message,
 }
 
+/// A message that was looked at and not leased.
+#[derive(Debug, Clone)]
+pub struct Peeked {
+    /// As of [`Received::message_id`].
+    pub message_id: u64,
+    pub published_at_ms: i64,
+    pub message: Message,
+}
+
 /// What became of an ack id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AckOutcome {
@@ -426,6 +435,24 @@ pub trait BusPort: Send + Sync {
         topic: &ResourceName,
         items: Vec<Publication>,
     ) -> BoxFuture<'_, Result<Vec<Result<u64, Problem>>, PortError>>;
+
+    /// The newest messages of a topic with ids below `before`, newest first: at most `limit`,
+    /// fewer when they are large; empty where there are none. Nothing is consumed. Blocks on
+    /// the disk.
+    ///
+    /// # Errors
+    /// [`PortError::FailedPrecondition`] of a bus that can only be consumed.
+    fn peek(
+        &self,
+        topic: &ResourceName,
+        before: Option<u64>,
+        limit: usize,
+    ) -> Result<Vec<Peeked>, PortError> {
+        let _ = (before, limit);
+        Err(PortError::FailedPrecondition(format!(
+            "messages of the topic {topic} can only be looked at by pulling from a subscription"
+        )))
+    }
 
     fn create_subscription(
         &self,

@@ -19,6 +19,7 @@ mod documents;
 mod journal;
 mod meters;
 mod open;
+mod peek;
 mod port;
 mod retention;
 mod scan;

@@ -10,7 +10,7 @@ use crate::embedded::EmbeddedBus;
 use crate::embedded::catalog::page;
 use crate::embedded::deliver::Handle;
 use crate::port::{
-    BusPort, Page, PageRequest, PortError, Publication, SeekTo, SnapshotSpec, SubscriptionPort,
+    BusPort, Page, PageRequest, Peeked, PortError, Publication, SeekTo, SnapshotSpec, SubscriptionPort,
     SubscriptionSpec, TopicSpec,
 };
 
@@ -75,6 +75,16 @@ impl BusPort for EmbeddedBus {
             let published = tokio::spawn(inner.publish(topic, items)).await;
             published.map_err(|error| PortError::Internal(error.to_string()))?
         })
+    }
+
+    fn peek(
+        &self,
+        topic: &ResourceName,
+        before: Option<u64>,
+        limit: usize,
+    ) -> Result<Vec<Peeked>, PortError> {
+        let topic = self.inner.topic(topic)?;
+        self.inner.peek(&topic.log, before, limit)
     }
 
     fn create_subscription(

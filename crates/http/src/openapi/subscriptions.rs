@@ -59,6 +59,17 @@ pub fn describe(id: &str) -> Option<Value> {
                 "responses": { "200": json_answer("The key is free.", "UnblockedKey") },
             })
         }
+        "browseSubscription" => json!({
+            "summary": "Look at the newest messages of a subscription's topic",
+            "description": "Those that the subscription would get, newest first, acknowledged ones too as long as \
+                the topic has them. Nothing is consumed.",
+            "parameters": [
+                project, own, limit(1_000),
+                query("before", "Go on after this message, towards older ones.", count()),
+                query("filter", "Only messages that it matches, in the grammar of Pub/Sub filters.", json!({ "type": "string" })),
+            ],
+            "responses": { "200": json_answer("Messages, and where to go on.", "BrowsedMessages") },
+        }),
         "redriveSubscription" => json!({
             "summary": "Send dead letters of a subscription back to where they came from",
             "description": "For a subscription of a dead-letter topic: each message is published to the topic of the \
@@ -112,6 +123,14 @@ pub fn schemas() -> Value {
         })),
         "BlockedKeys": object(&["blocked_keys"], json!({
             "blocked_keys": list(object(&["tenant_id", "key", "message_id", "waiting", "since"], blocked)),
+        })),
+        "BrowsedMessages": object(&["messages"], json!({
+            "messages": list(object(&["message_id", "tenant_id", "published_at", "attributes"], json!({
+                "message_id": text(), "tenant_id": text(), "published_at": time(),
+                "attributes": { "type": "object", "additionalProperties": text() },
+                "ordering_key": text(), "payload": {}, "payload_base64": text(),
+            }))),
+            "before": { "type": "integer", "description": "Pass it as `before` to go on; absent at the end." },
         })),
         "RedriveRequest": object(&[], json!({
             "filter": { "type": "string", "maxLength": 256, "description": "Only messages that it matches, in the grammar of Pub/Sub filters." },

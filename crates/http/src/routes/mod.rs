@@ -3,6 +3,7 @@
 //! The router and the OpenAPI document are made from the same table, so neither can know
 //! a route that the other does not.
 
+mod browse;
 mod dead_letters;
 mod health;
 mod keys;
@@ -90,6 +91,13 @@ pub(crate) const ENDPOINTS: &[Endpoint] = &[
         "parkBlockedKey",
         Access::Key,
         || post(subscriptions::park),
+    ),
+    route(
+        Method::GET,
+        "/v1/subscriptions/{project}/{id}/messages",
+        "browseSubscription",
+        Access::Key,
+        || get(browse::browse),
     ),
     route(
         Method::POST,

@@ -20,7 +20,7 @@ pub const OF_A: [&str; 3] = ["project-a/ordered", "home/of-tenant-a", "home/ever
 pub fn attempt(path: &str) -> String {
     match path.rsplit('/').next() {
         Some("redrive") => json!({"limit": 5}).to_string(),
-        Some("{id}" | "blocked-keys" | "blocked-keys:skip" | "blocked-keys:park") => {
+        Some("{id}" | "messages" | "blocked-keys" | "blocked-keys:skip" | "blocked-keys:park") => {
             json!({"tenant": "a", "key": "k"}).to_string()
         }
         _ => panic!("{path} has no attempt: add one"),
@@ -239,4 +239,27 @@ async fn dead_letters_are_redriven_to_where_they_came_from() {
     assert_eq!(rest["refused"][0]["code"], "redrive-source-unknown");
     let again = pull(&ordered, 10).await;
     assert_eq!(again.iter().map(|r| &*r.message.body).collect::<Vec<_>>(), [b"1"], "in order of its key");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn messages_are_looked_at_without_being_consumed() {
+    let gateway = Gateway::start().await;
+    blocked_subscription_of_a(&gateway).await;
+    let shared = "/v1/subscriptions/home/of-tenant-a/messages";
+    publish(&gateway, "home/shared", "b", None, &["of b"]).await;
+    publish(&gateway, "home/shared", "a", None, &["{\"n\":1}", "{\"n\":2}"]).await;
+    let everything = gateway.port.subscription(&name("home/everything")).expect("there");
+    assert_eq!(pull(&everything, 10).await.len(), 3, "all of them can be read");
+    let first = gateway.get("engineer-a", &format!("{shared}?limit=1")).send().await.json();
+    assert_eq!(first["messages"][0]["payload"], json!({"n": 2}), "the newest first");
+    let before = &first["before"];
+    let rest = gateway.get("engineer-a", &format!("{shared}?before={before}")).send().await.json();
+    assert_eq!(rest["messages"].as_array().map(Vec::len), Some(1), "and nothing of b: {rest}");
+    assert_eq!((&rest["messages"][0]["payload"], &rest["before"]), (&json!({"n": 1}), &Value::Null));
+    let all = gateway.get("admin", "/v1/subscriptions/home/everything/messages").send().await.json();
+    assert_eq!(all["messages"].as_array().map(Vec::len), Some(3));
+    gateway.get("admin-b", shared).send().await.problem(404, "subscription-unknown");
+    for bad in ["?filter=attributes.", "?before=x", "?limit=-1"] {
+        gateway.get("admin", &format!("{shared}{bad}")).send().await.problem(400, "query-invalid");
+    }
 }

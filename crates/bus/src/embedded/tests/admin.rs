@@ -4,6 +4,7 @@ use levada_core::{Clock, Principal, Problem, Role, TenantSet};
 
 use super::*;
 use crate::admin::{ProjectOwner, SubscriptionAdmin};
+use crate::filter::Filter;
 use crate::port::{DeadLetterPolicy, PageRequest, Unblock};
 
 /// The project `acme` is the tenant's of that name, `shared` the platform's, others nobody's.
@@ -156,4 +157,37 @@ async fn a_subscription_says_from_afar_how_it_does() {
     assert_eq!(state(&port), "healthy");
     port.port.detach_subscription(&billing).await.expect("detached");
     assert_eq!(state(&port), "ended");
+}
+
+#[tokio::test]
+async fn messages_are_browsed_newest_first_without_being_consumed() {
+    let (port, admin) = world().await;
+    let topic = name("shared/orders");
+    let sent = |n: u32| Message {
+        attributes: [("n", n.to_string().as_str())].into_iter().collect(),
+        ..message(if n % 3 == 0 { "globex" } else { "acme" }, &n.to_string())
+    };
+    port.try_publish(&topic, (0..300).map(sent).collect()).await.expect("published");
+    let subscription = port.open_subscription("shared/of-globex");
+    // What a pull sees, everybody sees.
+    let pulled = subscription.pull(limits(1_000)).await.expect("pulls");
+    acknowledge(&subscription, &pulled).await;
+    let everything = Filter::parse("").expect("a filter");
+    let browse = |tenants: &[&str], of: &str, before, limit, filter: &Filter| {
+        let found = admin.browse(&principal(tenants), &name(of), before, limit, filter).expect("seen");
+        let bodies = found.messages.iter().map(|m| String::from_utf8_lossy(&m.message.body).into_owned());
+        (bodies.collect::<Vec<_>>(), found.before)
+    };
+    let (first, before) = browse(&["globex"], "shared/of-globex", None, 2, &everything);
+    assert_eq!(first, ["297", "294"], "also those that are acknowledged");
+    let (next, _) = browse(&["globex"], "shared/of-globex", before, 1, &everything);
+    assert_eq!(next, ["291"]);
+    let (all, end) = browse(&[], "shared/all", None, 1_000, &everything);
+    assert_eq!((all.len(), all[0].as_str(), all[299].as_str(), end), (300, "299", "0", None));
+    let some = Filter::parse("attributes.n = \"6\" OR attributes.n = \"7\"").expect("a filter");
+    assert_eq!(browse(&[], "shared/all", None, 10, &some), (vec!["7".to_owned(), "6".to_owned()], None));
+    assert_eq!(browse(&["globex"], "shared/of-globex", None, 10, &some).0, ["6"]);
+    let hidden = admin.browse(&principal(&["globex"]), &name("shared/all"), None, 1, &everything);
+    assert_eq!(hidden.expect_err("hidden").code, "subscription-unknown");
+    assert_eq!(port.open_subscription("shared/all").stats().leased, 0);
 }
