@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use subscriptions::{
-    RedriveArgs, SubscriptionName, SubscriptionsArgs, SubscriptionsCommand, UnblockArgs,
+    MessagesArgs, RedriveArgs, SubscriptionName, SubscriptionsArgs, SubscriptionsCommand, UnblockArgs,
 };
 
 const AFTER_HELP: &str = "\

@@ -36,12 +36,28 @@ pub enum SubscriptionsCommand {
         #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u16).range(1..=1_000))]
         limit: u16,
     },
+    /// Look at the newest messages without consuming any
+    Messages(MessagesArgs),
     /// Acknowledge the message that blocks an ordering key
     Skip(UnblockArgs),
     /// Move the message that blocks an ordering key, and what waits behind it, to the dead letter
     Park(UnblockArgs),
     /// Send the messages of a dead-letter topic's subscription back to where they came from
     Redrive(RedriveArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct MessagesArgs {
+    #[command(flatten)]
+    pub subscription: SubscriptionName,
+    /// Only messages that it matches, such as 'attributes.type = "order"'
+    #[arg(long, default_value = "", hide_default_value = true)]
+    pub filter: String,
+    /// Go on after this message, towards older ones
+    #[arg(long, value_name = "MESSAGE")]
+    pub before: Option<u64>,
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=1_000))]
+    pub limit: u16,
 }
 
 #[derive(Debug, Args)]

@@ -9,7 +9,9 @@ use serde_json::{Value, json};
 
 use super::text;
 use super::work::subscription_name;
-use crate::args::{Global, SubscriptionName, SubscriptionsArgs, SubscriptionsCommand, UnblockArgs};
+use crate::args::{
+    Global, MessagesArgs, SubscriptionName, SubscriptionsArgs, SubscriptionsCommand, UnblockArgs,
+};
 use crate::client::{Connection, encode};
 use crate::output::{Failure, Output};
 
@@ -30,6 +32,11 @@ pub async fn subscriptions(output: &Output, global: &Global, args: Subscriptions
             let path = format!("{}/blocked-keys?limit={limit}", address(&subscription, folder)?);
             let answer = Connection::open(global)?.get(&path).await?;
             blocked(output, &answer);
+            Ok(())
+        }
+        SubscriptionsCommand::Messages(args) => {
+            let path = messages_path(&address(&args.subscription, folder)?, &args);
+            messages(output, &Connection::open(global)?.get(&path).await?);
             Ok(())
         }
         SubscriptionsCommand::Skip(args) => unblock(output, global, &args, "skip").await,
@@ -219,6 +226,58 @@ fn blocked(output: &Output, answer: &Value) {
     output.table(&header, keys.iter().map(row).collect(), &[2, 3, 4, 5]);
 }
 
+fn messages_path(subscription: &str, args: &MessagesArgs) -> String {
+    let mut path = format!("{subscription}/messages?limit={}", args.limit);
+    if !args.filter.is_empty() {
+        path.push_str(&format!("&filter={}", encode(&args.filter)));
+    }
+    if let Some(before) = args.before {
+        path.push_str(&format!("&before={before}"));
+    }
+    path
+}
+
+/// As JSON one message a line, so that programs can read it as it comes.
+fn messages(output: &Output, answer: &Value) {
+    let messages = answer["messages"].as_array().map(Vec::as_slice).unwrap_or_default();
+    if output.json {
+        messages.iter().for_each(|message| output.value(message));
+        return;
+    }
+    if messages.is_empty() {
+        output.say("no message matches");
+        return;
+    }
+    let row = |message: &Value| {
+        let mut row: Vec<String> = ["message_id", "published_at", "tenant_id", "ordering_key"]
+            .iter()
+            .map(|c| text(message, c))
+            .collect();
+        row.extend([text(message, "attributes"), body(message)]);
+        row
+    };
+    output.table(
+        &["MESSAGE", "PUBLISHED", "TENANT", "KEY", "ATTRIBUTES", "BODY"],
+        messages.iter().map(row).collect(),
+        &[0],
+    );
+    if let Some(before) = answer["before"].as_u64() {
+        output.say(&format!("older ones: --before {before}"));
+    }
+}
+
+/// The beginning of a body; `--json` has all of it.
+fn body(message: &Value) -> String {
+    const SHOWN_CHARS: usize = 120;
+    let field = if message.get("payload").is_some() { "payload" } else { "payload_base64" };
+    let whole = message.get(field).map(Value::to_string).unwrap_or_default();
+    let mut shown: String = whole.chars().take(SHOWN_CHARS).collect();
+    if shown.len() < whole.len() {
+        shown.push('…');
+    }
+    shown
+}
+
 /// Frees a key of the subscription at `path`.
 async fn free(server: &Connection, path: &str, how: &str, tenant: &str, key: &str) -> Result<Value, Failure> {
     server.post(&format!("{path}/blocked-keys:{how}"), &json!({ "tenant": tenant, "key": key })).await
@@ -257,6 +316,22 @@ mod tests {
         }
         assert!(named("billing", None).is_err(), "no project is known");
         assert!(named("projects/shop/topics/billing", None).is_err());
+    }
+
+    #[test]
+    fn a_look_at_messages_is_asked_for_as_it_was_typed() {
+        let subscription = SubscriptionName { name: "p/sub".to_owned(), pubsub_project: None };
+        let args = |filter: &str, before| MessagesArgs {
+            subscription: subscription.clone(),
+            filter: filter.to_owned(),
+            before,
+            limit: 20,
+        };
+        assert_eq!(messages_path("/s", &args("", None)), "/s/messages?limit=20");
+        let narrowed = messages_path("/s", &args("a = \"b\"", Some(7)));
+        assert_eq!(narrowed, "/s/messages?limit=20&filter=a%20%3D%20%22b%22&before=7");
+        assert_eq!(body(&json!({"payload": {"n": 1}})), "{\"n\":1}");
+        assert_eq!(body(&json!({"payload_base64": "x".repeat(200)})).chars().count(), 121);
     }
 
     #[test]
