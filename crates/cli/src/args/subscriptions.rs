@@ -79,9 +79,9 @@ pub struct RedriveArgs {
 pub struct UnblockArgs {
     #[command(flatten)]
     pub subscription: SubscriptionName,
-    /// The ordering key
-    #[arg(long)]
-    pub key: String,
+    /// The ordering key (`--key` is the API key)
+    #[arg(long, value_name = "TEXT")]
+    pub ordering_key: String,
     /// The tenant of the key
     #[arg(long)]
     pub tenant: String,

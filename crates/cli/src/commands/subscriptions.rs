@@ -121,15 +121,16 @@ fn backlog(stats: &Value) -> String {
     format!("{mark}{}", text(stats, "backlog_messages"))
 }
 
-/// Seconds as a person reads them; a dash for none.
+/// Seconds as a person reads them, in two units at most; a dash for none.
 fn age(seconds: &Value) -> String {
     let Some(seconds) = seconds.as_f64() else { return "-".to_owned() };
-    match seconds as u64 {
-        s if s < 60 => format!("{s} s"),
-        s if s < 3_600 => format!("{} min {} s", s / 60, s % 60),
-        s if s < 86_400 => format!("{} h {} min", s / 3_600, s / 60 % 60),
-        s => format!("{} d {} h", s / 86_400, s / 3_600 % 24),
-    }
+    let (whole, unit, rest, small) = match seconds as u64 {
+        s if s < 60 => (s, "s", 0, ""),
+        s if s < 3_600 => (s / 60, "min", s % 60, "s"),
+        s if s < 86_400 => (s / 3_600, "h", s / 60 % 60, "min"),
+        s => (s / 86_400, "d", s / 3_600 % 24, "h"),
+    };
+    if rest == 0 { format!("{whole} {unit}") } else { format!("{whole} {unit} {rest} {small}") }
 }
 
 fn show(output: &Output, shown: &Value) {
@@ -140,7 +141,7 @@ fn show(output: &Output, shown: &Value) {
     let stats = &shown["stats"];
     let mut facts: Vec<(&str, String)> = vec![
         ("name", text(shown, "name")),
-        ("state", [text(shown, "state"), text(shown, "note")].join(" ").trim_end().to_owned()),
+        ("state", state(shown)),
         ("topic", topic(shown)),
         ("tenant", text(shown, "tenant_id")),
         ("delivery", delivery(shown)),
@@ -182,6 +183,13 @@ fn show(output: &Output, shown: &Value) {
     };
     let header = ["TENANT", "WEIGHT", "BACKLOG", "DELIVERED", "SHARE"];
     output.table(&header, tenants.iter().map(row).collect(), &[1, 2, 3, 4]);
+}
+
+fn state(shown: &Value) -> String {
+    match shown["note"].as_str() {
+        Some(note) => format!("{}: {note}", text(shown, "state")),
+        None => text(shown, "state"),
+    }
 }
 
 fn delivery(shown: &Value) -> String {
@@ -285,11 +293,11 @@ async fn free(server: &Connection, path: &str, how: &str, tenant: &str, key: &st
 
 async fn unblock(output: &Output, global: &Global, args: &UnblockArgs, how: &str) -> Result<(), Failure> {
     let path = address(&args.subscription, &global.project)?;
-    let done = free(&Connection::open(global)?, &path, how, &args.tenant, &args.key).await?;
+    let done = free(&Connection::open(global)?, &path, how, &args.tenant, &args.ordering_key).await?;
     if output.json {
         output.value(&done);
     } else {
-        output.say(&format!("the message that blocked `{}` is {}", args.key, text(&done, "done")));
+        output.say(&format!("the message that blocked `{}` is {}", args.ordering_key, text(&done, "done")));
     }
     Ok(())
 }
@@ -335,10 +343,24 @@ mod tests {
     }
 
     #[test]
+    fn the_ordering_key_is_not_the_api_key() {
+        use clap::Parser;
+        let line = "levada --key secret subscriptions skip p/sub --ordering-key k --tenant a";
+        let cli = crate::Cli::try_parse_from(line.split(' ')).expect("parses");
+        assert_eq!(cli.global.key.as_deref(), Some("secret"));
+        let crate::Command::Subscriptions(SubscriptionsArgs { command: SubscriptionsCommand::Skip(args) }) =
+            cli.command
+        else {
+            panic!("another command");
+        };
+        assert_eq!((&*args.ordering_key, &*args.tenant), ("k", "a"));
+    }
+
+    #[test]
     fn ages_are_read_at_a_glance() {
-        let seconds = [0.4, 59.9, 61.0, 3_700.0, 90_000.0];
+        let seconds = [0.4, 59.9, 61.0, 3_700.0, 90_000.0, 604_800.0];
         let texts = seconds.map(|s| age(&json!(s)));
-        assert_eq!(texts, ["0 s", "59 s", "1 min 1 s", "1 h 1 min", "1 d 1 h"]);
+        assert_eq!(texts, ["0 s", "59 s", "1 min 1 s", "1 h 1 min", "1 d 1 h", "7 d"]);
         assert_eq!(age(&Value::Null), "-");
     }
 
