@@ -387,7 +387,7 @@ impl SubscriptionPort for Handle {
         if self.subscription.is_deleted() || self.subscription.spec().detached {
             return Ok(());
         }
-        self.embedded.scan(&self.subscription, 1)
+        self.embedded.scan(&self.subscription, 1).map(drop)
     }
 
     fn blocked_keys(&self, limit: usize) -> Vec<BlockedKey> {

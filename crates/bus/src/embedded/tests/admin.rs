@@ -165,7 +165,7 @@ async fn messages_are_browsed_newest_first_without_being_consumed() {
     let topic = name("shared/orders");
     let sent = |n: u32| Message {
         attributes: [("n", n.to_string().as_str())].into_iter().collect(),
-        ..message(if n % 3 == 0 { "globex" } else { "acme" }, &n.to_string())
+        ..message(if n.is_multiple_of(3) { "globex" } else { "acme" }, &n.to_string())
     };
     port.try_publish(&topic, (0..300).map(sent).collect()).await.expect("published");
     let subscription = port.open_subscription("shared/of-globex");
