@@ -125,6 +125,22 @@ impl Embedded {
         Ok(())
     }
 
+    /// What was published before an upkeep is there for it to see: the age of messages is known
+    /// to readers only. Blocks as long as one publish takes to become visible, at most.
+    fn settle_all(&self) {
+        let lags = |s: &&Arc<Subscription>| {
+            *self.bus.inner.log.watch(s.log.id).borrow() < s.log.committed.load(Ordering::Acquire)
+        };
+        let lagging: Vec<Arc<Subscription>> =
+            self.catalog.read().subscriptions.values().filter(lags).cloned().collect();
+        if let Ok(runtime) = tokio::runtime::Handle::try_current()
+            && !lagging.is_empty()
+        {
+            let visible = futures::future::join_all(lagging.iter().map(|s| self.settle_publishes(s)));
+            runtime.block_on(visible);
+        }
+    }
+
     fn checkpoint_is_due(&self) -> bool {
         let last = *self.last_checkpoint.lock();
         let records = self.bus.inner.log.bounds(self.journal.topic).next.saturating_sub(last.covered);
@@ -135,6 +151,7 @@ impl Embedded {
 
 impl Upkeep for Embedded {
     fn maintain(&self) -> Result<(), BusError> {
+        self.settle_all();
         let turn = self.changing.blocking_lock();
         self.end_by_age();
         drop(turn);
