@@ -132,7 +132,7 @@ END
     event system.error acme poison component >poison.jsonl
     ./publish.sh poison.jsonl >/dev/null
     TENANT_ID=acme WORKER=false ./work.sh --exit-idle-s 4 2>work.log || { cat work.log; wrong=1; }
-    expect "five attempts" 5 "$(./deadletters.sh list acme | sed -n 's/.*"attempts": \([0-9]*\), "reason": "delivered too often".*"poison".*/\1/p')"
+    expect "five attempts" 5 "$(./deadletters.sh list acme | sed -n 's/.*"attempts": \([0-9]*\), "reason": "5 deliveries failed".*"poison".*/\1/p')"
     ./deadletters.sh resend acme >/dev/null
     expect "no dead letter of acme is left" 0 "$(./deadletters.sh list acme | wc -l | tr -d ' ')"
     ./work.sh --exit-idle-s 3 2>work.log || { cat work.log; wrong=1; }

@@ -17,7 +17,9 @@ use crate::dice::Dice;
 use crate::world::World;
 
 const PUBLISHERS: u64 = 2;
-const KEYS: u64 = 4;
+const KEYS: u64 = 16;
+/// A publisher waits while so many messages are not taken yet: what is left at the end is small.
+const AHEAD: usize = 2_000;
 const TOPIC: &str = "/v1/projects/jobs/topics/work";
 const SUBSCRIPTION: &str = "/v1/projects/jobs/subscriptions/worker";
 const SETTINGS: &str = "name: crashes\npubsub:\n  projects:\n    - {id: jobs, tenant: default}\n";
@@ -29,6 +31,7 @@ struct Known {
     confirmed: BTreeSet<(String, u64)>,
     /// Acknowledged without an answer: they may come again or not.
     doubtful: BTreeSet<(String, u64)>,
+    published: usize,
 }
 
 impl Known {
@@ -113,6 +116,14 @@ fn publish(address: &str, key: &str, p: u64, first: u64, stop: &AtomicBool, know
     let mut n = first;
     let Ok(mut connection) = Connection::open(address) else { return n };
     while !stop.load(Ordering::SeqCst) {
+        let ahead = {
+            let known = known.lock().unwrap();
+            known.published.saturating_sub(known.confirmed.len())
+        };
+        if ahead > AHEAD {
+            thread::sleep(Duration::from_millis(1));
+            continue;
+        }
         let numbers: Vec<u64> = (n..n + 1 + n % 7).collect();
         n += numbers.len() as u64;
         let named = |n: u64| format!("p{p}k{}", n % KEYS);
@@ -122,6 +133,7 @@ fn publish(address: &str, key: &str, p: u64, first: u64, stop: &AtomicBool, know
         match connection.send(&request) {
             Ok(answer) if answer.status == 200 => {
                 let mut known = known.lock().unwrap();
+                known.published += numbers.len();
                 for n in numbers {
                     known.answered.entry(named(n)).or_default().insert(n);
                 }

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::program::workspace;
 
-const PACKAGE: &str = "@google-cloud/pubsub@6";
+const PACKAGE: &str = "@google-cloud/pubsub@5";
 
 static MAKING: Mutex<()> = Mutex::new(());
 

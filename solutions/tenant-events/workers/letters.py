@@ -61,8 +61,8 @@ def shown(subscription, message):
         "message_id": message["messageId"],
         "failed_at": message["publishTime"],
         "attempts": int(attributes.get("CloudPubSubDeadLetterSourceDeliveryCount", 1)),
-        # The server itself buries what was delivered too often, and gives no reason.
-        "reason": attributes.get("levada.dead.reason", "delivered too often"),
+        # A worker's reason, or the server's where it was delivered too often.
+        "reason": attributes.get("levada.dead.reason", ""),
         "attributes": {name: value for name, value in attributes.items() if not name.startswith(ADDED)},
         "data": message.get("data", ""),
     }
