@@ -234,7 +234,7 @@ impl Bus {
     /// # Errors
     /// [`BusError::UnknownTopic`].
     pub fn offset_at(&self, topic: &TopicName, timestamp_ms: i64) -> Result<u64, BusError> {
-        Ok(self.inner.log.offset_at(self.inner.topic(topic)?.id, timestamp_ms))
+        Ok(self.inner.log.offset_at(self.inner.topic(topic)?.id, timestamp_ms)?)
     }
 
     /// Every topic that has a name in the project folder, by name.
@@ -323,6 +323,15 @@ impl TopicState {
         }
     }
 
+    /// What metrics call it: a topic that is made again goes on with the figures of before.
+    pub fn label(&self) -> String {
+        let name = self.name.as_str();
+        match name.rsplit_once('.') {
+            Some((label, _)) if self.name.is_internal() => label.to_owned(),
+            _ => name.to_owned(),
+        }
+    }
+
     pub fn lane_counters(&self, lane: u32, tenant: &TenantId) -> Arc<LaneCounters> {
         if let Some((_, counters)) = self.lanes.read().get(&lane) {
             return counters.clone();
@@ -338,7 +347,11 @@ impl Inner {
             *topic.retention.lock() = retention;
             return Ok(topic);
         }
-        let is_there = |t: &&Arc<TopicState>| !t.deleted.load(Ordering::Acquire);
+        // Those of the port and those of the folder are counted apart: who makes many of the one
+        // must not keep a server from starting with the other.
+        let is_there = |t: &&Arc<TopicState>| {
+            t.name.is_internal() == name.is_internal() && !t.deleted.load(Ordering::Acquire)
+        };
         if self.topics.read().values().filter(is_there).count() >= self.config.max_topics {
             return Err(BusError::TooManyTopics(self.config.max_topics));
         }
@@ -393,7 +406,7 @@ impl Inner {
 
     fn info(&self, topic: &TopicState) -> TopicInfo {
         let bounds = self.log.bounds(topic.id);
-        ::metrics::gauge!(names::TOPIC_BYTES, "topic" => topic.name.to_string()).set(bounds.bytes as f64);
+        ::metrics::gauge!(names::TOPIC_BYTES, "topic" => topic.label()).set(bounds.bytes as f64);
         let shown = |(tenant, lane): &(TenantId, Arc<LaneCounters>)| LaneStats {
             tenant: tenant.clone(),
             published: TopicCounters::get(&lane.published),

@@ -215,7 +215,7 @@ impl Inner {
     }
 
     fn count(&self, topic: &TopicState, admitted: &[Admitted], weights: &Weights) {
-        let name = topic.name.to_string();
+        let name = topic.label();
         let (mut published, mut bytes) = (0, 0);
         for (id, weight) in weights {
             let lane = topic.lane_counters(*id, &weight.tenant);

@@ -41,7 +41,7 @@ impl Inner {
     fn window_start(&self, topic: &TopicState, next: u64, window_ms: i64) -> Result<u64, BusError> {
         let last = self.log.read(topic.id, next.saturating_sub(1), 1, 1)?;
         let newest_ms = last.first().map_or(0, |record| record.timestamp_ms);
-        Ok(self.log.offset_at(topic.id, newest_ms.saturating_sub(window_ms)))
+        Ok(self.log.offset_at(topic.id, newest_ms.saturating_sub(window_ms))?)
     }
 
     fn restore_record(&self, topic: &TopicState, record: Stored, now_ms: i64) -> Result<(), BusError> {

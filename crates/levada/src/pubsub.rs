@@ -32,7 +32,8 @@ pub fn projects(project: &Project, dev: bool) -> Projects {
         .namespaces
         .iter()
         .map(|Namespace { project, tenant }| (project.clone(), owner(tenant)));
-    let all = std::iter::once((home(project), Owner::Platform)).chain(declared);
+    // The last one counts: the home project has everybody's events and cannot be given away.
+    let all = declared.chain(std::iter::once((home(project), Owner::Platform)));
     if dev {
         return Projects::dev(all);
     }

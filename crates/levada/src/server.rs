@@ -132,9 +132,10 @@ impl Server {
         let sampler = Sampler::start(bus.clone(), stopped.clone());
         let (census, counting) = Census::start(disk.clone(), LAKE_DIR, clock.clone(), stopped.clone());
         tasks.push(counting);
-        tasks.push(maintenance::start(bus.clone(), lake.clone(), metrics.clone(), stopped.clone()));
 
         let port = open_port(project, &bus).await?;
+        // Not before the port has said how long messages are needed: upkeep deletes the others.
+        tasks.push(maintenance::start(bus.clone(), lake.clone(), metrics.clone(), stopped.clone()));
         let projects = Arc::new(pubsub::projects(project, options.dev));
         let subscriptions = pubsub::admin(port.clone(), projects.clone());
         let ids: Arc<dyn IdSource> = Arc::new(RandomIds);

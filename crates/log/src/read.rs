@@ -254,9 +254,12 @@ pub(crate) fn offset_at(shared: &Shared, topic: TopicId, timestamp_ms: i64) -> R
         let file = open(shared, &topic, base)?;
         let mut window = Window::new(&*file, len);
         let mut at = index.position_of_time(timestamp_ms);
+        let mut expected = base;
         while at < len {
             let bytes = window.get(at, RECORD_HEADER).map_err(io_error("read a segment"))?;
-            let Some(header) = RecordHeader::parse(bytes) else { break };
+            // Damage: what lies behind it may be of the time, so the answer is where it begins.
+            let Some(header) = RecordHeader::parse(bytes) else { return Ok(expected) };
+            expected = header.offset + 1;
             if header.timestamp_ms >= timestamp_ms {
                 return Ok(header.offset);
             }

@@ -159,13 +159,13 @@ impl Log {
         topic.map_or_else(|_| watch::Sender::new(0).subscribe(), |t| t.visible.subscribe())
     }
 
-    /// The first offset whose record is at or after a time; the end when there is none or
-    /// the index cannot be read.
-    pub fn offset_at(&self, topic: TopicId, timestamp_ms: i64) -> u64 {
-        crate::read::offset_at(&self.inner.shared, topic, timestamp_ms).unwrap_or_else(|error| {
-            tracing::warn!(%topic, %error, "no offset for a time");
-            self.bounds(topic).next
-        })
+    /// The first offset whose record is at or after a time; the end when there is none.
+    ///
+    /// # Errors
+    /// When a segment or its index cannot be read. An answer made up instead could make a
+    /// caller drop everything.
+    pub fn offset_at(&self, topic: TopicId, timestamp_ms: i64) -> Result<u64, LogError> {
+        crate::read::offset_at(&self.inner.shared, topic, timestamp_ms)
     }
 
     /// Removes what the retention does not allow, in whole segments; answers how many
@@ -185,7 +185,7 @@ impl Log {
     ) -> Result<(), LogError> {
         let mut left = limit_bytes;
         for (topic, _) in self.topics() {
-            let mut from = self.offset_at(topic, timestamp_ms);
+            let mut from = self.offset_at(topic, timestamp_ms)?;
             while left > 0 {
                 let records = match self.read(topic, from, 4_096, 1 << 20) {
                     Ok(records) => records,

@@ -13,6 +13,8 @@ const QUANTUM_BYTES: i64 = 4 << 10;
 /// What a message costs beside its bytes: a turn has at most 64 messages, however small. By
 /// bytes alone a turn of tiny ones would be several hundred, each with the work of one.
 const MESSAGE_BYTES: i64 = 64;
+/// Larger messages are known one by one, so that an average does not hide them.
+const MAX_RUN_BYTES: u32 = 64 << 10;
 /// A deficit never grows beyond this: a lane that waited long must not take over.
 const MAX_WEIGHT: u32 = 1_000;
 
@@ -159,6 +161,7 @@ impl Lanes {
             Some(run)
                 if run.first + u64::from(run.count) == message.offset
                     && run.key == message.key
+                    && run.bytes().max(message.bytes) <= MAX_RUN_BYTES
                     && run.count < u32::MAX =>
             {
                 run.count += 1;

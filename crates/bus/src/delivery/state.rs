@@ -12,6 +12,11 @@ use super::lanes::{Lanes, Offer, Waiting};
 use super::settled::Settled;
 use crate::port::RetryPolicy;
 
+/// Messages that wait for their time.
+const MAX_SCHEDULED: usize = 1_000_000;
+/// Messages that one call looks at beyond those that it may lease.
+const MAX_LOOKS: usize = 10_000;
+
 /// How a subscription delivers.
 #[derive(Debug, Clone)]
 pub(crate) struct Rules {
@@ -133,6 +138,7 @@ pub(crate) struct State {
     ended_order: VecDeque<u64>,
     first_ack_id: u64,
     next_ack_id: u64,
+    cut_short: bool,
     counts: Counts,
     by_lane: BTreeMap<u32, (u64, u64)>,
 }
@@ -156,6 +162,7 @@ impl State {
             ended_order: VecDeque::new(),
             first_ack_id,
             next_ack_id: first_ack_id,
+            cut_short: false,
             counts: Counts::default(),
             by_lane: BTreeMap::new(),
         }
@@ -196,12 +203,15 @@ impl State {
 
     /// Messages in memory that are not settled.
     fn entries(&self) -> usize {
-        self.lanes.runs() + self.live.len() + usize::try_from(self.keys.waiting()).unwrap_or(usize::MAX)
+        let keys = usize::try_from(self.keys.waiting()).unwrap_or(usize::MAX);
+        self.lanes.runs() + (self.live.len() - self.delayed.len()) + keys
     }
 
     /// The offset to scan from, or `None` while enough is known ahead.
     pub fn wants_scan(&self) -> Option<u64> {
-        (self.entries() < self.rules.look_ahead).then_some(self.scanned)
+        // What is scheduled for later counts apart: it must not stop what is due.
+        let scheduled = self.delayed.len() + self.not_before.len();
+        (self.entries() < self.rules.look_ahead && scheduled < MAX_SCHEDULED).then_some(self.scanned)
     }
 
     /// The next offset that the scan has not met.
@@ -249,8 +259,15 @@ impl State {
         self.wake(now);
         let room = self.rules.max_leased.saturating_sub(self.held.len()).min(max);
         let mut leases: Vec<Lease> = Vec::new();
-        let mut bytes = 0usize;
+        let (mut bytes, mut looks) = (0usize, 0);
+        self.cut_short = false;
         while leases.len() < room && (leases.is_empty() || bytes < max_bytes) {
+            // Scheduled and blocked messages are taken up one by one, of runs of any length.
+            looks += 1;
+            if looks > max.saturating_add(MAX_LOOKS) {
+                self.cut_short = true;
+                break;
+            }
             let Some((lane, offer)) = self.lanes.pop() else { break };
             let offset = match offer {
                 Offer::Again(offset) => offset,
@@ -352,6 +369,15 @@ impl State {
             .first()
             .map(|(at, _)| Duration::from_millis(u64::try_from(at.saturating_sub(now.wall_ms)).unwrap_or(0)));
         retry.into_iter().chain(deadline).chain(scheduled).min()
+    }
+
+    /// Whether the last [`State::lease`] ended by what it looked at, not by what there was.
+    pub fn was_cut_short(&self) -> bool {
+        self.cut_short
+    }
+
+    pub fn next_ack_id(&self) -> u64 {
+        self.next_ack_id
     }
 
     pub fn leased(&self) -> usize {

@@ -12,6 +12,7 @@ use crate::codec;
 use crate::config::BusError;
 use crate::delivery::Lease;
 use crate::embedded::Embedded;
+use crate::embedded::schedule;
 use crate::embedded::subscription::Subscription;
 use crate::metrics as names;
 use crate::port::{PortError, SubscriptionSpec};
@@ -21,8 +22,9 @@ use crate::stats::TopicCounters;
 const TOO_OFTEN: &str = "delivery-attempts-exhausted";
 const PARKED: &str = "delivery-parked";
 /// Moved in one commit group at most.
-const GROUP_RECORDS: usize = 256;
 const GROUP_BYTES: usize = 8 << 20;
+/// Read at once: each may have 10 MB.
+const PART_RECORDS: usize = 32;
 
 impl Embedded {
     /// Moves messages that have failed too often to the dead-letter topic. What cannot be
@@ -78,12 +80,34 @@ impl Embedded {
             PortError::FailedPrecondition(format!("the subscription {} has no dead-letter policy", spec.name))
         })?;
         let target = self.topic(&policy.topic)?.log;
+        let _alone = subscription.burying.lock();
+        let generation = subscription.machine.lock().generation;
+        for part in messages.chunks(PART_RECORDS) {
+            self.move_part(subscription, part, generation, &spec, &target)?;
+        }
+        Ok(())
+    }
+
+    /// Few at a time: they are read as a whole.
+    fn move_part(
+        &self,
+        subscription: &Subscription,
+        messages: &[(u64, u32)],
+        generation: u32,
+        spec: &SubscriptionSpec,
+        target: &Arc<TopicState>,
+    ) -> Result<(), PortError> {
+        let open = |offset: &u64| {
+            let machine = subscription.machine.lock();
+            machine.generation == generation && !machine.state.settled().contains(*offset)
+        };
+        let messages: Vec<_> = messages.iter().filter(|(offset, _)| open(offset)).collect();
         let mut records = self.load(subscription, messages.iter().map(|(offset, _)| *offset))?;
         let mut group: Vec<(u64, Append)> = Vec::new();
         let mut bytes = 0;
         for (offset, attempt) in messages {
             let copy = match records.remove(offset) {
-                Some(record) => self.copy(&spec, record, *attempt, &subscription.log.name, &target)?,
+                Some(record) => self.copy(spec, record, *attempt, &subscription.log.name, target)?,
                 None => {
                     // Retention took it: there is nothing left to move.
                     self.skip(subscription, *offset)?;
@@ -92,12 +116,12 @@ impl Embedded {
             };
             bytes += copy.head.len() + copy.body.len();
             group.push((*offset, copy));
-            if group.len() >= GROUP_RECORDS || bytes >= GROUP_BYTES {
-                self.move_group(subscription, &target, std::mem::take(&mut group))?;
+            if bytes >= GROUP_BYTES {
+                self.move_group(subscription, target, generation, std::mem::take(&mut group))?;
                 bytes = 0;
             }
         }
-        self.move_group(subscription, &target, group)
+        self.move_group(subscription, target, generation, group)
     }
 
     /// The dead letter of a message.
@@ -119,6 +143,9 @@ impl Embedded {
             0 => (PARKED, "an operator took it away".to_owned()),
             _ => (TOO_OFTEN, format!("{attempt} deliveries failed")),
         };
+        // It shall be seen now.
+        message.attributes.remove(schedule::DELIVER_AT);
+        message.attributes.remove(schedule::DELAY_MS);
         for (name, value) in [
             (attr::DEAD_CODE, code.to_owned()),
             (attr::DEAD_REASON, reason),
@@ -151,13 +178,14 @@ impl Embedded {
         &self,
         subscription: &Subscription,
         target: &Arc<TopicState>,
+        generation: u32,
         group: Vec<(u64, Append)>,
     ) -> Result<(), PortError> {
-        if group.is_empty() {
+        let _writing = self.journal.writing.blocking_read();
+        // A seek came in between, and gave everything back.
+        if group.is_empty() || subscription.machine.lock().generation != generation {
             return Ok(());
         }
-        let _writing = self.journal.writing.blocking_read();
-        let generation = subscription.machine.lock().generation;
         let (mut offsets, mut appends): (Vec<u64>, Vec<Append>) = group.into_iter().unzip();
         let lanes: Vec<(u32, usize)> =
             appends.iter().map(|a| (a.lane, a.head.len() + a.body.len())).collect();
@@ -175,7 +203,7 @@ impl Embedded {
             }
         }
         TopicCounters::add(&target.counters.published, lanes.len() as u64);
-        let name = subscription.log.name.to_string();
+        let name = subscription.log.label();
         ::metrics::counter!(names::DEAD_LETTERS, "topic" => name, "code" => TOO_OFTEN)
             .increment(lanes.len() as u64);
         let mut machine = subscription.machine.lock();

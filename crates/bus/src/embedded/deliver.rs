@@ -71,12 +71,46 @@ impl Embedded {
             let mut machine = subscription.machine.lock();
             machine.active_ms = now.wall_ms;
             let leases = machine.state.lease(max, limits.max_bytes, limits.ack_deadline, now);
-            (leases, machine.state.next_event(now))
+            // Much was looked at that is not due: go on at once.
+            let next = if leases.is_empty() && machine.state.was_cut_short() {
+                Some(Duration::ZERO)
+            } else {
+                machine.state.next_event(now)
+            };
+            (leases, next)
         };
-        let loaded = self.load_leases(subscription, leases)?;
+        let mut loaded = self.load_leases(subscription, leases)?;
+        self.give_back_beyond(subscription, limits.max_bytes, &mut loaded);
         let received =
             loaded.into_iter().filter_map(|(lease, record)| self.receive(subscription, lease, record));
         Ok(Taken { received: received.collect(), next, behind })
+    }
+
+    /// The machine knows messages by their average size: what is too much after all goes back.
+    fn give_back_beyond(
+        &self,
+        subscription: &Subscription,
+        max_bytes: usize,
+        loaded: &mut Vec<(Lease, Stored)>,
+    ) {
+        let (mut bytes, mut fitting) = (0, 0);
+        for (_, record) in loaded.iter() {
+            bytes += record.head.len() + record.body.len();
+            if fitting > 0 && bytes > max_bytes {
+                break;
+            }
+            fitting += 1;
+        }
+        if fitting == loaded.len() {
+            return;
+        }
+        let beyond = loaded.split_off(fitting);
+        let mut machine = subscription.machine.lock();
+        let mut cache = subscription.cache.lock();
+        for (lease, record) in beyond.into_iter().rev() {
+            cache.keep(&record);
+            machine.state.give_back(&lease);
+        }
     }
 
     fn receive(&self, subscription: &Subscription, lease: Lease, record: Stored) -> Option<Received> {

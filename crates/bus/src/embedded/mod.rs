@@ -32,7 +32,7 @@ mod tests;
 mod topics;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64};
 
 use futures::future::BoxFuture;
 use levada_core::ProjectId;
@@ -83,8 +83,8 @@ pub(crate) struct Embedded {
     flushing: AtomicBool,
     last_checkpoint: Mutex<Last>,
     meters: Meters,
-    /// Above every ack id that an earlier start gave out.
-    first_ack_id: u64,
+    /// Above every ack id that an earlier start, or a deleted subscription, gave out.
+    first_ack_id: AtomicU64,
 }
 
 impl Embedded {

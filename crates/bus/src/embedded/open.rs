@@ -1,6 +1,7 @@
 //! Opening: documents, the last checkpoint, and the journal after it.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
 use levada_core::{ProjectId, TenantId};
@@ -50,7 +51,7 @@ impl EmbeddedBus {
         replay(&bus.inner.log, &journal, checkpoint.covered, &mut states)?;
         let first_ack_id = documents.run() * ACK_IDS_A_RUN;
         let inner = Arc::new(Embedded {
-            first_ack_id,
+            first_ack_id: first_ack_id.into(),
             bus,
             home,
             documents,
@@ -173,7 +174,8 @@ impl Embedded {
         let filter = Filter::parse(&spec.filter).map_err(|error| BusError::Store(error.to_string()))?;
         let lane = spec.tenant.as_ref().map(|tenant| self.bus.inner.log.lane(tenant)).transpose()?;
         let Kept { generation, progress, active_ms } = kept;
-        let start = Start { progress, generation, first_ack_id: self.first_ack_id, active_ms };
+        let first_ack_id = self.first_ack_id.load(Ordering::Acquire);
+        let start = Start { progress, generation, first_ack_id, active_ms };
         let cache = Cache::new(self.cache_left.clone());
         let subscription = Arc::new(Subscription::new(number, spec, log, lane, filter, start, cache));
         self.weigh(&subscription);

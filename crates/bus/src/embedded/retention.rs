@@ -79,10 +79,18 @@ impl Embedded {
             }
             // Known before somebody asks: a tenant behind another's backlog is found at once.
             while began.elapsed() < SCAN_TIME && matches!(self.scan(&subscription, 0), Ok(true)) {}
-            let oldest_ms =
-                now_ms.saturating_sub(i64::try_from(spec.retention.as_millis()).unwrap_or(i64::MAX));
+            // A seek may have brought back what only the topic retains.
+            let topic = spec.topic.as_ref().and_then(|topic| self.topic(topic).ok());
+            let age = topic.and_then(|t| t.spec.retention).unwrap_or_default().max(spec.retention);
+            let oldest_ms = now_ms.saturating_sub(i64::try_from(age.as_millis()).unwrap_or(i64::MAX));
             let floor = subscription.machine.lock().state.settled().floor();
-            let first = self.bus.inner.log.offset_at(subscription.log.id, oldest_ms);
+            let first = match self.bus.inner.log.offset_at(subscription.log.id, oldest_ms) {
+                Ok(first) => first,
+                Err(error) => {
+                    tracing::warn!(%error, subscription = %spec.name, "nothing is aged out: no offset for a time");
+                    continue;
+                }
+            };
             if first > floor {
                 subscription.machine.lock().state.drop_below(first);
                 subscription.cache.lock().drop_below(first);

@@ -121,7 +121,12 @@ impl Embedded {
             return None;
         }
         // What cannot be read as a schedule was published another way: it is due at once.
-        let not_before_ms = schedule::due_ms(&attributes, record.timestamp_ms).ok().flatten();
+        let due_ms = schedule::due_ms(&attributes, record.timestamp_ms).ok().flatten();
+        // Before it would be gone by its age.
+        let retention = subscription.spec().retention;
+        let latest = i64::try_from((retention - retention / 10).as_millis()).unwrap_or(i64::MAX);
+        let latest_ms = record.timestamp_ms.saturating_add(latest);
+        let not_before_ms = due_ms.map(|due_ms| due_ms.min(latest_ms));
         let bytes = u32::try_from(record.head.len() + record.body.len()).unwrap_or(u32::MAX);
         let key = subscription.key(record.lane, ordering_key.as_deref());
         let message = Waiting { offset: record.offset, bytes, key };

@@ -29,8 +29,10 @@ impl Embedded {
         if subscription.spec().detached {
             return Err(PortError::FailedPrecondition(format!("the subscription {name} is detached")));
         }
+        // Alone: what is confirmed meanwhile would be missing from the new progress.
+        let _alone = self.journal.writing.blocking_write();
         let progress = match to {
-            SeekTo::TimeMs(at_ms) => self.progress_at(&subscription, *at_ms),
+            SeekTo::TimeMs(at_ms) => self.progress_at(&subscription, *at_ms)?,
             SeekTo::Snapshot(snapshot) => {
                 let snapshot = self.snapshot(snapshot)?;
                 if snapshot.log.id != subscription.log.id {
@@ -47,29 +49,29 @@ impl Embedded {
     /// Everything published before the time is acknowledged, and nothing at or after it, as
     /// far as it is kept: acknowledged messages come back only where the subscription retains
     /// them or the topic has a retention of its own.
-    fn progress_at(&self, subscription: &Subscription, at_ms: i64) -> Progress {
+    fn progress_at(&self, subscription: &Subscription, at_ms: i64) -> Result<Progress, PortError> {
         let (log, spec) = (&self.bus.inner.log, subscription.spec());
         let now_ms = self.bus.inner.clock.now_ms();
-        let below = |ms: i64| Settled::below(log.offset_at(subscription.log.id, ms));
+        let below = |ms: i64| log.offset_at(subscription.log.id, ms).map(Settled::below);
         let topic = spec.topic.as_ref().and_then(|topic| self.topic(topic).ok());
         let of_topic = topic.and_then(|topic| topic.spec.retention);
         let of_subscription = spec.retain_acked.then_some(spec.retention);
         let kept = of_topic.into_iter().chain(of_subscription).max();
         let settled = match kept {
-            Some(age) => below(at_ms.max(now_ms.saturating_sub(millis(age)))),
+            Some(age) => below(at_ms.max(now_ms.saturating_sub(millis(age))))?,
             None => {
                 let mut settled = subscription.machine.lock().state.settled().clone();
-                settled.raise(log.offset_at(subscription.log.id, at_ms));
+                settled.raise(log.offset_at(subscription.log.id, at_ms)?);
                 settled
             }
         };
         let discard_before_ms = (at_ms > now_ms).then_some(at_ms);
-        Progress { settled, discard_before_ms, ..Progress::default() }
+        Ok(Progress { settled, discard_before_ms, ..Progress::default() })
     }
 
-    /// Begins a new generation with another progress, durably. All leases end.
+    /// Begins a new generation with another progress, durably. All leases end. The caller holds
+    /// the journal alone.
     pub fn reset(&self, subscription: &Subscription, progress: Progress) -> Result<(), PortError> {
-        let _writing = self.journal.writing.blocking_read();
         let generation = subscription.machine.lock().generation + 1;
         let now_ms = self.bus.inner.clock.now_ms();
         let record = self.journal.seek(subscription.number, generation, &progress, now_ms)?;

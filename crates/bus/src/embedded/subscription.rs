@@ -37,6 +37,8 @@ pub(crate) struct Subscription {
     /// A scan in the background is under way.
     pub catching_up: AtomicBool,
     pub cache: Mutex<Cache>,
+    /// One move to the dead letter at a time.
+    pub burying: Mutex<()>,
     /// Woken when something may have become deliverable.
     pub ready: Notify,
     /// Counts changes of the settings.
@@ -92,6 +94,7 @@ impl Subscription {
             scanning: Mutex::default(),
             catching_up: AtomicBool::new(false),
             cache: Mutex::new(cache),
+            burying: Mutex::default(),
             ready: Notify::new(),
             changes: watch::Sender::new(0),
             deleted: AtomicBool::new(false),

@@ -1,6 +1,7 @@
 //! Subscriptions: making, changing, detaching and deleting them.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use levada_core::ResourceName;
 
@@ -13,6 +14,8 @@ use crate::embedded::subscription::Subscription;
 use crate::filter::Filter;
 use crate::port::{PortError, SubscriptionSpec};
 
+/// Above the ack ids that a pull under way may still give out for a deleted subscription.
+const ACK_IDS_APART: u64 = 1 << 20;
 const MAX_SUBSCRIPTIONS: usize = 20_000;
 
 impl Embedded {
@@ -60,6 +63,8 @@ impl Embedded {
                 )));
             }
         }
+        // Not by an update: that would undo a detach that came between the caller's read and this.
+        let spec = SubscriptionSpec { detached: kept.detached, ..spec };
         self.keep_subscription(&subscription, &spec)?;
         subscription.set_spec(spec.clone());
         self.weigh(&subscription);
@@ -72,6 +77,7 @@ impl Embedded {
         let spec = SubscriptionSpec { detached: true, ..(*subscription.spec()).clone() };
         self.keep_subscription(&subscription, &spec)?;
         // Its backlog is gone for good, as documented.
+        let _alone = self.journal.writing.blocking_write();
         let end = self.bus.inner.end_of(&subscription.log);
         self.reset(&subscription, Progress { settled: Settled::below(end), ..Progress::default() })?;
         subscription.set_spec(spec);
@@ -83,7 +89,11 @@ impl Embedded {
         let subscription: Arc<Subscription> = self.subscription(name)?;
         self.documents.remove(Kind::Subscription, subscription.number)?;
         let removed = self.catalog.write().subscriptions.remove(name);
-        removed.ok_or_else(|| not_found("subscription", name))?.mark_deleted();
+        let removed = removed.ok_or_else(|| not_found("subscription", name))?;
+        removed.mark_deleted();
+        // Late acknowledgements must mean nothing to a subscription that is made again by the name.
+        let next = removed.machine.lock().state.next_ack_id();
+        self.first_ack_id.fetch_max(next + ACK_IDS_APART, Ordering::AcqRel);
         self.keep_what_is_needed();
         Ok(())
     }

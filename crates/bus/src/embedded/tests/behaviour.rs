@@ -362,6 +362,73 @@ async fn subscriptions_that_nobody_uses_expire_and_old_messages_go() {
 }
 
 #[tokio::test]
+async fn a_late_acknowledgement_means_nothing_to_a_subscription_made_again() {
+    let port = fresh();
+    let topic = port.topic("acme/orders").await;
+    let first = port.subscribe("acme/billing", &topic, |_| {}).await;
+    port.publish(&topic, &["old"]).await;
+    let held = first.pull(limits(9)).await.expect("pulls");
+    port.port.delete_subscription(&name("acme/billing")).await.expect("deleted");
+    let again = port.subscribe("acme/billing", &topic, |_| {}).await;
+    port.publish(&topic, &["new"]).await;
+    assert_eq!(bodies(&again.pull(limits(9)).await.expect("pulls")), ["new"]);
+    let _ = again.acknowledge(ids(&held)).await.expect("answers");
+    port.advance(DEADLINE);
+    assert_eq!(bodies(&again.pull(limits(9)).await.expect("pulls")), ["new"], "nobody acknowledged it");
+}
+
+#[tokio::test]
+async fn what_only_the_topic_retains_stays_after_a_seek_to_it() {
+    let port = fresh();
+    let day = Duration::from_secs(24 * 3600);
+    let spec = TopicSpec { retention: Some(31 * day), ..TopicSpec::new(name("acme/orders")) };
+    let topic = port.port.create_topic(spec).await.expect("a topic").name;
+    let subscription = port.subscribe("acme/billing", &topic, |spec| spec.expires_after = None).await;
+    port.publish(&topic, &["old"]).await;
+    port.visible(&topic).await;
+    let received = subscription.pull(limits(9)).await.expect("pulls");
+    acknowledge(&subscription, &received).await;
+    port.advance(20 * day);
+    port.port.seek(&name("acme/billing"), SeekTo::TimeMs(START_MS)).await.expect("seeks");
+    port.world.bus.maintain().await.expect("maintains");
+    assert_eq!(bodies(&subscription.pull(limits(9)).await.expect("pulls")), ["old"]);
+}
+
+#[tokio::test]
+async fn a_schedule_beyond_the_retention_comes_before_the_message_would_be_gone() {
+    let port = fresh();
+    let topic = port.topic("acme/orders").await;
+    let hour = Duration::from_secs(3600);
+    let subscription = port.subscribe("acme/billing", &topic, |spec| spec.retention = hour).await;
+    let later = with(message("acme", "later"), &[("levada.delay_ms", "7200000")], None);
+    port.try_publish(&topic, vec![later]).await.expect("published");
+    assert!(subscription.pull(limits(9)).await.expect("pulls").is_empty());
+    port.advance(hour - hour / 10);
+    assert_eq!(bodies(&subscription.pull(limits(9)).await.expect("pulls")), ["later"]);
+}
+
+#[tokio::test]
+async fn a_pull_counts_large_messages_among_small_ones_by_their_size() {
+    let port = fresh();
+    let topic = port.topic("acme/orders").await;
+    let subscription = port.subscribe("acme/billing", &topic, |_| {}).await;
+    let small = "s".repeat(100);
+    let large = "L".repeat(8_000);
+    let sent: Vec<&str> = std::iter::repeat_n(&*large, 3).chain(std::iter::repeat_n(&*small, 50)).collect();
+    port.publish(&topic, &sent).await;
+    let mut all = 0;
+    while all < sent.len() {
+        let received =
+            subscription.pull(PullLimits { max_bytes: 10_000, ..limits(100) }).await.expect("pulls");
+        let bytes: usize = received.iter().map(|r| r.message.body.len()).sum();
+        assert!(!received.is_empty() && bytes <= 10_000, "{} messages, {bytes} bytes", received.len());
+        acknowledge(&subscription, &received).await;
+        all += received.len();
+    }
+    assert_eq!(subscription.stats().backlog_messages, 0);
+}
+
+#[tokio::test]
 async fn a_waiting_pull_ends_with_the_next_message() {
     let port = fresh();
     let topic = port.topic("acme/orders").await;

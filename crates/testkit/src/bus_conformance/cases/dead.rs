@@ -85,7 +85,9 @@ async fn the_dead_letter_says_where_it_comes_from(world: &mut World) -> Result<(
     let published = said("TopicPublishTime").context("without the time of its publish")?;
     ensure!(published.contains('T') && published.ends_with('Z'), "{published} is not a time of RFC 3339");
     same("its own attributes", (attributes.get("kind"), attributes.get("empty")), (Some("x"), Some("")))?;
-    same("the number of attributes", attributes.len(), 6)?;
+    // A bus may say more, by names of its own.
+    let others = attributes.iter().filter(|(name, _)| !name.starts_with("levada.")).count();
+    same("the number of attributes", others, 6)?;
     same("its tenant", moved[0].message.tenant.as_str(), "acme")
 }
 
