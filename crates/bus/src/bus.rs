@@ -69,6 +69,8 @@ pub(crate) struct TopicState {
     pub retention: Mutex<Retention>,
     /// What subscriptions and snapshots need beyond the topic's own retention.
     pub needed_age: Mutex<std::time::Duration>,
+    /// A replay has still to deliver what is from here on: it stays at any age.
+    pub needed_from: Mutex<Option<u64>>,
     /// Deleted through the port: kept for the subscriptions that it left behind, if any.
     pub deleted: AtomicBool,
     pub counters: TopicCounters,
@@ -315,6 +317,7 @@ impl TopicState {
             name,
             retention: Mutex::new(retention),
             needed_age: Mutex::default(),
+            needed_from: Mutex::default(),
             deleted: AtomicBool::new(false),
             counters: TopicCounters::default(),
             committed: AtomicU64::new(0),
@@ -444,6 +447,7 @@ impl Inner {
                 max_age_ms: max_age.map(|age| i64::try_from(age.as_millis()).unwrap_or(i64::MAX)),
                 max_bytes: retention.max_bytes,
                 needed_from: None,
+                keep_from: *topic.needed_from.lock(),
             };
             if let Err(error) = self.log.retain(topic.id, retention) {
                 first_error = first_error.and(Err(error.into()));

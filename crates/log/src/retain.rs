@@ -17,6 +17,8 @@ pub struct Retention {
     pub max_bytes: Option<u64>,
     /// Segments wholly below this offset go: nobody needs them.
     pub needed_from: Option<u64>,
+    /// Segments with this offset or later ones stay, whatever else is said.
+    pub keep_from: Option<u64>,
 }
 
 /// Removes what the retention does not allow, and answers how many records went. Only
@@ -46,6 +48,9 @@ pub(crate) fn retain(demux: &mut Demux, topic: &Arc<Topic>, retention: Retention
             }
         };
         let too_many = retention.max_bytes.is_some_and(|max| bounds.bytes > max);
+        if retention.keep_from.is_some_and(|offset| second > offset) {
+            return Ok(removed);
+        }
         let unneeded = retention.needed_from.is_some_and(|offset| second <= offset);
         if !too_many && !unneeded && !is_too_old(first)? {
             return Ok(removed);

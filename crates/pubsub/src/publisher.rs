@@ -202,7 +202,7 @@ fn publication(access: &Access, message: pb::PubsubMessage) -> Result<Publicatio
         ordering_key: (!key.is_empty()).then(|| key.into_boxed_str()),
         body: message.data,
     };
-    Ok(Publication { context, message })
+    Ok(Publication::new(context, message))
 }
 
 /// What a message was checked by, under the names that Pub/Sub's clients know.

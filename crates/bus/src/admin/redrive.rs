@@ -198,7 +198,7 @@ impl SubscriptionAdmin {
         }
         let own = letter.attributes.iter().filter(|(name, _)| !is_of_dead_letter(name));
         let message = Message { attributes: own.collect(), ..letter.clone() };
-        Ok((topic, Publication { context, message }))
+        Ok((topic, Publication::again(context, message)))
     }
 }
 

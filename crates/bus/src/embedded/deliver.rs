@@ -70,14 +70,24 @@ impl Embedded {
             let now = self.now();
             let mut machine = subscription.machine.lock();
             machine.active_ms = now.wall_ms;
-            let leases = machine.state.lease(max, limits.max_bytes, limits.ack_deadline, now);
-            // Much was looked at that is not due: go on at once.
-            let next = if leases.is_empty() && machine.state.was_cut_short() {
-                Some(Duration::ZERO)
+            let machine = &mut *machine;
+            let allowed = machine.rate.as_mut().map_or(max, |rate| rate.allowed(now.at).min(max));
+            if allowed == 0 {
+                let wait = machine.rate.as_ref().map(|rate| rate.next(now.at));
+                (Vec::new(), wait)
             } else {
-                machine.state.next_event(now)
-            };
-            (leases, next)
+                let leases = machine.state.lease(allowed, limits.max_bytes, limits.ack_deadline, now);
+                if let Some(rate) = &mut machine.rate {
+                    rate.spend(leases.len());
+                }
+                // Much was looked at that is not due: go on at once.
+                let next = if leases.is_empty() && machine.state.was_cut_short() {
+                    Some(Duration::ZERO)
+                } else {
+                    machine.state.next_event(now)
+                };
+                (leases, next)
+            }
         };
         let mut loaded = self.load_leases(subscription, leases)?;
         self.give_back_beyond(subscription, limits.max_bytes, &mut loaded);
@@ -106,6 +116,9 @@ impl Embedded {
         }
         let beyond = loaded.split_off(fitting);
         let mut machine = subscription.machine.lock();
+        if let Some(rate) = &mut machine.rate {
+            rate.refund(beyond.len());
+        }
         let mut cache = subscription.cache.lock();
         for (lease, record) in beyond.into_iter().rev() {
             cache.keep(&record);
@@ -268,7 +281,7 @@ impl Embedded {
     }
 
     pub(super) fn stats(&self, subscription: &Subscription) -> SubscriptionStats {
-        let end = self.bus.inner.end_of(&subscription.log);
+        let end = self.end_for(subscription);
         let (mut stats, floor, lanes, backlog) = {
             let machine = subscription.machine.lock();
             let (state, counts) = (&machine.state, machine.state.counts());
@@ -284,11 +297,13 @@ impl Embedded {
                 expired: counts.expired,
                 dead_lettered: machine.dead_lettered,
                 blocked_keys: state.blocked(usize::MAX).len() as u64,
+                replay_finished: None,
                 by_tenant: Default::default(),
             };
             let lanes: Vec<_> = state.by_lane().iter().take(MAX_LANES).map(|(l, n)| (*l, *n)).collect();
             (stats, state.settled().floor(), lanes, state.backlog_by_lane())
         };
+        stats.replay_finished = (subscription.until < u64::MAX).then_some(stats.backlog_messages == 0);
         if stats.backlog_messages > 0 {
             stats.oldest_unacked_ms = self.oldest_unacked_ms(subscription, floor, end);
         }

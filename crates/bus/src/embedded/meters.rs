@@ -166,7 +166,7 @@ impl Embedded {
     }
 
     fn figures(&self, subscription: &Subscription, now_ms: i64) -> Figures {
-        let end = self.bus.inner.end_of(&subscription.log);
+        let end = self.end_for(subscription);
         let (totals, backlog_messages, floor) = {
             let machine = subscription.machine.lock();
             let (state, counts) = (&machine.state, machine.state.counts());

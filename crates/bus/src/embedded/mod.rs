@@ -21,6 +21,8 @@ mod meters;
 mod open;
 mod peek;
 mod port;
+mod rate;
+mod replay;
 mod retention;
 mod scan;
 mod schedule;

@@ -94,6 +94,20 @@ impl BusPort for EmbeddedBus {
         self.change(move |inner| inner.create_subscription(spec))
     }
 
+    fn create_replay(
+        &self,
+        spec: SubscriptionSpec,
+        from: SeekTo,
+    ) -> BoxFuture<'_, Result<SubscriptionSpec, PortError>> {
+        Box::pin(async move {
+            let source = spec.replay.as_ref().and_then(|replay| self.inner.subscription(&replay.source).ok());
+            if let Some(source) = source {
+                self.inner.settle_publishes(&source).await;
+            }
+            self.change(move |inner| inner.create_replay(spec, &from)).await
+        })
+    }
+
     fn subscription(&self, name: &ResourceName) -> Result<Arc<dyn SubscriptionPort>, PortError> {
         let subscription = self.inner.subscription(name)?;
         Ok(Arc::new(Handle { embedded: self.inner.clone(), subscription }))

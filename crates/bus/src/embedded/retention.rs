@@ -24,13 +24,23 @@ impl Embedded {
     pub fn keep_what_is_needed(&self) {
         let catalog = self.catalog.read();
         let mut needed: HashMap<TopicId, Duration> = HashMap::new();
+        let mut replayed: HashMap<TopicId, u64> = HashMap::new();
         let mut need = |topic: TopicId, age: Duration| {
             let kept = needed.entry(topic).or_default();
             *kept = (*kept).max(age);
         };
         for subscription in catalog.subscriptions.values() {
             let spec = subscription.spec();
-            if !spec.detached {
+            if spec.detached {
+                continue;
+            }
+            if spec.replay.is_some() {
+                let floor = subscription.machine.lock().state.settled().floor();
+                if floor < subscription.until {
+                    let first = replayed.entry(subscription.log.id).or_insert(floor);
+                    *first = (*first).min(floor);
+                }
+            } else {
                 need(subscription.log.id, spec.retention);
             }
         }
@@ -44,6 +54,7 @@ impl Embedded {
             .map(|topic| (topic.log.id, topic.spec.retention))
             .collect();
         for topic in self.bus.inner.topics.read().values() {
+            *topic.needed_from.lock() = replayed.get(&topic.id).copied();
             let age = needed.get(&topic.id).copied().unwrap_or_default();
             if !topic.name.is_internal() {
                 *topic.needed_age.lock() = age;
@@ -79,6 +90,10 @@ impl Embedded {
             }
             // Known before somebody asks: a tenant behind another's backlog is found at once.
             while began.elapsed() < SCAN_TIME && matches!(self.scan(&subscription, 0), Ok(true)) {}
+            // A replay goes back as far as the topic does.
+            if spec.replay.is_some() {
+                continue;
+            }
             // A seek may have brought back what only the topic retains.
             let topic = spec.topic.as_ref().and_then(|topic| self.topic(topic).ok());
             let age = topic.and_then(|t| t.spec.retention).unwrap_or_default().max(spec.retention);

@@ -55,17 +55,18 @@ impl Embedded {
         let mut scanned_bytes = 0;
         loop {
             let bounds = log.bounds(subscription.log.id);
+            let end = bounds.next.min(subscription.until);
             let (from, generation) = {
                 let mut machine = subscription.machine.lock();
                 machine.state.drop_below(bounds.first);
                 let enough = machine.state.waiting() >= wanted as u64 && scanned_bytes >= AHEAD_BYTES;
                 match machine.state.wants_scan() {
-                    Some(from) if from < bounds.next && !enough => (from, machine.generation),
-                    Some(from) => return Ok(from < bounds.next),
+                    Some(from) if from < end && !enough => (from, machine.generation),
+                    Some(from) => return Ok(from < end),
                     None => return Ok(false),
                 }
             };
-            let records = match log.read(subscription.log.id, from, CHUNK_RECORDS, CHUNK_BYTES) {
+            let mut records = match log.read(subscription.log.id, from, CHUNK_RECORDS, CHUNK_BYTES) {
                 Ok(records) => records,
                 Err(LogError::Corrupt(damage)) => {
                     tracing::error!(
@@ -74,12 +75,13 @@ impl Embedded {
                     );
                     let mut machine = subscription.machine.lock();
                     if machine.generation == generation {
-                        machine.state.pass(damage.resume);
+                        machine.state.pass(damage.resume.min(subscription.until));
                     }
                     continue;
                 }
                 Err(error) => return Err(error.into()),
             };
+            records.retain(|record| record.offset < end);
             let Some(last) = records.last().map(|record| record.offset) else { return Ok(false) };
             scanned_bytes += records.iter().map(|r| r.head.len() + r.body.len()).sum::<usize>();
             let seen: Vec<(Seen, &Stored)> = records

@@ -34,16 +34,25 @@ impl Embedded {
         let progress = match to {
             SeekTo::TimeMs(at_ms) => self.progress_at(&subscription, *at_ms)?,
             SeekTo::Snapshot(snapshot) => {
-                let snapshot = self.snapshot(snapshot)?;
-                if snapshot.log.id != subscription.log.id {
-                    return Err(PortError::FailedPrecondition(
-                        "the snapshot and the subscription are not of the same topic".to_owned(),
-                    ));
-                }
-                Progress { settled: self.snapshot_state(&snapshot)?, ..Progress::default() }
+                Progress { settled: self.snapshot_of(&subscription, snapshot)?, ..Progress::default() }
             }
         };
         self.reset(&subscription, progress)
+    }
+
+    /// The state that a snapshot of the subscription's topic keeps.
+    pub fn snapshot_of(
+        &self,
+        subscription: &Subscription,
+        name: &ResourceName,
+    ) -> Result<Settled, PortError> {
+        let snapshot = self.snapshot(name)?;
+        if snapshot.log.id != subscription.log.id {
+            return Err(PortError::FailedPrecondition(
+                "the snapshot and the subscription are not of the same topic".to_owned(),
+            ));
+        }
+        self.snapshot_state(&snapshot)
     }
 
     /// Everything published before the time is acknowledged, and nothing at or after it, as

@@ -12,6 +12,7 @@ use tokio::sync::{Notify, watch};
 
 use crate::bus::TopicState;
 use crate::delivery::{Progress, Rules, State};
+use crate::embedded::rate::Rate;
 use crate::filter::Filter;
 use crate::port::SubscriptionSpec;
 
@@ -30,6 +31,8 @@ pub(crate) struct Subscription {
     pub filter: Filter,
     /// Of the one tenant that it delivers; `None`: of all.
     pub lane: Option<u32>,
+    /// Messages from here on are not for it: those after a replay was made.
+    pub until: u64,
     spec: RwLock<Arc<SubscriptionSpec>>,
     pub machine: Mutex<Machine>,
     /// One scan at a time.
@@ -57,6 +60,8 @@ pub(crate) struct Machine {
     pub pending: Vec<u64>,
     pub active_ms: i64,
     pub dead_lettered: u64,
+    /// `None`: deliveries have no bound.
+    pub rate: Option<Rate>,
 }
 
 impl Machine {
@@ -83,9 +88,11 @@ impl Subscription {
             pending: Vec::new(),
             active_ms: start.active_ms,
             dead_lettered: 0,
+            rate: spec.max_rate_per_s.map(Rate::new),
         };
         Self {
             number,
+            until: spec.replay.as_ref().map_or(u64::MAX, |replay| replay.until),
             log,
             filter,
             lane,
@@ -109,7 +116,12 @@ impl Subscription {
 
     /// Takes other settings and tells everybody who looks at them.
     pub fn set_spec(&self, spec: SubscriptionSpec) {
-        self.machine.lock().state.set_rules(rules(&spec));
+        let mut machine = self.machine.lock();
+        machine.state.set_rules(rules(&spec));
+        if machine.rate.as_ref().map(Rate::per_s) != spec.max_rate_per_s {
+            machine.rate = spec.max_rate_per_s.map(Rate::new);
+        }
+        drop(machine);
         *self.spec.write() = Arc::new(spec);
         self.tell();
     }

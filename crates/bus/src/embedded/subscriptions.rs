@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 
 use levada_core::ResourceName;
 
+use crate::bus::TopicState;
 use crate::delivery::{Progress, Settled};
 use crate::embedded::Embedded;
 use crate::embedded::catalog::{already_exists, not_found};
@@ -22,7 +23,22 @@ impl Embedded {
     /// A subscription gets what is published from here on. Blocks on the disk, as what
     /// follows does.
     pub fn create_subscription(&self, spec: SubscriptionSpec) -> Result<SubscriptionSpec, PortError> {
+        if spec.replay.is_some() {
+            return Err(PortError::InvalidArgument(format!("{} is a replay: make it as one", spec.name)));
+        }
+        self.check_new(&spec)?;
+        let topic = spec.topic.as_ref().ok_or_else(|| {
+            PortError::InvalidArgument(format!("the subscription {} names no topic", spec.name))
+        })?;
+        let topic = self.topic(topic)?;
+        let end = self.bus.inner.end_of(&topic.log);
+        self.begin(spec, topic.log, Settled::below(end))
+    }
+
+    /// What every new subscription must fulfil.
+    fn check_new(&self, spec: &SubscriptionSpec) -> Result<(), PortError> {
         Filter::parse(&spec.filter).map_err(|error| PortError::InvalidArgument(error.to_string()))?;
+        check_rate(spec)?;
         if self.subscription(&spec.name).is_ok() {
             return Err(already_exists("subscription", &spec.name));
         }
@@ -31,18 +47,24 @@ impl Embedded {
                 "there are {MAX_SUBSCRIPTIONS} subscriptions, the maximum: delete some"
             )));
         }
-        let topic = spec.topic.as_ref().ok_or_else(|| {
-            PortError::InvalidArgument(format!("the subscription {} names no topic", spec.name))
-        })?;
-        let topic = self.topic(topic)?;
+        Ok(())
+    }
+
+    /// Makes a subscription that stands where `settled` says.
+    pub fn begin(
+        &self,
+        spec: SubscriptionSpec,
+        log: Arc<TopicState>,
+        settled: Settled,
+    ) -> Result<SubscriptionSpec, PortError> {
+        self.check_new(&spec)?;
         let number = self.documents.number()?;
-        let end = self.bus.inner.end_of(&topic.log);
-        let start = Progress { settled: Settled::below(end), ..Progress::default() };
-        let log = StoredTopic(topic.log.name.clone());
-        let document = SubscriptionDocument { number, spec: spec.clone(), log, start: start.clone() };
+        let start = Progress { settled, ..Progress::default() };
+        let stored = StoredTopic(log.name.clone());
+        let document = SubscriptionDocument { number, spec: spec.clone(), log: stored, start: start.clone() };
         self.documents.put(Kind::Subscription, number, &document)?;
         let kept = Kept { generation: 0, progress: start, active_ms: self.bus.inner.clock.now_ms() };
-        let subscription = self.make(number, spec.clone(), topic.log, kept)?;
+        let subscription = self.make(number, spec.clone(), log, kept)?;
         self.catalog.write().subscriptions.insert(spec.name.clone(), subscription);
         self.keep_what_is_needed();
         Ok(spec)
@@ -56,6 +78,7 @@ impl Embedded {
             ("filter", kept.filter == spec.filter),
             ("message ordering", kept.ordered == spec.ordered),
             ("tenant", kept.tenant == spec.tenant),
+            ("replay", kept.replay == spec.replay),
         ] {
             if !same {
                 return Err(PortError::InvalidArgument(format!(
@@ -63,6 +86,7 @@ impl Embedded {
                 )));
             }
         }
+        check_rate(&spec)?;
         // Not by an update: that would undo a detach that came between the caller's read and this.
         let spec = SubscriptionSpec { detached: kept.detached, ..spec };
         self.keep_subscription(&subscription, &spec)?;
@@ -97,4 +121,14 @@ impl Embedded {
         self.keep_what_is_needed();
         Ok(())
     }
+}
+
+fn check_rate(spec: &SubscriptionSpec) -> Result<(), PortError> {
+    if spec.max_rate_per_s == Some(0) {
+        return Err(PortError::InvalidArgument(format!(
+            "the rate of {} is 0 messages a second: give at least 1, or none for no bound",
+            spec.name
+        )));
+    }
+    Ok(())
 }

@@ -114,7 +114,7 @@ impl Embedded {
         let now_ms = self.bus.inner.clock.now_ms();
         let mut outcomes: Vec<Option<Result<u64, Problem>>> = Vec::with_capacity(items.len());
         let mut publishes = Vec::with_capacity(items.len());
-        for Publication { context, message } in items {
+        for Publication { context, message, .. } in items {
             match schedule::due_ms(&message.attributes, now_ms) {
                 Ok(_) => {
                     outcomes.push(None);

@@ -192,6 +192,9 @@ impl BusPort for BrokenBus {
         let answer = spec.clone();
         self.inner.create_subscription(self.spoil(spec)).map(|made| made.map(|_| answer)).boxed()
     }
+    fn create_replay(&self, spec: SubscriptionSpec, from: SeekTo) -> Answer<'_, SubscriptionSpec> {
+        self.inner.create_replay(spec, from)
+    }
     fn subscription(&self, name: &ResourceName) -> Result<Arc<dyn SubscriptionPort>, PortError> {
         let inner = self.inner.subscription(name)?;
         let acknowledged = self.acknowledged.clone();

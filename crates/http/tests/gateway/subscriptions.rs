@@ -54,10 +54,9 @@ pub async fn publish(gateway: &Gateway, topic: &str, owner: &str, key: Option<&s
         ordering_key: key.map(Into::into),
         body: Bytes::copy_from_slice(body.as_bytes()),
     };
-    let items = bodies.iter().map(message).map(|message| Publication {
-        context: TenantContext::system(message.tenant.clone(), "test"),
-        message,
-    });
+    let publication =
+        |message: Message| Publication::new(TenantContext::system(message.tenant.clone(), "test"), message);
+    let items = bodies.iter().map(message).map(publication);
     let published = gateway.port.publish(&name(topic), items.collect()).await.expect("published");
     assert!(published.iter().all(Result::is_ok), "{published:?}");
 }

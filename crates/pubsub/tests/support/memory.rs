@@ -374,6 +374,15 @@ impl BusPort for MemoryBus {
         })
     }
 
+    fn create_replay(
+        &self,
+        _spec: SubscriptionSpec,
+        _from: SeekTo,
+    ) -> BoxFuture<'_, Result<SubscriptionSpec, PortError>> {
+        let refusal = PortError::FailedPrecondition("the Pub/Sub API has no replays".to_owned());
+        Box::pin(std::future::ready(Err(refusal)))
+    }
+
     fn subscription(&self, name: &ResourceName) -> Result<Arc<dyn SubscriptionPort>, PortError> {
         let state = self.state.lock();
         let sub = state.subscriptions.get(name).ok_or_else(|| not_found("subscription", name))?;

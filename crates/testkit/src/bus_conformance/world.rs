@@ -73,7 +73,7 @@ pub(super) fn keyed(key: &str, body: &str) -> Message {
 }
 
 pub(super) fn publication(message: Message) -> Publication {
-    Publication { context: TenantContext::system(message.tenant.clone(), "conformance"), message }
+    Publication::new(TenantContext::system(message.tenant.clone(), "conformance"), message)
 }
 
 pub(super) fn body(received: &Received) -> String {

@@ -182,8 +182,7 @@ async fn a_message_comes_when_it_is_due() {
     port.try_publish(&topic, vec![later, message("acme", "now")]).await.expect("published");
     let wrong = with(message("acme", "never"), &[("levada.delay_ms", "soon")], None);
     let context = TenantContext::system(tenant("acme"), "test");
-    let results =
-        port.port.publish(&topic, vec![Publication { context, message: wrong }]).await.expect("answers");
+    let results = port.port.publish(&topic, vec![Publication::new(context, wrong)]).await.expect("answers");
     assert_eq!(results[0].as_ref().expect_err("refused").code, "schedule-invalid");
     assert_eq!(bodies(&subscription.pull(limits(9)).await.expect("pulls")), ["now"]);
     drop(subscription);

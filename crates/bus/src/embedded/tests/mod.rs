@@ -5,6 +5,7 @@ mod behaviour;
 mod crash;
 mod meters;
 mod redrive;
+mod replay;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -110,9 +111,8 @@ impl Port {
         topic: &ResourceName,
         messages: Vec<Message>,
     ) -> Result<Vec<u64>, PortError> {
-        let publication = |message: Message| Publication {
-            context: TenantContext::system(message.tenant.clone(), "test"),
-            message,
+        let publication = |message: Message| {
+            Publication::new(TenantContext::system(message.tenant.clone(), "test"), message)
         };
         let items = messages.into_iter().map(publication).collect();
         let results = self.port.publish(topic, items).await?;

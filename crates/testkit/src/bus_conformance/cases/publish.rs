@@ -41,7 +41,7 @@ async fn ids_ascend_and_are_those_of_the_deliveries(world: &mut World) -> Result
 async fn an_item_is_refused_alone(world: &mut World) -> Result<()> {
     let (topic, subscription) = world.pair(|_| {}).await?;
     let context = TenantContext::system(tenant("globex"), "conformance");
-    let foreign = Publication { context, message: message("foreign") };
+    let foreign = Publication::new(context, message("foreign"));
     let items = vec![publication(message("a")), foreign, publication(message("b"))];
     let results = world.port().publish(&topic, items).await?;
     same("the number of results", results.len(), 3)?;
