@@ -13,8 +13,10 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::codec;
 use crate::config::{BusConfig, BusError, Retention, TopicConfig};
+use crate::deduplication::{Budget, Deduplicator};
 use crate::idempotency::{SharedWindow, Window};
 use crate::metrics as names;
+use crate::publish::Submission;
 use crate::stats::{LaneStats, TopicCounters, TopicInfo};
 
 const LOG_DIR: &str = "log";
@@ -71,6 +73,8 @@ pub(crate) struct TopicState {
     pub needed_age: Mutex<std::time::Duration>,
     /// A replay has still to deliver what is from here on: it stays at any age.
     pub needed_from: Mutex<Option<u64>>,
+    /// Publish-side deduplication, where it is switched on.
+    pub deduplicator: RwLock<Option<Arc<Deduplicator>>>,
     /// Deleted through the port: kept for the subscriptions that it left behind, if any.
     pub deleted: AtomicBool,
     pub counters: TopicCounters,
@@ -98,6 +102,8 @@ pub(crate) struct Inner {
     pub topics: RwLock<HashMap<TopicName, Arc<TopicState>>>,
     lanes: RwLock<HashMap<TenantId, Lane, ahash::RandomState>>,
     pub window: SharedWindow,
+    /// Of the deduplication of all topics.
+    pub deduplication: Arc<Budget>,
     /// Publishes hold it shared; the saver holds it alone to read a consistent cut.
     pub publishing: tokio::sync::RwLock<()>,
     pub dead: Mutex<HashMap<TopicName, Arc<Mutex<crate::dead::Resent>>>>,
@@ -149,6 +155,7 @@ impl Bus {
             .map(|(id, name)| (name.clone(), Arc::new(TopicState::new(id, name, config.default_retention))))
             .collect();
         let inner = Arc::new(Inner {
+            deduplication: Budget::new(config.deduplication_keys),
             config,
             clock,
             disk,
@@ -195,6 +202,8 @@ impl Bus {
     ) -> Result<Vec<Result<Published, Problem>>, BusError> {
         let state = self.inner.topic(topic)?;
         let inner = self.inner.clone();
+        let submit = |publish| Submission { publish, deduplicate: true };
+        let items = items.into_iter().map(submit).collect();
         tokio::spawn(async move { inner.publish(&state, items).await }).await.map_err(|_| BusError::Closed)?
     }
 
@@ -262,6 +271,7 @@ impl Bus {
         let inner = self.inner.clone();
         let retained = tokio::task::spawn_blocking(move || {
             let kept = inner.upkeep_each(|adapter| adapter.maintain());
+            let kept = kept.and(inner.keep_deduplication(false));
             let kept = kept.and(inner.retain());
             // What it finds is in quarantine, counted and logged: the upkeep did not fail by it.
             inner.log.scrub(inner.config.scrub_bytes);
@@ -304,6 +314,7 @@ impl Bus {
         let inner = self.inner.clone();
         let closed = tokio::task::spawn_blocking(move || {
             let kept = inner.upkeep_each(|adapter| adapter.close());
+            let kept = kept.and(inner.keep_deduplication(true));
             kept.and(inner.log.close().map_err(BusError::from))
         });
         saved.and(closed.await.map_err(|_| BusError::Closed)?)
@@ -318,6 +329,7 @@ impl TopicState {
             retention: Mutex::new(retention),
             needed_age: Mutex::default(),
             needed_from: Mutex::default(),
+            deduplicator: RwLock::default(),
             deleted: AtomicBool::new(false),
             counters: TopicCounters::default(),
             committed: AtomicU64::new(0),

@@ -14,6 +14,9 @@ pub struct BusConfig {
     pub idempotency_window: Duration,
     /// At most this many publishes are remembered; the oldest is forgotten first.
     pub idempotency_keys: usize,
+    /// At most this many values are remembered by publish-side deduplication, of all topics
+    /// together; a value takes about 30 bytes. The oldest are forgotten first.
+    pub deduplication_keys: usize,
     /// Bytes of one tenant that may wait for commit at once; more waits its turn.
     pub tenant_in_flight_bytes: usize,
     pub max_topics: usize,
@@ -30,6 +33,7 @@ impl Default for BusConfig {
             log: LogConfig::default(),
             idempotency_window: Duration::from_secs(600),
             idempotency_keys: 1_000_000,
+            deduplication_keys: 8_000_000,
             tenant_in_flight_bytes: 32 << 20,
             max_topics: 20_000,
             max_message_bytes: 10_000_000,

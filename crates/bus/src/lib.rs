@@ -9,6 +9,7 @@ mod bus;
 mod codec;
 mod config;
 mod dead;
+mod deduplication;
 mod delivery;
 mod embedded;
 pub mod filter;

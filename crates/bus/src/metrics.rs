@@ -9,6 +9,8 @@ pub const PUBLISHED_BYTES: &str = "levada_bus_published_bytes_total";
 pub const DEAD_LETTERS: &str = "levada_bus_dead_letters_total";
 pub const RESENT: &str = "levada_bus_resent_total";
 pub const IDEMPOTENCY_KEYS: &str = "levada_bus_idempotency_keys";
+pub const DEDUPLICATION_KEYS: &str = "levada_bus_deduplication_keys";
+pub const DEDUPLICATION_FORGOTTEN: &str = "levada_bus_deduplication_forgotten_total";
 pub const TOPIC_BYTES: &str = "levada_bus_topic_bytes";
 pub const SUBSCRIPTION_BACKLOG: &str = "levada_subscription_backlog_messages";
 pub const SUBSCRIPTION_OLDEST: &str = "levada_subscription_oldest_unacked_seconds";
@@ -31,6 +33,12 @@ pub fn describe() {
     describe_counter!(DEAD_LETTERS, Unit::Count, "Dead letters written, by topic and code");
     describe_counter!(RESENT, Unit::Count, "Dead letters sent again, by topic");
     describe_gauge!(IDEMPOTENCY_KEYS, Unit::Count, "Keys remembered in the idempotency window");
+    describe_gauge!(DEDUPLICATION_KEYS, Unit::Count, "Values remembered by publish-side deduplication");
+    describe_counter!(
+        DEDUPLICATION_FORGOTTEN,
+        Unit::Count,
+        "Values forgotten before their window ended because there were too many, by topic"
+    );
     describe_gauge!(TOPIC_BYTES, Unit::Bytes, "Bytes kept, by topic");
     describe_subscriptions();
 }

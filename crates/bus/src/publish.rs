@@ -1,14 +1,16 @@
 //! The publish path: admit, append as one group, remember, answer.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use levada_core::{Problem, TenantId, attr};
+use levada_core::{Message, Problem, TenantId, attr};
 use levada_log::Append;
 use tokio::sync::watch;
 
 use crate::bus::{Inner, Lane, PERMIT_BYTES, Publish, Published, TopicState};
 use crate::codec;
 use crate::config::BusError;
+use crate::deduplication::{Deduplicator, Reserved, ValueHash};
 use crate::idempotency::{Entry, KeyHash, Outcome, Reservation, fingerprint};
 use crate::metrics as names;
 use crate::stats::TopicCounters;
@@ -26,33 +28,55 @@ struct Weight {
 
 type Weights = BTreeMap<u32, Weight>;
 
+/// A message on its way in.
+pub(crate) struct Submission {
+    pub publish: Publish,
+    /// Whether the topic's deduplication looks at it.
+    pub deduplicate: bool,
+}
+
+/// What was reserved for one message.
+#[derive(Default, Clone, Copy)]
+struct Keys {
+    /// With the fingerprint of the body.
+    idempotency: Option<(KeyHash, u64)>,
+    value: Option<ValueHash>,
+}
+
 /// What becomes of one message of a publish.
 enum Admitted {
     Refused(Problem),
-    Append { index: usize, id: Option<String>, key: Option<(KeyHash, u64)> },
+    Append { index: usize, id: Option<String>, keys: Keys },
     Known(u64),
     Wait(watch::Receiver<Outcome>),
+}
+
+/// One call of publish: the topic, and what it had when the call began.
+struct Call<'a> {
+    topic: &'a TopicState,
+    deduplicator: Option<Arc<Deduplicator>>,
+    now_ms: i64,
 }
 
 impl Inner {
     pub async fn publish(
         &self,
         topic: &TopicState,
-        items: Vec<Publish>,
+        items: Vec<Submission>,
     ) -> Result<Vec<Result<Published, Problem>>, BusError> {
         let _shared = self.publishing.read().await;
         let now_ms = self.clock.now_ms();
+        let call = Call { topic, deduplicator: topic.deduplicator.read().clone(), now_ms };
         let mut appends = Vec::with_capacity(items.len());
         let mut admitted = Vec::with_capacity(items.len());
         let mut weights = Weights::new();
         for item in items {
-            let lane = self.lane(&item.message.tenant).await;
-            let outcome =
-                lane.and_then(|lane| self.admit(topic, item, lane, now_ms, &mut appends, &mut weights));
+            let lane = self.lane(&item.publish.message.tenant).await;
+            let outcome = lane.and_then(|lane| self.admit(&call, item, lane, &mut appends, &mut weights));
             match outcome {
                 Ok(outcome) => admitted.push(outcome),
                 Err(error) => {
-                    self.window.release(&reserved(&admitted));
+                    self.release(&call, &admitted);
                     return Err(error);
                 }
             }
@@ -60,14 +84,14 @@ impl Inner {
         let offsets = match self.append(appends, &weights).await {
             Ok(offsets) => offsets,
             Err(error) => {
-                self.window.release(&reserved(&admitted));
+                self.release(&call, &admitted);
                 return Err(error);
             }
         };
         if let Some(last) = offsets.iter().max() {
             topic.committed.fetch_max(last + 1, std::sync::atomic::Ordering::AcqRel);
         }
-        self.remember(topic, &admitted, &offsets, now_ms);
+        self.remember(&call, &admitted, &offsets);
         self.count(topic, &admitted, &weights);
         let mut results = Vec::with_capacity(admitted.len());
         for outcome in admitted {
@@ -92,14 +116,13 @@ impl Inner {
 
     fn admit(
         &self,
-        topic: &TopicState,
-        item: Publish,
+        call: &Call<'_>,
+        item: Submission,
         lane: Lane,
-        now_ms: i64,
         appends: &mut Vec<Append>,
         weights: &mut Weights,
     ) -> Result<Admitted, BusError> {
-        let Publish { context, mut message, idempotency_key } = item;
+        let Submission { publish: Publish { context, mut message, idempotency_key }, deduplicate } = item;
         if *context.tenant() != message.tenant {
             return Ok(Admitted::Refused(Problem::new(
                 403,
@@ -107,12 +130,12 @@ impl Inner {
                 "the message belongs to another tenant than its publisher acts for",
             )));
         }
-        let mut key = None;
+        let mut keys = Keys::default();
         if let Some(text) = idempotency_key {
-            let hash = KeyHash::new(&topic.name, &message.tenant, &text);
+            let hash = KeyHash::new(&call.topic.name, &message.tenant, &text);
             let print = fingerprint(&message.body);
-            match self.window.reserve(hash, print, now_ms) {
-                Reservation::New => key = Some((hash, print)),
+            match self.window.reserve(hash, print, call.now_ms) {
+                Reservation::New => keys.idempotency = Some((hash, print)),
                 Reservation::Duplicate(offset) => return Ok(Admitted::Known(offset)),
                 Reservation::Wait(outcome) => return Ok(Admitted::Wait(outcome)),
                 Reservation::Conflict => return Ok(Admitted::Refused(conflict(&text))),
@@ -121,12 +144,24 @@ impl Inner {
                 message.attributes.set(attr::IDEMPOTENCY_KEY, &text);
             }
         }
+        if let Some(deduplicator) = call.deduplicator.as_deref().filter(|_| deduplicate) {
+            match self.reserve_value(call, deduplicator, &message) {
+                None => {}
+                Some((value, Reserved::New)) => keys.value = Some(value),
+                Some((_, Reserved::Duplicate(offset))) => {
+                    self.release_keys(call, [keys].iter());
+                    return Ok(Admitted::Known(offset));
+                }
+                Some((_, Reserved::Wait(outcome))) => {
+                    self.release_keys(call, [keys].iter());
+                    return Ok(Admitted::Wait(outcome));
+                }
+            }
+        }
         let head = codec::encode(&message);
         let bytes = head.len() + message.body.len();
         if bytes > self.config.max_message_bytes {
-            if let Some((hash, _)) = key {
-                self.window.release(&[hash]);
-            }
+            self.release_keys(call, [keys].iter());
             return Ok(Admitted::Refused(too_large(bytes, self.config.max_message_bytes)));
         }
         let id = message.attributes.get(attr::EVENT_ID).map(str::to_owned);
@@ -141,31 +176,87 @@ impl Inner {
         weight.count += 1;
         let index = appends.len();
         appends.push(Append {
-            topic: topic.id,
+            topic: call.topic.id,
             lane: lane_id,
             key_id: 0,
-            timestamp_ms: now_ms,
+            timestamp_ms: call.now_ms,
             head,
             body: message.body,
         });
-        Ok(Admitted::Append { index, id, key })
+        Ok(Admitted::Append { index, id, keys })
     }
 
-    fn remember(&self, topic: &TopicState, admitted: &[Admitted], offsets: &[u64], now_ms: i64) {
-        let entries: Vec<Entry> = admitted
-            .iter()
-            .filter_map(|outcome| match outcome {
-                Admitted::Append { index, key: Some((key, fingerprint)), .. } => Some(Entry {
-                    key: *key,
-                    fingerprint: *fingerprint,
-                    topic: topic.id.0,
-                    offset: offsets[*index],
-                    at_ms: now_ms,
-                }),
-                _ => None,
+    /// What the topic's deduplication says of a message; `None` for one without the attribute.
+    fn reserve_value(
+        &self,
+        call: &Call<'_>,
+        deduplicator: &Deduplicator,
+        message: &Message,
+    ) -> Option<(ValueHash, Reserved)> {
+        let text = message.attributes.get(&deduplicator.attribute)?;
+        let value = ValueHash::new(&message.tenant, text);
+        let oldest_ms = call.now_ms.saturating_sub(deduplicator.window_ms());
+        let is_same = |offset| {
+            // Readers do not see it yet: it was published a moment ago.
+            if offset >= self.log.bounds(call.topic.id).next {
+                return true;
+            }
+            let record = self.log.read(call.topic.id, offset, 1, 1).ok().and_then(|mut r| r.pop());
+            let Some(record) = record.filter(|r| r.offset == offset) else { return false };
+            if record.timestamp_ms < oldest_ms {
+                return false;
+            }
+            self.deliver(&call.topic.name, record).is_ok_and(|first| {
+                first.message.tenant == message.tenant
+                    && first.message.attributes.get(&deduplicator.attribute) == Some(text)
             })
-            .collect();
-        self.window.complete(&entries);
+        };
+        Some((value, deduplicator.reserve(value, is_same)))
+    }
+
+    fn remember(&self, call: &Call<'_>, admitted: &[Admitted], offsets: &[u64]) {
+        let (mut entries, mut values) = (Vec::new(), Vec::new());
+        for outcome in admitted {
+            let Admitted::Append { index, keys, .. } = outcome else { continue };
+            let offset = offsets[*index];
+            entries.extend(keys.idempotency.map(|(key, fingerprint)| Entry {
+                key,
+                fingerprint,
+                topic: call.topic.id.0,
+                offset,
+                at_ms: call.now_ms,
+            }));
+            values.extend(keys.value.map(|value| (value, offset)));
+        }
+        if !entries.is_empty() {
+            self.window.complete(&entries);
+        }
+        if let Some(deduplicator) = call.deduplicator.as_deref().filter(|_| !values.is_empty()) {
+            deduplicator.complete(&values);
+        }
+    }
+
+    /// Ends the reservations of messages that were not kept.
+    fn release(&self, call: &Call<'_>, admitted: &[Admitted]) {
+        let keys = admitted.iter().filter_map(|outcome| match outcome {
+            Admitted::Append { keys, .. } => Some(keys),
+            _ => None,
+        });
+        self.release_keys(call, keys);
+    }
+
+    fn release_keys<'k>(&self, call: &Call<'_>, keys: impl Iterator<Item = &'k Keys>) {
+        let (mut hashes, mut values) = (Vec::new(), Vec::new());
+        for keys in keys {
+            hashes.extend(keys.idempotency.map(|(hash, _)| hash));
+            values.extend(keys.value);
+        }
+        if !hashes.is_empty() {
+            self.window.release(&hashes);
+        }
+        if let Some(deduplicator) = call.deduplicator.as_deref().filter(|_| !values.is_empty()) {
+            deduplicator.release(&values);
+        }
     }
 
     async fn settle(
@@ -241,16 +332,6 @@ impl Inner {
             ::metrics::counter!(names::CONFLICTS, "topic" => name).increment(conflicts);
         }
     }
-}
-
-fn reserved(admitted: &[Admitted]) -> Vec<KeyHash> {
-    admitted
-        .iter()
-        .filter_map(|outcome| match outcome {
-            Admitted::Append { key: Some((hash, _)), .. } => Some(*hash),
-            _ => None,
-        })
-        .collect()
 }
 
 fn conflict(key: &str) -> Problem {

@@ -21,6 +21,9 @@ pub(crate) struct TopicDocument {
     /// `None`: the topic of this name in the project folder.
     #[serde(default)]
     pub log: Option<StoredTopic>,
+    /// The first offset that deduplication knows of, where it is switched on.
+    #[serde(default)]
+    pub deduplicated_from: u64,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]

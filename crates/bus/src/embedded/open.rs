@@ -19,7 +19,7 @@ use crate::embedded::journal::{self, Journal, Said};
 use crate::embedded::subscription::{Cache, Start, Subscription};
 use crate::embedded::{CACHE_BYTES, Embedded, EmbeddedBus};
 use crate::filter::Filter;
-use crate::port::SubscriptionSpec;
+use crate::port::{Deduplication, SubscriptionSpec};
 
 /// Ack ids of one start; so many are never given out.
 const ACK_IDS_A_RUN: u64 = 1 << 40;
@@ -128,7 +128,7 @@ impl Embedded {
     fn load_topics(&self) -> Result<(), BusError> {
         let mut catalog = self.catalog.write();
         for document in self.documents.all::<TopicDocument>(Kind::Topic)? {
-            let TopicDocument { number, spec, log } = document;
+            let TopicDocument { number, spec, log, deduplicated_from } = document;
             let configured = log.is_none();
             let log = match log {
                 Some(log) => self.log_topic(&log)?,
@@ -141,6 +141,9 @@ impl Embedded {
                     Err(_) => continue,
                 },
             };
+            if let Some(Deduplication { attribute, window }) = &spec.deduplication {
+                self.bus.inner.restore_deduplication(&log, attribute, *window, deduplicated_from)?;
+            }
             catalog.topics.insert(spec.name.clone(), Topic { number, spec, log, configured });
         }
         Ok(())

@@ -56,6 +56,7 @@ impl Embedded {
         for topic in self.bus.inner.topics.read().values() {
             *topic.needed_from.lock() = replayed.get(&topic.id).copied();
             let age = needed.get(&topic.id).copied().unwrap_or_default();
+            let age = age.max(topic.deduplication_window());
             if !topic.name.is_internal() {
                 *topic.needed_age.lock() = age;
                 continue;

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use levada_core::{Problem, ResourceName, TopicName};
 
@@ -11,10 +12,15 @@ use crate::embedded::Embedded;
 use crate::embedded::catalog::{Topic, already_exists};
 use crate::embedded::documents::{self, Kind, StoredTopic, SubscriptionDocument, TopicDocument};
 use crate::embedded::schedule;
-use crate::port::{Durability, PortError, Publication, TopicSpec};
+use crate::port::{Deduplication, Durability, PortError, Publication, TopicSpec};
+use crate::publish::Submission;
 
 /// A topic's subscriptions look at it at least once in so many records.
 const TELL_RECORDS: u64 = 8_192;
+/// Of an attribute's name, as the API has it.
+const MAX_ATTRIBUTE_BYTES: usize = 256;
+const MIN_WINDOW: Duration = Duration::from_secs(1);
+const MAX_WINDOW: Duration = Duration::from_secs(7 * 24 * 3600);
 
 impl Embedded {
     /// Blocks on the disk, as what follows does.
@@ -31,7 +37,9 @@ impl Embedded {
         let number = self.documents.number()?;
         let name = documents::log_name(&spec.name, number)?;
         let log = self.bus.inner.ensure(&name, Retention::default())?;
-        let document = TopicDocument { number, spec: spec.clone(), log: Some(StoredTopic(name)) };
+        let deduplicated_from = self.begin_deduplication(&log, &spec);
+        let document =
+            TopicDocument { number, spec: spec.clone(), log: Some(StoredTopic(name)), deduplicated_from };
         self.documents.put(Kind::Topic, number, &document)?;
         let topic = Topic { number, spec: spec.clone(), log, configured: false };
         self.catalog.write().topics.insert(spec.name.clone(), topic);
@@ -59,11 +67,22 @@ impl Embedded {
         // A topic of the folder gets its number with its first settings.
         let number = if kept.number == 0 && kept.configured { self.documents.number()? } else { kept.number };
         let log = (!kept.configured).then(|| StoredTopic(kept.log.name.clone()));
-        self.documents.put(Kind::Topic, number, &TopicDocument { number, spec: spec.clone(), log })?;
+        let deduplicated_from = self.begin_deduplication(&kept.log, &spec);
+        let document = TopicDocument { number, spec: spec.clone(), log, deduplicated_from };
+        self.documents.put(Kind::Topic, number, &document)?;
+        if spec.deduplication.is_none() {
+            self.bus.inner.stop_deduplication(&kept.log)?;
+        }
         let topic = Topic { number, spec: spec.clone(), ..kept };
         self.catalog.write().topics.insert(spec.name.clone(), topic);
         self.keep_what_is_needed();
         Ok(spec)
+    }
+
+    /// Switches deduplication on, where the settings say so.
+    fn begin_deduplication(&self, log: &TopicState, spec: &TopicSpec) -> u64 {
+        let wanted = spec.deduplication.as_ref();
+        wanted.map_or(0, |wanted| self.bus.inner.deduplicate(log, &wanted.attribute, wanted.window))
     }
 
     pub fn delete_topic(&self, name: &ResourceName) -> Result<(), PortError> {
@@ -75,6 +94,9 @@ impl Embedded {
         }
         // First of all: what comes after it is made good at the next start if it fails.
         self.documents.remove(Kind::Topic, topic.number)?;
+        if let Err(error) = self.bus.inner.stop_deduplication(&topic.log) {
+            tracing::warn!(%error, topic = %name, "files of a deleted topic stay behind");
+        }
         let left: Vec<_> = {
             let mut catalog = self.catalog.write();
             catalog.topics.remove(name);
@@ -114,11 +136,12 @@ impl Embedded {
         let now_ms = self.bus.inner.clock.now_ms();
         let mut outcomes: Vec<Option<Result<u64, Problem>>> = Vec::with_capacity(items.len());
         let mut publishes = Vec::with_capacity(items.len());
-        for Publication { context, message, .. } in items {
+        for Publication { context, message, deduplicate } in items {
             match schedule::due_ms(&message.attributes, now_ms) {
                 Ok(_) => {
                     outcomes.push(None);
-                    publishes.push(Publish { context, message, idempotency_key: None });
+                    let publish = Publish { context, message, idempotency_key: None };
+                    publishes.push(Submission { publish, deduplicate });
                 }
                 Err(problem) => outcomes.push(Some(Err(problem))),
             }
@@ -159,10 +182,17 @@ fn check(spec: &TopicSpec) -> Result<(), PortError> {
             "this bus fsyncs every message before it answers: set the durability to fsync".to_owned(),
         ));
     }
-    if spec.deduplication.is_some() {
-        return Err(PortError::FailedPrecondition(
-            "deduplication by an attribute is not available on topics of the Pub/Sub API yet".to_owned(),
-        ));
+    let Some(Deduplication { attribute, window }) = &spec.deduplication else { return Ok(()) };
+    if attribute.is_empty() || attribute.len() > MAX_ATTRIBUTE_BYTES {
+        return Err(PortError::InvalidArgument(format!(
+            "deduplication needs the name of an attribute, of at most {MAX_ATTRIBUTE_BYTES} bytes"
+        )));
+    }
+    if *window < MIN_WINDOW || *window > MAX_WINDOW {
+        return Err(PortError::InvalidArgument(format!(
+            "a deduplication window of {} s is not between 1 s and 7 days",
+            window.as_secs_f64()
+        )));
     }
     Ok(())
 }

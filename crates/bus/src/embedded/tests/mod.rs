@@ -3,6 +3,7 @@
 mod admin;
 mod behaviour;
 mod crash;
+mod deduplicate;
 mod meters;
 mod redrive;
 mod replay;

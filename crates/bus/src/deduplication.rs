@@ -1,0 +1,327 @@
+//! Publish-side deduplication of one topic: messages of a tenant with the same value of an
+//! attribute are one message, as long as the window says.
+//!
+//! The log is the truth, and this is an index of it: from 64 bits of a hash over tenant and
+//! value to the offset of the first message. A hit is only a duplicate when the record there
+//! has the tenant and the value, and is not older than the window; so the window is exact, a
+//! chance collision of hashes costs a read and never a message, and a key takes 17 bytes and
+//! what a hash map leaves free. The topic's records are kept as long as the window.
+//!
+//! A value is reserved before its record is appended, so that two publishes that race end as
+//! one record. The index is saved as a chain of files, each with the keys added since the one
+//! before; a restart loads the chain and reads only the records after it.
+
+mod files;
+mod shards;
+mod upkeep;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use levada_core::TenantId;
+use levada_disk::Disk;
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use crate::idempotency::Outcome;
+use files::Files;
+use shards::Shards;
+
+/// 128 bits of BLAKE3 over tenant and value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct ValueHash(u128);
+
+impl ValueHash {
+    pub fn new(tenant: &TenantId, value: &str) -> Self {
+        let mut hasher = blake3::Hasher::new();
+        for part in [tenant.as_str(), value] {
+            hasher.update(&(part.len() as u64).to_le_bytes());
+            hasher.update(part.as_bytes());
+        }
+        let mut first = [0u8; 16];
+        first.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
+        Self(u128::from_le_bytes(first))
+    }
+
+    /// What the index knows of it.
+    fn tag(self) -> u64 {
+        self.0 as u64
+    }
+}
+
+/// Keys of all topics together, and the most there may be.
+#[derive(Debug)]
+pub(crate) struct Budget {
+    used: AtomicUsize,
+    max: usize,
+}
+
+impl Budget {
+    pub fn new(max: usize) -> Arc<Self> {
+        Arc::new(Self { used: AtomicUsize::new(0), max: max.max(1) })
+    }
+
+    fn add(&self, keys: usize) {
+        self.used.fetch_add(keys, Ordering::Relaxed);
+    }
+
+    fn give_back(&self, keys: usize) {
+        self.used.fetch_sub(keys, Ordering::Relaxed);
+    }
+}
+
+/// What the index says of a value.
+#[derive(Debug)]
+pub(crate) enum Reserved {
+    /// The caller must end it with [`Deduplicator::complete`] or [`Deduplicator::release`].
+    New,
+    Duplicate(u64),
+    /// The first publish is under way.
+    Wait(watch::Receiver<Outcome>),
+}
+
+type Pending = HashMap<ValueHash, Option<watch::Sender<Outcome>>, ahash::RandomState>;
+
+/// The deduplication of one topic.
+#[derive(Debug)]
+pub(crate) struct Deduplicator {
+    pub attribute: String,
+    /// Messages below this offset were published before the deduplication was switched on.
+    pub since: u64,
+    window_ms: AtomicI64,
+    shards: Shards,
+    pending: Mutex<Pending>,
+    /// Keys that are in no file yet.
+    unsaved: Mutex<Vec<(u64, u64)>>,
+    files: Mutex<Files>,
+    budget: Arc<Budget>,
+}
+
+impl Deduplicator {
+    pub fn new(attribute: &str, window: Duration, since: u64, dir: String, budget: Arc<Budget>) -> Self {
+        Self {
+            attribute: attribute.to_owned(),
+            since,
+            window_ms: AtomicI64::new(millis(window)),
+            shards: Shards::default(),
+            pending: Mutex::default(),
+            unsaved: Mutex::default(),
+            files: Mutex::new(Files::new(dir)),
+            budget,
+        }
+    }
+
+    pub fn window_ms(&self) -> i64 {
+        self.window_ms.load(Ordering::Relaxed)
+    }
+
+    pub fn set_window(&self, window: Duration) {
+        self.window_ms.store(millis(window), Ordering::Relaxed);
+    }
+
+    pub fn len(&self) -> usize {
+        self.shards.len()
+    }
+
+    pub fn unsaved(&self) -> usize {
+        self.unsaved.lock().len()
+    }
+
+    /// `is_same` reads the record at an offset and says whether it is a message of this value
+    /// inside the window. It may block on the disk, and nobody else is held up by it.
+    pub fn reserve(&self, value: ValueHash, is_same: impl Fn(u64) -> bool) -> Reserved {
+        let mut known = self.shards.get(value.tag());
+        loop {
+            if let Some(offset) = known
+                && is_same(offset)
+            {
+                return Reserved::Duplicate(offset);
+            }
+            let mut pending = self.pending.lock();
+            if let Some(outcome) = pending.get_mut(&value) {
+                let sender = outcome.get_or_insert_with(|| watch::Sender::new(Outcome::Pending));
+                return Reserved::Wait(sender.subscribe());
+            }
+            // Completed between the look and the lock?
+            let now = self.shards.get(value.tag());
+            if now == known {
+                pending.insert(value, None);
+                return Reserved::New;
+            }
+            known = now;
+        }
+    }
+
+    /// Ends reservations whose records are in the log.
+    pub fn complete(&self, values: &[(ValueHash, u64)]) {
+        {
+            let mut unsaved = self.unsaved.lock();
+            for (value, offset) in values {
+                self.add(value.tag(), *offset);
+                unsaved.push((value.tag(), *offset));
+            }
+        }
+        let mut pending = self.pending.lock();
+        for (value, offset) in values {
+            if let Some(Some(outcome)) = pending.remove(value) {
+                outcome.send_replace(Outcome::At(*offset));
+            }
+        }
+    }
+
+    /// Ends reservations whose records were not kept.
+    pub fn release(&self, values: &[ValueHash]) {
+        let mut pending = self.pending.lock();
+        for value in values {
+            if let Some(Some(outcome)) = pending.remove(value) {
+                outcome.send_replace(Outcome::Failed);
+            }
+        }
+    }
+
+    /// Takes up a record that is in no file, read from the log at start.
+    pub fn restore(&self, value: ValueHash, offset: u64) {
+        // The first of a value counts, not one that was sent again on purpose.
+        if self.shards.get(value.tag()).is_none() {
+            self.add(value.tag(), offset);
+            self.unsaved.lock().push((value.tag(), offset));
+        }
+    }
+
+    fn add(&self, tag: u64, offset: u64) {
+        if self.shards.insert(tag, offset) {
+            self.budget.add(1);
+        }
+    }
+
+    /// Forgets what lies below an offset: those messages are older than the window. Answers
+    /// how many more had to go because all topics together have too many.
+    pub fn forget(&self, floor: u64, end: u64) -> usize {
+        self.budget.give_back(self.shards.drop_below(floor));
+        let (mut early, mut floor) = (0, floor);
+        // Only who has much makes room; in steps of a sixteenth of its messages.
+        while self.budget.used() > self.budget.max && self.len() > self.budget.max / 64 && floor < end {
+            floor += ((end - floor) / 16).max(1);
+            let gone = self.shards.drop_below(floor);
+            self.budget.give_back(gone);
+            early += gone;
+        }
+        early
+    }
+
+    /// Saves what is in no file yet and deletes files wholly below `floor`. `covered` is the
+    /// offset below which every key is in this file or an earlier one; the caller holds off
+    /// publishes while it reads it.
+    pub fn save(&self, disk: &dyn Disk, covered: u64, floor: u64) -> std::io::Result<()> {
+        let mut files = self.files.lock();
+        let entries = std::mem::take(&mut *self.unsaved.lock());
+        if let Err(error) = files.save(disk, covered, &entries) {
+            let mut unsaved = self.unsaved.lock();
+            let newer = std::mem::replace(&mut *unsaved, entries);
+            unsaved.extend(newer);
+            return Err(error);
+        }
+        files.drop_below(disk, floor)
+    }
+
+    /// Loads what was saved of the messages from `floor` up to `end`. Answers the offset from
+    /// which the log must be read; a damaged file ends the chain.
+    pub fn load(&self, disk: &dyn Disk, floor: u64, end: u64) -> std::io::Result<u64> {
+        let floor = floor.max(self.since);
+        let covered = self.files.lock().load(disk, |tag, offset| {
+            // What a power loss took from the log is not known any more.
+            if (floor..end).contains(&offset) {
+                self.add(tag, offset);
+            }
+        })?;
+        Ok(covered.map_or(floor, |covered| covered.clamp(floor, end.max(floor))))
+    }
+
+    /// Removes the files: the deduplication was switched off.
+    pub fn remove(&self, disk: &dyn Disk) -> std::io::Result<()> {
+        self.files.lock().remove(disk)
+    }
+}
+
+impl Drop for Deduplicator {
+    fn drop(&mut self) {
+        self.budget.give_back(self.len());
+    }
+}
+
+fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use levada_disk::SimDisk;
+
+    use super::*;
+
+    fn value(text: &str) -> ValueHash {
+        ValueHash::new(&TenantId::default_tenant(), text)
+    }
+
+    fn index(budget: &Arc<Budget>) -> Deduplicator {
+        Deduplicator::new("id", Duration::from_secs(60), 0, "dedup/1".to_owned(), budget.clone())
+    }
+
+    #[test]
+    fn a_value_is_one_message_until_its_publish_fails() {
+        let index = index(&Budget::new(100));
+        assert!(matches!(index.reserve(value("a"), |_| true), Reserved::New));
+        let Reserved::Wait(mut waiting) = index.reserve(value("a"), |_| true) else {
+            panic!("it is under way")
+        };
+        index.release(&[value("a")]);
+        assert_eq!(*waiting.borrow_and_update(), Outcome::Failed);
+        assert!(matches!(index.reserve(value("a"), |_| true), Reserved::New));
+        index.complete(&[(value("a"), 7)]);
+        assert!(matches!(index.reserve(value("a"), |offset| offset == 7), Reserved::Duplicate(7)));
+        assert!(matches!(index.reserve(value("b"), |_| true), Reserved::New));
+        assert!(matches!(index.reserve(value("a"), |_| false), Reserved::New), "too old, or another value");
+    }
+
+    #[test]
+    fn what_was_saved_is_loaded_and_a_damaged_file_is_read_from_the_log() {
+        let disk = SimDisk::new(1);
+        let first = index(&Budget::new(1_000));
+        for n in 0..10u64 {
+            first.reserve(value(&n.to_string()), |_| true);
+            first.complete(&[(value(&n.to_string()), n)]);
+            if n == 4 || n == 9 {
+                first.save(&disk, n + 1, 0).expect("saves");
+            }
+        }
+        let again = index(&Budget::new(1_000));
+        assert_eq!(again.load(&disk, 2, 100).expect("loads"), 10);
+        assert_eq!(again.len(), 8, "those below 2 are too old");
+        let short = index(&Budget::new(1_000));
+        assert_eq!(short.load(&disk, 0, 6).expect("loads"), 6, "the log has lost the rest");
+        assert_eq!(short.len(), 6);
+        let name = disk.list("dedup/1").expect("there")[1].name.clone();
+        levada_disk::write_atomic(&disk, &format!("dedup/1/{name}"), b"nonsense").expect("writes");
+        let damaged = index(&Budget::new(1_000));
+        assert_eq!(damaged.load(&disk, 0, 100).expect("loads"), 5);
+        assert_eq!(damaged.len(), 5);
+    }
+
+    #[test]
+    fn too_many_keys_forget_the_oldest_and_say_so() {
+        let budget = Budget::new(1_000);
+        let index = index(&budget);
+        for n in 0..1_500u64 {
+            index.reserve(value(&n.to_string()), |_| true);
+            index.complete(&[(value(&n.to_string()), n)]);
+        }
+        let early = index.forget(100, 1_500);
+        assert_eq!(early, 1_400 - index.len());
+        assert!(budget.used() <= 1_000);
+        assert!(matches!(index.reserve(value("1499"), |_| true), Reserved::Duplicate(1499)));
+        drop(index);
+        assert_eq!(budget.used(), 0);
+    }
+}
