@@ -73,6 +73,8 @@ pub(crate) struct TopicState {
     pub needed_age: Mutex<std::time::Duration>,
     /// A replay has still to deliver what is from here on: it stays at any age.
     pub needed_from: Mutex<Option<u64>>,
+    /// When a publish is answered.
+    pub durability: Mutex<levada_log::Durability>,
     /// Publish-side deduplication, where it is switched on.
     pub deduplicator: RwLock<Option<Arc<Deduplicator>>>,
     /// Deleted through the port: kept for the subscriptions that it left behind, if any.
@@ -290,8 +292,10 @@ impl Bus {
             .read()
             .values()
             .map(|t| {
-                let committed = t.committed.load(Ordering::Acquire);
-                (t.id.0, self.inner.log.bounds(t.id).next.max(committed))
+                let end = self.inner.log.bounds(t.id).next;
+                // What was answered early and is not durable yet is left for later.
+                let is_durable = *t.durability.lock() == levada_log::Durability::Fsync;
+                (t.id.0, if is_durable { end.max(t.committed.load(Ordering::Acquire)) } else { end })
             })
             .collect();
         drop(alone);
@@ -329,6 +333,7 @@ impl TopicState {
             retention: Mutex::new(retention),
             needed_age: Mutex::default(),
             needed_from: Mutex::default(),
+            durability: Mutex::default(),
             deduplicator: RwLock::default(),
             deleted: AtomicBool::new(false),
             counters: TopicCounters::default(),
@@ -379,6 +384,16 @@ impl Inner {
     /// see the end a moment later.
     pub fn end_of(&self, topic: &TopicState) -> u64 {
         self.log.bounds(topic.id).next.max(topic.committed.load(Ordering::Acquire))
+    }
+
+    /// The offset behind the last record, which is durable when this answers: what is kept
+    /// elsewhere must not point behind what a power loss leaves. Blocks on the disk.
+    pub fn durable_end_of(&self, topic: &TopicState) -> Result<u64, BusError> {
+        let end = self.end_of(topic);
+        if end > self.log.bounds(topic.id).next {
+            self.log.flush_blocking()?;
+        }
+        Ok(end)
     }
 
     pub fn topic(&self, name: &TopicName) -> Result<Arc<TopicState>, BusError> {
@@ -436,6 +451,9 @@ impl Inner {
             bytes: bounds.bytes,
             published: TopicCounters::get(&topic.counters.published),
             duplicates: TopicCounters::get(&topic.counters.duplicates),
+            durability: crate::port::Durability::from(*topic.durability.lock()).as_str(),
+            commit_us_p50: topic.counters.commit_us(50),
+            commit_us_p99: topic.counters.commit_us(99),
             lanes,
         }
     }

@@ -203,10 +203,15 @@ impl Window {
         covered: &[(u32, u64)],
         now_ms: i64,
     ) -> std::io::Result<()> {
-        let (number, entries) = {
+        let (number, entries): (u64, Vec<Entry>) = {
             let mut inner = self.inner.lock();
             inner.next_file += 1;
-            (inner.next_file - 1, std::mem::take(&mut inner.unsaved))
+            // What is beyond may not be durable yet: a power loss would leave a key of nothing.
+            let ends: HashMap<u32, u64> = covered.iter().copied().collect();
+            let is_covered = |e: &Entry| ends.get(&e.topic).is_none_or(|end| e.offset < *end);
+            let (saved, later) = std::mem::take(&mut inner.unsaved).into_iter().partition(is_covered);
+            inner.unsaved = later;
+            (inner.next_file - 1, saved)
         };
         let encoded = encode_file(covered, &entries);
         if let Err(error) = write_atomic(disk, &file_path(dir, number), &encoded) {

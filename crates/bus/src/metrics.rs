@@ -1,6 +1,6 @@
 //! Metrics of the bus, declared in one place.
 
-use ::metrics::{Unit, describe_counter, describe_gauge};
+use ::metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
 
 pub const PUBLISHED: &str = "levada_bus_published_total";
 pub const DUPLICATES: &str = "levada_bus_duplicates_total";
@@ -9,6 +9,8 @@ pub const PUBLISHED_BYTES: &str = "levada_bus_published_bytes_total";
 pub const DEAD_LETTERS: &str = "levada_bus_dead_letters_total";
 pub const RESENT: &str = "levada_bus_resent_total";
 pub const IDEMPOTENCY_KEYS: &str = "levada_bus_idempotency_keys";
+pub const COMMIT_SECONDS: &str = "levada_bus_commit_seconds";
+pub const TOPIC_DURABILITY: &str = "levada_bus_topic_durability";
 pub const DEDUPLICATION_KEYS: &str = "levada_bus_deduplication_keys";
 pub const DEDUPLICATION_FORGOTTEN: &str = "levada_bus_deduplication_forgotten_total";
 pub const TOPIC_BYTES: &str = "levada_bus_topic_bytes";
@@ -33,6 +35,16 @@ pub fn describe() {
     describe_counter!(DEAD_LETTERS, Unit::Count, "Dead letters written, by topic and code");
     describe_counter!(RESENT, Unit::Count, "Dead letters sent again, by topic");
     describe_gauge!(IDEMPOTENCY_KEYS, Unit::Count, "Keys remembered in the idempotency window");
+    describe_histogram!(
+        COMMIT_SECONDS,
+        Unit::Seconds,
+        "From a publish until it was as safe as its topic says, fsync and waiting for it included, by topic"
+    );
+    describe_gauge!(
+        TOPIC_DURABILITY,
+        Unit::Count,
+        "1 for topics that answer before the fsync, by topic and durability (interval, memory)"
+    );
     describe_gauge!(DEDUPLICATION_KEYS, Unit::Count, "Values remembered by publish-side deduplication");
     describe_counter!(
         DEDUPLICATION_FORGOTTEN,

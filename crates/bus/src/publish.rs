@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use levada_core::{Message, Problem, TenantId, attr};
 use levada_log::Append;
@@ -81,7 +82,7 @@ impl Inner {
                 }
             }
         }
-        let offsets = match self.append(appends, &weights).await {
+        let offsets = match self.append(topic, appends, &weights).await {
             Ok(offsets) => offsets,
             Err(error) => {
                 self.release(&call, &admitted);
@@ -100,7 +101,12 @@ impl Inner {
         Ok(results)
     }
 
-    async fn append(&self, appends: Vec<Append>, weights: &Weights) -> Result<Vec<u64>, BusError> {
+    async fn append(
+        &self,
+        topic: &TopicState,
+        appends: Vec<Append>,
+        weights: &Weights,
+    ) -> Result<Vec<u64>, BusError> {
         if appends.is_empty() {
             return Ok(Vec::new());
         }
@@ -111,7 +117,11 @@ impl Inner {
             let wanted = u32::try_from(wanted).unwrap_or(u32::MAX);
             permits.push(lane.in_flight.acquire_many(wanted).await.map_err(|_| BusError::Closed)?);
         }
-        Ok(self.log.append(appends).await?)
+        let (durability, begun) = (*topic.durability.lock(), Instant::now());
+        let offsets = self.log.append_as(appends, durability).await?;
+        topic.counters.committed(begun.elapsed());
+        ::metrics::histogram!(names::COMMIT_SECONDS, "topic" => topic.label()).record(begun.elapsed());
+        Ok(offsets)
     }
 
     fn admit(

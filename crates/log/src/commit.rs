@@ -1,4 +1,4 @@
-//! The commit path: groups appends, gives offsets, writes and syncs one group at a time.
+//! The commit path: groups appends, gives offsets, writes one group at a time and syncs.
 //!
 //! One owner calls this; it never waits for segments. A group that could not be written
 //! for want of space leaves no trace: offsets, position and number stay, and the next
@@ -34,7 +34,7 @@ pub(crate) struct Position {
     pub(crate) next_group: u64,
 }
 
-/// A durable group on its way to the segments.
+/// A group on its way to the segments, which take it once it is durable.
 #[derive(Debug)]
 pub(crate) struct Group {
     pub(crate) buffer: Vec<u8>,
@@ -61,6 +61,8 @@ pub(crate) struct Committer {
     next_offsets: Vec<u64>,
     /// Bytes until the free space is looked at again.
     space_checked_for: u64,
+    /// Groups that were written after the last sync.
+    unsynced: u32,
 }
 
 impl Committer {
@@ -72,6 +74,7 @@ impl Committer {
             next_group: start.next_group,
             next_offsets,
             space_checked_for: 0,
+            unsynced: 0,
         }
     }
 
@@ -87,19 +90,61 @@ impl Committer {
         appends: &[&[Append]],
         buffer: Vec<u8>,
     ) -> Result<(Group, Vec<Vec<u64>>), LogError> {
+        let (mut group, offsets) = self.prepare(appends, buffer)?;
+        self.write(&mut group)?;
+        self.sync()?;
+        Ok((group, offsets))
+    }
+
+    /// Gives the records their offsets and makes sure, as far as that can be known, that there
+    /// is room for them.
+    pub(crate) fn prepare(
+        &mut self,
+        appends: &[&[Append]],
+        buffer: Vec<u8>,
+    ) -> Result<(Group, Vec<Vec<u64>>), LogError> {
         self.shared.check_accepts()?;
-        let (mut group, offsets) = self.encode(appends, buffer);
-        let written = self.write(&mut group.buffer, offsets.iter().map(Vec::len).sum());
-        if let Err(error) = written {
-            group.runs.iter().for_each(|run| {
-                let next = &mut self.next_offsets[run.topic.0 as usize];
-                *next = (*next).min(run.first);
-            });
+        let (group, offsets) = self.encode(appends, buffer);
+        let blocks_len = to_blocks(group.buffer.len()) as u64;
+        match self.check_space(blocks_len).and_then(|()| self.make_room(blocks_len)) {
+            Ok(()) => Ok((group, offsets)),
+            Err(error) => {
+                self.take_back(&group);
+                Err(error)
+            }
+        }
+    }
+
+    /// Writes a prepared group, the last one that was. It is durable after the next sync, and
+    /// does not count after an error.
+    pub(crate) fn write(&mut self, group: &mut Group) -> Result<(), LogError> {
+        let records = group.runs.iter().map(|run| run.next - run.first).sum();
+        if let Err(error) = self.write_blocks(&mut group.buffer, records) {
+            self.take_back(group);
             return Err(error);
         }
         let file = self.file.as_ref().expect("a written group has a file");
         group.end = Position { file_seq: file.seq, bytes: file.position, next_group: self.next_group };
-        Ok((group, offsets))
+        self.unsynced += 1;
+        Ok(())
+    }
+
+    /// Makes everything written so far durable.
+    pub(crate) fn sync(&mut self) -> Result<(), LogError> {
+        let Some(file) = self.file.as_ref().filter(|_| self.unsynced > 0) else { return Ok(()) };
+        let start = Instant::now();
+        file.file.sync_data().map_err(|e| self.shared.poison("a sync of the commit log", &e))?;
+        self.shared.counters.synced(start.elapsed());
+        self.unsynced = 0;
+        Ok(())
+    }
+
+    /// The offsets of a group that was not written are free again.
+    fn take_back(&mut self, group: &Group) {
+        for run in &group.runs {
+            let next = &mut self.next_offsets[run.topic.0 as usize];
+            *next = (*next).min(run.first);
+        }
     }
 
     /// Encodes the records, those of one topic side by side, in the order of the appends.
@@ -136,17 +181,16 @@ impl Committer {
         (Group { buffer, runs, end }, offsets)
     }
 
-    fn write(&mut self, buffer: &mut Vec<u8>, count: usize) -> Result<(), LogError> {
+    fn write_blocks(&mut self, buffer: &mut Vec<u8>, count: u64) -> Result<(), LogError> {
         let payload_len = buffer.len() - GROUP_HEADER;
         let blocks_len = to_blocks(buffer.len()) as u64;
-        self.check_space(blocks_len)?;
-        self.make_room(blocks_len)?;
         let shared = self.shared.clone();
         let file = self.file.as_mut().expect("make_room opened a file");
         let header = GroupHeader {
             salt: file.salt,
             file_seq: file.seq,
             seq: self.next_group,
+            unsynced_before: self.unsynced,
             payload_len: payload_len as u32,
             count: count as u32,
             payload_crc: crc32c::crc32c(&buffer[GROUP_HEADER..]),
@@ -157,9 +201,7 @@ impl Committer {
         let written = file.file.write_at(file.position, buffer);
         buffer.truncate(records_end);
         written.map_err(|e| shared.write_failed("a write to the commit log", &e))?;
-        let start = Instant::now();
-        file.file.sync_data().map_err(|e| shared.poison("a sync of the commit log", &e))?;
-        shared.counters.group(count as u64, payload_len as u64, start.elapsed());
+        shared.counters.group(count, payload_len as u64);
         file.position += blocks_len;
         self.next_group += 1;
         Ok(())
@@ -185,6 +227,8 @@ impl Committer {
         if self.file.as_ref().is_some_and(|f| f.position + bytes <= limit) {
             return Ok(());
         }
+        // Groups of the file before must not be missing when those of this one are there.
+        self.sync()?;
         let seq = self.next_file_seq;
         let spare = self.shared.spares.lock().pop();
         let file = match spare {

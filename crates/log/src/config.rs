@@ -26,6 +26,8 @@ pub struct LogConfig {
     /// Appends answer `Full` when the disk has less than this left, so that segments,
     /// checkpoints and the lake still find room.
     pub min_free_bytes: u64,
+    /// What is answered before its fsync gets it within this time.
+    pub sync_interval_ms: u64,
     /// A checkpoint is made after this long without an append.
     pub idle_checkpoint_ms: u64,
     /// A round of the scrubber begins at the earliest this long after the one before it.
@@ -46,6 +48,7 @@ impl Default for LogConfig {
             open_files: 256,
             sync_each_limit: 16,
             min_free_bytes: 64 << 20,
+            sync_interval_ms: 20,
             idle_checkpoint_ms: 2_000,
             scrub_every_ms: 6 * 3_600_000,
         }

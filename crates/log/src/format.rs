@@ -118,16 +118,28 @@ pub(crate) struct GroupHeader {
     pub(crate) salt: u64,
     pub(crate) file_seq: u64,
     pub(crate) seq: u64,
+    /// So many groups directly before it were not durable yet when it was written; up to
+    /// [`MAX_UNSYNCED`].
+    pub(crate) unsynced_before: u32,
     pub(crate) payload_len: u32,
     pub(crate) count: u32,
     pub(crate) payload_crc: u32,
 }
 
+/// The most that a group's header can tell, in three bytes.
+pub(crate) const MAX_UNSYNCED: u32 = (1 << 24) - 1;
+
 impl GroupHeader {
+    /// Groups below this number were durable when this one was written.
+    pub(crate) fn durable_before(&self) -> u64 {
+        self.seq.saturating_sub(u64::from(self.unsynced_before))
+    }
+
     pub(crate) fn encode(&self) -> [u8; GROUP_HEADER] {
         let mut out = [0u8; GROUP_HEADER];
         out[..4].copy_from_slice(&GROUP_MAGIC.to_le_bytes());
         out[4] = VERSION;
+        out[5..8].copy_from_slice(&self.unsynced_before.min(MAX_UNSYNCED).to_le_bytes()[..3]);
         out[8..16].copy_from_slice(&self.salt.to_le_bytes());
         out[16..24].copy_from_slice(&self.file_seq.to_le_bytes());
         out[24..32].copy_from_slice(&self.seq.to_le_bytes());
@@ -151,6 +163,7 @@ impl GroupHeader {
             salt: u64_at(bytes, 8),
             file_seq: u64_at(bytes, 16),
             seq: u64_at(bytes, 24),
+            unsynced_before: u32_at(bytes, 4) >> 8,
             payload_len: u32_at(bytes, 32),
             count: u32_at(bytes, 36),
             payload_crc: u32_at(bytes, 40),

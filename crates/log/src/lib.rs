@@ -17,6 +17,7 @@
 
 mod checkpoint;
 mod commit;
+mod commit_thread;
 mod config;
 mod demux;
 mod engine;
@@ -36,6 +37,7 @@ mod scrub;
 mod service;
 mod shared;
 mod stats;
+mod tail;
 mod topic;
 mod verify;
 
@@ -61,6 +63,20 @@ impl std::fmt::Display for TopicId {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}", self.0)
     }
+}
+
+/// When an append is answered. Whatever it says, readers see a record only once it is
+/// durable, so that no position of a reader can lie behind what a crash leaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Durability {
+    /// After the fsync of its group.
+    #[default]
+    Fsync,
+    /// After its write; the fsync follows within [`LogConfig::sync_interval_ms`]. A power loss
+    /// may take the last of them, a crash of the process none.
+    Interval,
+    /// Before its write. A crash may take the last of them.
+    Memory,
 }
 
 /// One record to append. The log does not look into `head` and `body`.

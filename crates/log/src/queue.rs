@@ -3,12 +3,13 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
+use std::time::Instant;
 
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
-use crate::Append;
 use crate::error::LogError;
+use crate::{Append, Durability};
 
 pub(crate) type Answer = Result<Vec<u64>, LogError>;
 
@@ -18,6 +19,7 @@ pub(crate) struct Waiting {
     pub(crate) records: Vec<Append>,
     /// Encoded length.
     pub(crate) bytes: usize,
+    pub(crate) durability: Durability,
     pub(crate) answer: oneshot::Sender<Answer>,
     /// Its share of the queue, given back once it has been committed.
     permit: OwnedSemaphorePermit,
@@ -30,6 +32,16 @@ impl Waiting {
         // The caller may have gone.
         drop(self.answer.send(answer));
     }
+}
+
+/// What a wait brought.
+#[derive(Debug)]
+pub(crate) enum Taken {
+    Appends(Vec<Waiting>),
+    /// Nothing came in time.
+    Due,
+    /// The queue is closed and empty.
+    Closed,
 }
 
 #[derive(Debug)]
@@ -61,6 +73,7 @@ impl Queue {
         &self,
         records: Vec<Append>,
         bytes: usize,
+        durability: Durability,
     ) -> Result<oneshot::Receiver<Answer>, LogError> {
         let share = u32::try_from(bytes).map_err(|_| LogError::TooLarge { bytes, limit: self.limit })?;
         let permit = self.permits.clone().acquire_many_owned(share).await.map_err(|_| LogError::Closed)?;
@@ -69,20 +82,27 @@ impl Queue {
         if state.closed {
             return Err(LogError::Closed);
         }
-        state.waiting.push_back(Waiting { records, bytes, answer, permit });
+        state.waiting.push_back(Waiting { records, bytes, durability, answer, permit });
         self.arrived.notify_one();
         Ok(receiver)
     }
 
-    /// Waits for appends and takes as many as fit a group, at least one; `None` once the
-    /// queue is closed and empty.
-    pub(crate) fn take(&self, group_bytes: usize) -> Option<Vec<Waiting>> {
+    /// Waits for appends, until `due` where that is given, and takes as many as fit a group,
+    /// at least one.
+    pub(crate) fn take(&self, group_bytes: usize, due: Option<Instant>) -> Taken {
         let mut state = self.state.lock();
         while state.waiting.is_empty() {
             if state.closed {
-                return None;
+                return Taken::Closed;
             }
-            self.arrived.wait(&mut state);
+            match due {
+                None => self.arrived.wait(&mut state),
+                Some(due) => {
+                    if self.arrived.wait_until(&mut state, due).timed_out() && state.waiting.is_empty() {
+                        return Taken::Due;
+                    }
+                }
+            }
         }
         let mut taken = Vec::new();
         let mut bytes = 0;
@@ -93,7 +113,7 @@ impl Queue {
             bytes += first.bytes;
             taken.extend(state.waiting.pop_front());
         }
-        Some(taken)
+        Taken::Appends(taken)
     }
 
     /// Takes no more appends; those that are queued are still committed.

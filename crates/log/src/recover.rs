@@ -1,10 +1,9 @@
 //! Opening a log: load the checkpoint, look at the segments by name, replay what the
 //! commit log has beyond the checkpoint, and make a new checkpoint of it.
 //!
-//! Of a commit file's groups at most the last one can be unsynced when the power goes,
-//! since a group is written only after the one before it is durable. So a bad group with
-//! nothing valid behind it is a torn tail and is cut; a gap in the numbers of the valid
-//! groups is damage, is copied aside and reported, and the rest goes on.
+//! A bad group with nothing valid behind it is a torn tail and is cut. With a valid group
+//! behind it, it is damage where it was durable once: it is copied aside and reported, and the
+//! rest goes on. Else it and all that follows are the tail: see `tail`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,14 +16,13 @@ use crate::checkpoint::{Checkpoint, Mark, Plan, commit_file_seq};
 use crate::commit::{Committer, Group, Position, Run};
 use crate::demux::Demux;
 use crate::error::{LogError, io_error};
-use crate::format::{
-    BLOCK, COMMIT_HEADER, CommitHeader, GROUP_HEADER, GroupHeader, RECORD_HEADER, RecordHeader,
-};
+use crate::format::{BLOCK, GROUP_HEADER, GroupHeader, RECORD_HEADER, RecordHeader};
 use crate::index::SparseIndex;
 use crate::quarantine::{Quarantined, quarantine};
 use crate::registry::Registry;
 use crate::scan::Window;
 use crate::shared::Shared;
+use crate::tail::{salt, was_durable};
 use crate::topic::{Index, Segment, Topic};
 
 /// What opening a log found and did.
@@ -67,7 +65,8 @@ pub(crate) fn open(
     }
     find_spares(&shared)?;
     let mut demux = Demux::new(shared.clone(), checkpoint.position);
-    let mut replay = Replay { shared: &shared, demux: &mut demux, recovery: &mut recovery, lost: 0 };
+    let mut replay =
+        Replay { shared: &shared, demux: &mut demux, recovery: &mut recovery, lost: 0, at_tail: false };
     let end = replay.run(checkpoint.position)?;
     let lost = replay.lost;
     skip_lost_offsets(&shared, lost);
@@ -195,6 +194,8 @@ struct Replay<'a> {
     recovery: &'a mut Recovery,
     /// Upper bound of the records lost to damage.
     lost: u64,
+    /// The tail was reached: what comes now never counted.
+    at_tail: bool,
 }
 
 /// Bytes that did not parse, in a file that has been scanned.
@@ -214,15 +215,26 @@ impl Replay<'_> {
         seqs.sort_unstable();
         let mut end = start;
         let mut bad: Vec<Bad> = Vec::new();
-        for seq in seqs.into_iter().filter(|seq| *seq >= start.file_seq) {
+        seqs.retain(|seq| *seq >= start.file_seq);
+        for (i, seq) in seqs.iter().copied().enumerate() {
             let from = if seq == start.file_seq { start.bytes } else { BLOCK as u64 };
-            self.file(seq, from, &mut end, &mut bad)?;
+            if !self.at_tail {
+                self.file(&seqs[i..], from, &mut end, &mut bad)?;
+            }
             end = Position { file_seq: seq + 1, bytes: BLOCK as u64, ..end };
         }
         Ok(end)
     }
 
-    fn file(&mut self, seq: u64, from: u64, end: &mut Position, bad: &mut Vec<Bad>) -> Result<(), LogError> {
+    /// Applies the groups of the first of some files.
+    fn file(
+        &mut self,
+        seqs: &[u64],
+        from: u64,
+        end: &mut Position,
+        bad: &mut Vec<Bad>,
+    ) -> Result<(), LogError> {
+        let seq = seqs[0];
         let path = self.shared.commit_path(seq);
         let file = self.shared.disk.open(&path, OpenMode::Read).map_err(io_error(format!("open {path}")))?;
         let read = |e| io_error(format!("read {path}"))(e);
@@ -255,6 +267,15 @@ impl Replay<'_> {
                 continue;
             };
             if header.seq > end.next_group {
+                let was_durable = {
+                    let (disk, dir) = (&*self.shared.disk, &self.shared.dir);
+                    was_durable(disk, dir, seqs.iter().copied(), at, end.next_group).map_err(read)?
+                };
+                if !was_durable {
+                    self.at_tail = true;
+                    self.recovery.cut_bytes += torn + (len - at);
+                    return Ok(());
+                }
                 self.report(bad, header.seq - end.next_group);
             }
             bad.clear();
@@ -289,17 +310,6 @@ impl Replay<'_> {
             self.recovery.quarantined.push(Quarantined { file, position: 0, bytes: 0, copy: None });
         }
     }
-}
-
-/// The salt of a commit file; when its header is damaged, that of its first group. `None`
-/// when the file was never put into use.
-fn salt(window: &mut Window<'_>, seq: u64) -> std::io::Result<Option<u64>> {
-    let header = CommitHeader::parse(window.get(0, COMMIT_HEADER)?).filter(|h| h.file_seq == seq);
-    if let Some(header) = header {
-        return Ok(Some(header.salt));
-    }
-    let group = GroupHeader::parse(window.get(BLOCK as u64, GROUP_HEADER)?).filter(|g| g.file_seq == seq);
-    Ok(group.map(|g| g.salt))
 }
 
 /// The runs of a group's payload.

@@ -12,17 +12,18 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::checkpoint::Plan;
-use crate::commit::{Committer, Group, check_append};
+use crate::commit::{Group, check_append};
+use crate::commit_thread::{Buffers, CommitThread};
 use crate::demux::Demux;
 use crate::engine::{Engine, ensure_lanes, ensure_topics, stats};
 use crate::error::LogError;
 use crate::quarantine::Quarantined;
-use crate::queue::{Queue, Waiting, block_on};
+use crate::queue::{Queue, block_on};
 use crate::recover::Recovery;
 use crate::retain::{Retention, retain};
 use crate::scrub::Scrubbed;
 use crate::shared::Shared;
-use crate::{Append, Bounds, LogConfig, LogStats, Stored, TopicId};
+use crate::{Append, Bounds, Durability, LogConfig, LogStats, Stored, TopicId};
 
 /// Durable groups that may wait for the demultiplexer, each at most about `group_bytes`.
 const GROUPS_IN_FLIGHT: usize = 3;
@@ -45,9 +46,6 @@ struct Inner {
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
-/// Group buffers on their way back from the demultiplexer.
-type Buffers = Arc<Mutex<Vec<Vec<u8>>>>;
-
 impl Log {
     /// Opens the log in `dir`, creating it when there is none, replays what was committed
     /// after the last checkpoint, and starts its threads.
@@ -69,8 +67,7 @@ impl Log {
         let (groups_in, groups_out) = sync_channel(GROUPS_IN_FLIGHT);
         // Without a buffer: a plan is handed over only when the one before it is done with.
         let (plans_in, plans_out) = sync_channel(0);
-        let commit =
-            CommitThread { committer, queue: queue.clone(), buffers: buffers.clone(), groups: groups_in };
+        let commit = CommitThread::new(committer, queue.clone(), buffers.clone(), groups_in);
         let demultiplex =
             DemuxThread { shared: shared.clone(), demux: demux.clone(), buffers, plans: plans_in };
         let (s, d) = (shared.clone(), demux.clone());
@@ -116,12 +113,43 @@ impl Log {
     ///
     /// Cancellation: a dropped future may or may not have appended.
     pub async fn append(&self, records: Vec<Append>) -> Result<Vec<u64>, LogError> {
+        self.append_as(records, Durability::Fsync).await
+    }
+
+    /// As [`Log::append`], answered as early as `durability` says.
+    pub async fn append_as(
+        &self,
+        records: Vec<Append>,
+        durability: Durability,
+    ) -> Result<Vec<u64>, LogError> {
         if records.is_empty() {
             return Ok(Vec::new());
         }
         let bytes = check_append(&self.inner.shared, &records)?;
         self.inner.shared.check_accepts()?;
-        let answer = self.inner.queue.push(records, bytes).await?;
+        self.queue(records, bytes, durability).await
+    }
+
+    /// Waits until everything that was answered so far is durable.
+    ///
+    /// # Errors
+    /// When the sync fails: what was answered early is lost then.
+    pub async fn flush(&self) -> Result<(), LogError> {
+        self.queue(Vec::new(), 0, Durability::Fsync).await.map(drop)
+    }
+
+    /// As [`Log::flush`] for callers outside of a runtime; blocks the thread.
+    pub fn flush_blocking(&self) -> Result<(), LogError> {
+        block_on(self.flush())
+    }
+
+    async fn queue(
+        &self,
+        records: Vec<Append>,
+        bytes: usize,
+        durability: Durability,
+    ) -> Result<Vec<u64>, LogError> {
+        let answer = self.inner.queue.push(records, bytes, durability).await?;
         // The commit thread ends without an answer only when it is poisoned.
         answer.await.unwrap_or_else(|_| Err(self.inner.shared.poisoned().unwrap_or(LogError::Closed)))
     }
@@ -265,48 +293,6 @@ fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<(
         .name(name.to_owned())
         .spawn(run)
         .map_err(crate::error::io_error(format!("start the thread {name}")))
-}
-
-struct CommitThread {
-    committer: Committer,
-    queue: Arc<Queue>,
-    buffers: Buffers,
-    groups: SyncSender<Group>,
-}
-
-impl CommitThread {
-    fn run(mut self) {
-        let group_bytes = self.committer.shared.config.group_bytes;
-        while let Some(waiting) = self.queue.take(group_bytes) {
-            self.wait_for_checkpoint();
-            self.commit(waiting);
-        }
-    }
-
-    fn commit(&mut self, waiting: Vec<Waiting>) {
-        let buffer = self.buffers.lock().pop().unwrap_or_default();
-        let appends: Vec<&[Append]> = waiting.iter().map(|w| w.records.as_slice()).collect();
-        match self.committer.commit(&appends, buffer) {
-            Ok((group, offsets)) => {
-                waiting.into_iter().zip(offsets).for_each(|(w, offsets)| w.finish(Ok(offsets)));
-                // Fails only when the demultiplexer has given up, which poisons the log.
-                drop(self.groups.send(group));
-            }
-            Err(error) => waiting.into_iter().for_each(|w| w.finish(Err(error.clone()))),
-        }
-    }
-
-    /// Bounds the commit files that a restart would replay.
-    fn wait_for_checkpoint(&self) {
-        let shared = &self.committer.shared;
-        let too_many = || {
-            let first = shared.first_needed_file.load(Ordering::Acquire);
-            self.committer.file_seq() >= first + shared.config.max_commit_files
-        };
-        while too_many() && shared.check_accepts().is_ok() {
-            std::thread::park_timeout(Duration::from_millis(1));
-        }
-    }
 }
 
 struct DemuxThread {

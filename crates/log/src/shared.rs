@@ -85,7 +85,7 @@ impl Shared {
     }
 
     pub(crate) fn commit_path(&self, seq: u64) -> String {
-        format!("{}/commit/{seq:016}.log", self.dir)
+        commit_path(&self.dir, seq)
     }
 
     pub(crate) fn topic(&self, id: TopicId) -> Result<Arc<Topic>, LogError> {
@@ -120,4 +120,9 @@ impl Shared {
     pub(crate) fn write_failed(&self, what: &str, error: &std::io::Error) -> LogError {
         if levada_disk::is_disk_full(error) { LogError::Full } else { self.poison(what, error) }
     }
+}
+
+/// Where a commit file lies, in the log's folder.
+pub(crate) fn commit_path(dir: &str, seq: u64) -> String {
+    format!("{dir}/commit/{seq:016}.log")
 }

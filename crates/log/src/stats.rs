@@ -32,6 +32,8 @@ pub struct LogStats {
     pub scrub_rounds: u64,
     /// Bytes that wait to be committed.
     pub queued_bytes: u64,
+    /// Records of topics without fsync that were answered and could not be written then.
+    pub lost_records: u64,
     /// Appends are refused for want of space in the segments.
     pub full: bool,
     /// Why appends are refused for good.
@@ -50,6 +52,7 @@ pub(crate) struct Counters {
     quarantined: AtomicU64,
     scrubbed_bytes: AtomicU64,
     scrub_rounds: AtomicU64,
+    lost_records: AtomicU64,
 }
 
 impl Default for Counters {
@@ -65,21 +68,33 @@ impl Default for Counters {
             quarantined: AtomicU64::default(),
             scrubbed_bytes: AtomicU64::default(),
             scrub_rounds: AtomicU64::default(),
+            lost_records: AtomicU64::default(),
         }
     }
 }
 
 impl Counters {
-    /// Notes a group that has become durable.
-    pub(crate) fn group(&self, records: u64, bytes: u64, sync: Duration) {
+    /// Notes a group that was written.
+    pub(crate) fn group(&self, records: u64, bytes: u64) {
         self.groups.fetch_add(1, Ordering::Relaxed);
         self.records.fetch_add(records, Ordering::Relaxed);
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
         self.largest_group_records.fetch_max(records, Ordering::Relaxed);
+        crate::metrics::group(records, bytes);
+    }
+
+    /// Notes a sync of the commit log.
+    pub(crate) fn synced(&self, sync: Duration) {
         let us = u64::try_from(sync.as_micros()).unwrap_or(u64::MAX);
         let bucket = (0..BUCKETS - 1).find(|b| us <= bound_us(*b)).unwrap_or(BUCKETS - 1);
         self.sync_us[bucket].fetch_add(1, Ordering::Relaxed);
-        crate::metrics::group(records, bytes, sync);
+        crate::metrics::synced(sync);
+    }
+
+    /// Notes records that were answered from memory and could not be written then.
+    pub(crate) fn lost(&self, records: u64) {
+        self.lost_records.fetch_add(records, Ordering::Relaxed);
+        crate::metrics::lost(records);
     }
 
     /// Notes a damaged range that was not known.
@@ -109,6 +124,7 @@ impl Counters {
             quarantined: load(&self.quarantined),
             scrubbed_bytes: load(&self.scrubbed_bytes),
             scrub_rounds: load(&self.scrub_rounds),
+            lost_records: load(&self.lost_records),
             ..LogStats::default()
         }
     }
@@ -135,7 +151,7 @@ mod tests {
     fn latencies_are_counted_within_a_quarter() {
         let counters = Counters::default();
         for ms in 1..=100 {
-            counters.group(1, 1, Duration::from_millis(ms));
+            counters.synced(Duration::from_millis(ms));
         }
         let stats = counters.snapshot();
         assert!((50_000..=62_500).contains(&stats.sync_us_p50), "{stats:?}");

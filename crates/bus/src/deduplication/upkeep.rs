@@ -22,18 +22,23 @@ const READ_BYTES: usize = 4 << 20;
 impl Inner {
     /// Deduplicates a topic from now on, or with another window. Answers the first offset that
     /// it knows of. Blocks on the disk.
-    pub fn deduplicate(&self, topic: &TopicState, attribute: &str, window: Duration) -> u64 {
+    pub fn deduplicate(
+        &self,
+        topic: &TopicState,
+        attribute: &str,
+        window: Duration,
+    ) -> Result<u64, BusError> {
         let mut current = topic.deduplicator.write();
         if let Some(same) = current.as_ref().filter(|d| d.attribute == attribute) {
             same.set_window(window);
-            return same.since;
+            return Ok(same.since);
         }
         if let Some(Err(error)) = current.take().map(|other| other.remove(&*self.disk)) {
             tracing::warn!(%error, topic = topic.label(), "the index of another attribute stays behind");
         }
-        let since = self.end_of(topic);
+        let since = self.durable_end_of(topic)?;
         *current = Some(Arc::new(self.deduplicator(topic, attribute, window, since)));
-        since
+        Ok(since)
     }
 
     fn deduplicator(

@@ -32,7 +32,6 @@ pub(crate) struct Checkpoint {
 pub(crate) struct Kept {
     pub generation: u32,
     pub progress: Progress,
-    pub active_ms: i64,
 }
 
 /// The last checkpoint of this process.
@@ -113,7 +112,7 @@ impl Embedded {
         let kept = |subscription: &Arc<Subscription>| {
             let machine = subscription.machine.lock();
             let progress = machine.state.progress();
-            let kept = Kept { generation: machine.generation, progress, active_ms: machine.active_ms };
+            let kept = Kept { generation: machine.generation, progress };
             (subscription.number, kept)
         };
         let checkpoint = Checkpoint { covered, subscriptions: subscriptions.iter().map(kept).collect() };

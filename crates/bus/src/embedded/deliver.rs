@@ -69,7 +69,7 @@ impl Embedded {
         let (leases, next) = {
             let now = self.now();
             let mut machine = subscription.machine.lock();
-            machine.active_ms = now.wall_ms;
+            machine.active_at = now.at;
             let machine = &mut *machine;
             let allowed = machine.rate.as_mut().map_or(max, |rate| rate.allowed(now.at).min(max));
             if allowed == 0 {
@@ -190,7 +190,7 @@ impl Embedded {
     ) -> Vec<AckOutcome> {
         let outcomes = {
             let mut machine = subscription.machine.lock();
-            machine.active_ms = self.bus.inner.clock.now_ms();
+            machine.active_at = self.bus.inner.clock.monotonic();
             let machine = &mut *machine;
             let acknowledge = |id: &AckId| match machine.state.ack(id.0) {
                 Outcome::Settled(offset) => {
@@ -212,7 +212,7 @@ impl Embedded {
         let now = self.now();
         let (begun, generation): (Vec<Outcome>, u32) = {
             let mut machine = subscription.machine.lock();
-            machine.active_ms = now.wall_ms;
+            machine.active_at = now.at;
             (ids.iter().map(|id| machine.state.begin_confirm(id.0, now)).collect(), machine.generation)
         };
         let mut offsets: Vec<u64> = begun
@@ -259,7 +259,7 @@ impl Embedded {
         let mut spent = Vec::new();
         let outcomes = {
             let mut machine = subscription.machine.lock();
-            machine.active_ms = now.wall_ms;
+            machine.active_at = now.at;
             let modify = |(id, by): &(AckId, Duration)| {
                 let (outcome, failed) = machine.state.modify(id.0, *by, now);
                 spent.extend(failed);

@@ -17,6 +17,7 @@ use crate::embedded::documents::{
 };
 use crate::embedded::journal::{self, Journal, Said};
 use crate::embedded::subscription::{Cache, Start, Subscription};
+use crate::embedded::topics::set_durability;
 use crate::embedded::{CACHE_BYTES, Embedded, EmbeddedBus};
 use crate::filter::Filter;
 use crate::port::{Deduplication, SubscriptionSpec};
@@ -39,11 +40,10 @@ impl EmbeddedBus {
         let checkpoint: Checkpoint = documents.get_checkpoint()?.unwrap_or_default();
         let last = Last { covered: checkpoint.covered, at_ms: bus.inner.clock.now_ms() };
         let kept: Vec<SubscriptionDocument> = documents.all(Kind::Subscription)?;
-        let now_ms = bus.inner.clock.now_ms();
         let mut states: BTreeMap<u64, Kept> = kept
             .iter()
             .map(|document| {
-                let first = Kept { generation: 0, progress: document.start.clone(), active_ms: now_ms };
+                let first = Kept { generation: 0, progress: document.start.clone() };
                 let saved = checkpoint.subscriptions.get(&document.number).cloned();
                 (document.number, saved.unwrap_or(first))
             })
@@ -141,6 +141,7 @@ impl Embedded {
                     Err(_) => continue,
                 },
             };
+            set_durability(&log, spec.durability);
             if let Some(Deduplication { attribute, window }) = &spec.deduplication {
                 self.bus.inner.restore_deduplication(&log, attribute, *window, deduplicated_from)?;
             }
@@ -157,10 +158,8 @@ impl Embedded {
         if topic.is_none_or(|topic| topic.log.id != log.id) {
             spec.topic = None;
         }
-        let now_ms = self.bus.inner.clock.now_ms();
-        let kept = kept.unwrap_or(Kept { generation: 0, progress: start, active_ms: now_ms });
+        let kept = kept.unwrap_or(Kept { generation: 0, progress: start });
         // Time during which nobody could use it does not count.
-        let kept = Kept { active_ms: now_ms, ..kept };
         let subscription = self.make(number, spec, log, kept)?;
         self.catalog.write().subscriptions.insert(subscription.spec().name.clone(), subscription);
         Ok(())
@@ -176,9 +175,10 @@ impl Embedded {
     ) -> Result<Arc<Subscription>, BusError> {
         let filter = Filter::parse(&spec.filter).map_err(|error| BusError::Store(error.to_string()))?;
         let lane = spec.tenant.as_ref().map(|tenant| self.bus.inner.log.lane(tenant)).transpose()?;
-        let Kept { generation, progress, active_ms } = kept;
+        let Kept { generation, progress } = kept;
         let first_ack_id = self.first_ack_id.load(Ordering::Acquire);
-        let start = Start { progress, generation, first_ack_id, active_ms };
+        let active_at = self.bus.inner.clock.monotonic();
+        let start = Start { progress, generation, first_ack_id, active_at };
         let cache = Cache::new(self.cache_left.clone());
         let subscription = Arc::new(Subscription::new(number, spec, log, lane, filter, start, cache));
         self.weigh(&subscription);

@@ -26,7 +26,7 @@ impl Embedded {
         if of.detached {
             return Err(PortError::FailedPrecondition(format!("the subscription {} is detached", of.name)));
         }
-        let until = self.bus.inner.end_of(&source.log);
+        let until = self.bus.inner.durable_end_of(&source.log)?;
         let settled = match from {
             SeekTo::TimeMs(at_ms) => {
                 let first = self.bus.inner.log.offset_at(source.log.id, *at_ms)?;

@@ -71,14 +71,15 @@ impl Embedded {
 
     /// Ends what has become too old. Blocks on the disk.
     pub fn end_by_age(&self) {
-        let (began, now_ms) = (Instant::now(), self.bus.inner.clock.now_ms());
+        let began = Instant::now();
+        // How long nobody asked goes by the clock that nobody sets.
+        let (now, now_ms) = (self.bus.inner.clock.monotonic(), self.bus.inner.clock.now_ms());
         let subscriptions: Vec<Arc<Subscription>> =
             self.catalog.read().subscriptions.values().cloned().collect();
         for subscription in subscriptions {
             let spec = subscription.spec();
-            let active_ms = subscription.machine.lock().active_ms;
-            let idle_ms = u64::try_from(now_ms.saturating_sub(active_ms)).unwrap_or(0);
-            if spec.expires_after.is_some_and(|after| Duration::from_millis(idle_ms) > after) {
+            let idle = now.saturating_sub(subscription.machine.lock().active_at);
+            if spec.expires_after.is_some_and(|after| idle > after) {
                 tracing::info!(subscription = %spec.name, "nobody used the subscription: it has expired");
                 if let Err(error) = self.delete_subscription(&spec.name) {
                     tracing::warn!(%error, subscription = %spec.name, "an expired subscription stays");
@@ -86,7 +87,7 @@ impl Embedded {
                 continue;
             }
             self.expire(&subscription);
-            if !subscription.machine.lock().is_used(now_ms) {
+            if !subscription.machine.lock().is_used(now) {
                 subscription.cache.lock().clear();
             }
             // Known before somebody asks: a tenant behind another's backlog is found at once.

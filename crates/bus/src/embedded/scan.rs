@@ -94,7 +94,7 @@ impl Embedded {
                 continue;
             }
             let discard_before_ms = machine.state.discard_before_ms();
-            let is_used = machine.is_used(self.bus.inner.clock.now_ms());
+            let is_used = machine.is_used(self.bus.inner.clock.monotonic());
             let mut cache = subscription.cache.lock();
             for (seen, record) in seen {
                 if discard_before_ms.is_some_and(|before| record.timestamp_ms < before) {

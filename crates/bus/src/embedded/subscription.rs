@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use levada_core::TenantId;
@@ -21,7 +22,7 @@ const MAX_LEASED: usize = 100_000;
 /// Entries that one subscription keeps of messages that are not settled.
 const LOOK_AHEAD: usize = 250_000;
 /// See [`Machine::is_used`].
-const USED_MS: i64 = 10_000;
+const USED: Duration = Duration::from_secs(10);
 /// A record with its buffers takes this much beside its bytes.
 const RECORD_BYTES: i64 = 128;
 
@@ -58,7 +59,8 @@ pub(crate) struct Machine {
     pub generation: u32,
     /// Acknowledged, and not yet in the journal.
     pub pending: Vec<u64>,
-    pub active_ms: i64,
+    /// When a consumer last asked, by the monotonic clock.
+    pub active_at: Duration,
     pub dead_lettered: u64,
     /// `None`: deliveries have no bound.
     pub rate: Option<Rate>,
@@ -66,8 +68,8 @@ pub(crate) struct Machine {
 
 impl Machine {
     /// Whether a consumer asked lately. What nobody asks for takes no room in the cache.
-    pub fn is_used(&self, now_ms: i64) -> bool {
-        now_ms.saturating_sub(self.active_ms) < USED_MS
+    pub fn is_used(&self, now: Duration) -> bool {
+        now.saturating_sub(self.active_at) < USED
     }
 }
 
@@ -86,7 +88,7 @@ impl Subscription {
             state,
             generation: start.generation,
             pending: Vec::new(),
-            active_ms: start.active_ms,
+            active_at: start.active_at,
             dead_lettered: 0,
             rate: spec.max_rate_per_s.map(Rate::new),
         };
@@ -163,7 +165,8 @@ pub(crate) struct Start {
     pub progress: Progress,
     pub generation: u32,
     pub first_ack_id: u64,
-    pub active_ms: i64,
+    /// When a consumer last asked, by the monotonic clock.
+    pub active_at: Duration,
 }
 
 fn rules(spec: &SubscriptionSpec) -> Rules {

@@ -31,7 +31,7 @@ impl Embedded {
             PortError::InvalidArgument(format!("the subscription {} names no topic", spec.name))
         })?;
         let topic = self.topic(topic)?;
-        let end = self.bus.inner.end_of(&topic.log);
+        let end = self.bus.inner.durable_end_of(&topic.log)?;
         self.begin(spec, topic.log, Settled::below(end))
     }
 
@@ -63,7 +63,7 @@ impl Embedded {
         let stored = StoredTopic(log.name.clone());
         let document = SubscriptionDocument { number, spec: spec.clone(), log: stored, start: start.clone() };
         self.documents.put(Kind::Subscription, number, &document)?;
-        let kept = Kept { generation: 0, progress: start, active_ms: self.bus.inner.clock.now_ms() };
+        let kept = Kept { generation: 0, progress: start };
         let subscription = self.make(number, spec.clone(), log, kept)?;
         self.catalog.write().subscriptions.insert(spec.name.clone(), subscription);
         self.keep_what_is_needed();
@@ -102,7 +102,7 @@ impl Embedded {
         self.keep_subscription(&subscription, &spec)?;
         // Its backlog is gone for good, as documented.
         let _alone = self.journal.writing.blocking_write();
-        let end = self.bus.inner.end_of(&subscription.log);
+        let end = self.bus.inner.durable_end_of(&subscription.log)?;
         self.reset(&subscription, Progress { settled: Settled::below(end), ..Progress::default() })?;
         subscription.set_spec(spec);
         self.keep_what_is_needed();

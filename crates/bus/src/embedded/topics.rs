@@ -12,6 +12,7 @@ use crate::embedded::Embedded;
 use crate::embedded::catalog::{Topic, already_exists};
 use crate::embedded::documents::{self, Kind, StoredTopic, SubscriptionDocument, TopicDocument};
 use crate::embedded::schedule;
+use crate::metrics as names;
 use crate::port::{Deduplication, Durability, PortError, Publication, TopicSpec};
 use crate::publish::Submission;
 
@@ -37,7 +38,8 @@ impl Embedded {
         let number = self.documents.number()?;
         let name = documents::log_name(&spec.name, number)?;
         let log = self.bus.inner.ensure(&name, Retention::default())?;
-        let deduplicated_from = self.begin_deduplication(&log, &spec);
+        let deduplicated_from = self.begin_deduplication(&log, &spec)?;
+        set_durability(&log, spec.durability);
         let document =
             TopicDocument { number, spec: spec.clone(), log: Some(StoredTopic(name)), deduplicated_from };
         self.documents.put(Kind::Topic, number, &document)?;
@@ -67,9 +69,10 @@ impl Embedded {
         // A topic of the folder gets its number with its first settings.
         let number = if kept.number == 0 && kept.configured { self.documents.number()? } else { kept.number };
         let log = (!kept.configured).then(|| StoredTopic(kept.log.name.clone()));
-        let deduplicated_from = self.begin_deduplication(&kept.log, &spec);
+        let deduplicated_from = self.begin_deduplication(&kept.log, &spec)?;
         let document = TopicDocument { number, spec: spec.clone(), log, deduplicated_from };
         self.documents.put(Kind::Topic, number, &document)?;
+        set_durability(&kept.log, spec.durability);
         if spec.deduplication.is_none() {
             self.bus.inner.stop_deduplication(&kept.log)?;
         }
@@ -80,9 +83,9 @@ impl Embedded {
     }
 
     /// Switches deduplication on, where the settings say so.
-    fn begin_deduplication(&self, log: &TopicState, spec: &TopicSpec) -> u64 {
-        let wanted = spec.deduplication.as_ref();
-        wanted.map_or(0, |wanted| self.bus.inner.deduplicate(log, &wanted.attribute, wanted.window))
+    fn begin_deduplication(&self, log: &TopicState, spec: &TopicSpec) -> Result<u64, PortError> {
+        let Some(Deduplication { attribute, window }) = &spec.deduplication else { return Ok(0) };
+        Ok(self.bus.inner.deduplicate(log, attribute, *window)?)
     }
 
     pub fn delete_topic(&self, name: &ResourceName) -> Result<(), PortError> {
@@ -175,13 +178,20 @@ impl Embedded {
     }
 }
 
+/// Sets when publishes are answered, and shows it where it is not the default.
+pub(super) fn set_durability(log: &TopicState, durability: Durability) {
+    let before = std::mem::replace(&mut *log.durability.lock(), durability.into());
+    for class in [Durability::Interval, Durability::Memory] {
+        if class == durability || class == before.into() {
+            let is_set = if class == durability { 1.0 } else { 0.0 };
+            ::metrics::gauge!(names::TOPIC_DURABILITY, "topic" => log.label(), "durability" => class.as_str())
+                .set(is_set);
+        }
+    }
+}
+
 /// Refuses settings that nothing here would keep its promise by.
 fn check(spec: &TopicSpec) -> Result<(), PortError> {
-    if spec.durability != Durability::Fsync {
-        return Err(PortError::FailedPrecondition(
-            "this bus fsyncs every message before it answers: set the durability to fsync".to_owned(),
-        ));
-    }
     let Some(Deduplication { attribute, window }) = &spec.deduplication else { return Ok(()) };
     if attribute.is_empty() || attribute.len() > MAX_ATTRIBUTE_BYTES {
         return Err(PortError::InvalidArgument(format!(

@@ -6,17 +6,48 @@ use std::time::Duration;
 use levada_core::{ResourceName, TenantId};
 use serde::{Deserialize, Serialize};
 
-/// When an accepted message is safe.
+/// When an accepted message is safe. Whatever it says, a message is delivered only once it is
+/// on disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Durability {
     /// Answered after the fsync of its commit group.
     #[default]
     Fsync,
-    /// Answered once written; fsynced within the log's interval. A power loss may take the last of them.
+    /// Answered once written; fsynced within 20 ms. A power loss may take the last of them.
     Interval,
     /// Answered once in memory. A crash of the process may take the last of them.
     Memory,
+}
+
+impl Durability {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Fsync => "fsync",
+            Self::Interval => "interval",
+            Self::Memory => "memory",
+        }
+    }
+}
+
+impl From<levada_log::Durability> for Durability {
+    fn from(of_log: levada_log::Durability) -> Self {
+        match of_log {
+            levada_log::Durability::Fsync => Self::Fsync,
+            levada_log::Durability::Interval => Self::Interval,
+            levada_log::Durability::Memory => Self::Memory,
+        }
+    }
+}
+
+impl From<Durability> for levada_log::Durability {
+    fn from(durability: Durability) -> Self {
+        match durability {
+            Durability::Fsync => Self::Fsync,
+            Durability::Interval => Self::Interval,
+            Durability::Memory => Self::Memory,
+        }
+    }
 }
 
 /// Publish-side deduplication of a topic.

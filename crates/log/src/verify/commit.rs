@@ -1,8 +1,8 @@
 //! The commit log: which groups a start would replay, and what stands between them.
 //!
-//! It follows the rules of `recover`: a group is written only after the one before it is
-//! durable, so bad bytes with no sound group behind them are the remains of a group that
-//! was never confirmed, and a gap in the numbers of the groups is damage.
+//! It follows the rules of `recover`: bad bytes with no sound group behind them are the remains
+//! of a group that was never confirmed, and a gap in the numbers of the groups is damage where
+//! what is missing was durable once.
 
 use levada_disk::{DiskFile, OpenMode};
 
@@ -13,6 +13,7 @@ use crate::format::{
     BLOCK, COMMIT_HEADER, CommitHeader, GROUP_HEADER, GroupHeader, RecordHeader, was_group_header,
 };
 use crate::scan::Window;
+use crate::tail::was_durable;
 
 /// Blocks that hold no sound group.
 struct Bad {
@@ -31,6 +32,8 @@ struct Groups {
     next: Option<u64>,
     /// Blocks since the last sound group.
     bad: Vec<Bad>,
+    /// Nothing counts from here on.
+    at_tail: bool,
 }
 
 /// How much of a file a start needs.
@@ -67,8 +70,12 @@ impl Check<'_> {
                 self.commit_finding(file, Fault::CommitFileMissing, len.unwrap_or(0), 0);
             }
         }
-        let mut groups = Groups { next: position.map(|p| p.next_group), bad: Vec::new() };
-        for (seq, len) in files {
+        let mut groups = Groups { next: position.map(|p| p.next_group), bad: Vec::new(), at_tail: false };
+        for (i, (seq, len)) in files.iter().enumerate() {
+            if groups.at_tail {
+                self.meter.advance(*len);
+                continue;
+            }
             let needed = match position {
                 Some(p) if *seq < p.file_seq => Needed::Nothing,
                 Some(p) if *seq == p.file_seq => Needed::From(p.bytes),
@@ -76,7 +83,7 @@ impl Check<'_> {
             };
             let before = self.meter.done;
             self.report.commit.files += 1;
-            if let Err(error) = self.commit_file(*seq, *len, needed, &mut groups) {
+            if let Err(error) = self.commit_file(&files[i..], needed, &mut groups) {
                 let file = self.commit_path(*seq);
                 self.commit_finding(file, Fault::Unreadable(error.to_string()), 0, *len);
             }
@@ -96,13 +103,14 @@ impl Check<'_> {
         self.damage(Finding { file, position, bytes, topic: None, offsets: None, fault });
     }
 
+    /// Checks the first of some files.
     fn commit_file(
         &mut self,
-        seq: u64,
-        len: u64,
+        files: &[(u64, u64)],
         needed: Needed,
         groups: &mut Groups,
     ) -> std::io::Result<()> {
+        let (seq, len) = files[0];
         let path = self.commit_path(seq);
         let file = self.disk.open(&path, OpenMode::Read)?;
         let mut window = Window::new(&*file, len);
@@ -110,33 +118,45 @@ impl Check<'_> {
         let salt = match self.salt(&mut window, seq, len)? {
             Salt::Unused => return Ok(()),
             Salt::Lost(bytes) => {
+                // A file that was never synced is a tail, whatever of it is there.
+                let is_damage = is_damage
+                    && match groups.next {
+                        Some(next) => self.was_synced(&mut window, seq, len, bytes, next)?,
+                        None => true,
+                    };
                 self.header_finding(&path, Fault::CommitFileLost, bytes, is_damage);
                 return Ok(());
             }
             Salt::Header(salt) => salt,
             Salt::FirstGroup(salt) => {
-                let before = self.report.commit.groups;
-                self.groups(&*file, window, (seq, len, salt), needed, groups, &path)?;
-                // The header becomes durable with the first group, and the second comes after:
-                // a single group was perhaps never confirmed.
-                let is_damage = is_damage && self.report.commit.groups > before + 1;
+                self.groups(&*file, window, (files, salt), needed, groups, &path)?;
+                // The header becomes durable with the first group, which perhaps never was.
+                let mut window = Window::new(&*file, len);
+                let first = GroupHeader::parse(window.get(BLOCK as u64, GROUP_HEADER)?);
+                let seqs = files.iter().map(|(seq, _)| *seq);
+                let was_durable = match first {
+                    Some(first) => was_durable(self.disk, self.dir, seqs, BLOCK as u64, first.seq)?,
+                    None => false,
+                };
+                let is_damage = is_damage && was_durable;
                 self.header_finding(&path, Fault::CommitFileHeader, BLOCK as u64, is_damage);
                 return Ok(());
             }
         };
-        self.groups(&*file, window, (seq, len, salt), needed, groups, &path)
+        self.groups(&*file, window, (files, salt), needed, groups, &path)
     }
 
-    /// Walks the blocks of a file: its number, its length and the salt of its groups.
+    /// Walks the blocks of the first of some files, with the salt of its groups.
     fn groups(
         &mut self,
         file: &dyn DiskFile,
         mut window: Window<'_>,
-        (seq, len, salt): (u64, u64, u64),
+        (files, salt): (&[(u64, u64)], u64),
         needed: Needed,
         groups: &mut Groups,
         path: &str,
     ) -> std::io::Result<()> {
+        let (seq, len) = files[0];
         let mut at = BLOCK as u64;
         while at + GROUP_HEADER as u64 <= len {
             let is_needed = needed.at(at);
@@ -154,6 +174,12 @@ impl Check<'_> {
                 _ => false,
             };
             if let Some(header) = header.filter(|_| is_sound) {
+                if is_needed && self.is_tail(groups, &header, files, at)? {
+                    groups.at_tail = true;
+                    groups.note_bad(path, (at, len), true, Some((at, len - at)));
+                    self.meter.advance(len - at);
+                    return Ok(());
+                }
                 self.report.commit.groups += 1;
                 if is_needed {
                     self.missing_groups(groups, &header, path, at);
@@ -220,6 +246,40 @@ impl Check<'_> {
         let file = path.to_owned();
         let finding = Finding { file, position: from, bytes: to - from, topic: None, offsets: None, fault };
         self.report.notice(finding);
+    }
+
+    /// Whether a file without header and first group has one that says that `first` was durable.
+    fn was_synced(
+        &self,
+        window: &mut Window<'_>,
+        seq: u64,
+        len: u64,
+        from: u64,
+        first: u64,
+    ) -> std::io::Result<bool> {
+        let mut at = from;
+        while at + GROUP_HEADER as u64 <= len {
+            let header = GroupHeader::parse(window.get(at, GROUP_HEADER)?).filter(|h| h.file_seq == seq);
+            if header.is_some_and(|h| h.seq > first && h.durable_before() > first) {
+                return Ok(true);
+            }
+            at += BLOCK as u64;
+        }
+        Ok(false)
+    }
+
+    /// Whether what is missing before a sound group was never durable, and so nothing counts
+    /// from there on.
+    fn is_tail(
+        &self,
+        groups: &Groups,
+        header: &GroupHeader,
+        files: &[(u64, u64)],
+        at: u64,
+    ) -> std::io::Result<bool> {
+        let Some(missing) = groups.next.filter(|next| header.seq > *next) else { return Ok(false) };
+        let seqs = files.iter().map(|(seq, _)| *seq);
+        Ok(!was_durable(self.disk, self.dir, seqs, at, missing)?)
     }
 
     /// Tells of groups that are missing before a sound one.

@@ -4,6 +4,7 @@ mod admin;
 mod behaviour;
 mod crash;
 mod deduplicate;
+mod durability;
 mod meters;
 mod redrive;
 mod replay;
