@@ -23,6 +23,9 @@ use crate::publisher::missing;
 
 /// What a pull answers at most, so that clients with the usual bound on answers take it.
 const MAX_PULL_BYTES: usize = limits::MAX_REQUEST_BYTES;
+/// A call over REST does not say how long its client waits. Clients and proxies commonly give up
+/// after 60 s, and then nobody would take the messages of a late answer.
+const WAIT_WITHOUT_DEADLINE: Duration = Duration::from_secs(30);
 
 impl PubsubApi {
     pub(crate) async fn create_subscription(
@@ -182,7 +185,11 @@ impl PubsubApi {
         let spec = opened.port.spec();
         require_pull(&spec)?;
         #[allow(deprecated)] // Old clients send it, and the API still honours it.
-        let wait = if request.return_immediately { Duration::ZERO } else { self.pull_wait(call) };
+        let wait = if request.return_immediately {
+            Duration::ZERO
+        } else {
+            pull_wait(self.config.max_pull_wait, call.deadline, Instant::now())
+        };
         let limits = PullLimits { max_messages, max_bytes: MAX_PULL_BYTES, wait, ack_deadline: None };
         let received = tokio::select! {
             received = opened.port.pull(limits) => received?,
@@ -193,14 +200,6 @@ impl PubsubApi {
         let received_messages =
             received.into_iter().map(|message| convert::received_out(message, ack_ids, counts)).collect();
         Ok(pb::PullResponse { received_messages })
-    }
-
-    /// An empty answer shortly before the deadline beats a refusal at it.
-    fn pull_wait(&self, call: &Call) -> Duration {
-        let longest = self.config.max_pull_wait;
-        let Some(deadline) = call.deadline else { return longest };
-        let left = deadline.saturating_duration_since(Instant::now());
-        left.saturating_sub(Duration::from_millis(100).max(left / 20)).min(longest)
     }
 
     pub(crate) async fn acknowledge(
@@ -390,5 +389,28 @@ fn merge(into: &mut pb::Subscription, given: &pb::Subscription, path: &str) {
             into.enable_exactly_once_delivery = given.enable_exactly_once_delivery;
         }
         _ => into.message_transforms.clone_from(&given.message_transforms),
+    }
+}
+
+/// How long a pull waits. An empty answer shortly before the deadline beats a refusal at it.
+fn pull_wait(longest: Duration, deadline: Option<Instant>, now: Instant) -> Duration {
+    let Some(deadline) = deadline else { return longest.min(WAIT_WITHOUT_DEADLINE) };
+    let left = deadline.saturating_duration_since(now);
+    left.saturating_sub(Duration::from_millis(100).max(left / 20)).min(longest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pull_ends_before_its_client_gives_up() {
+        let (now, second) = (Instant::now(), Duration::from_secs(1));
+        let wait = |seconds: Option<u32>| pull_wait(90 * second, seconds.map(|s| now + s * second), now);
+        assert_eq!(wait(Some(60)), 57 * second);
+        assert_eq!(wait(Some(600)), 90 * second);
+        assert_eq!(wait(Some(1)), Duration::from_millis(900));
+        assert_eq!(wait(Some(0)), Duration::ZERO);
+        assert_eq!(wait(None), 30 * second, "the usual patience of 60 s is not put to the test");
     }
 }
