@@ -30,6 +30,28 @@ fn the_official_python_client_works_unmodified() -> Result<()> {
     Ok(())
 }
 
+/// The tests that Google runs against its cloud, over gRPC and REST; the script says what is left
+/// out and why.
+#[test]
+fn the_system_tests_of_googles_python_client_pass() -> Result<()> {
+    let world = World::of_with(&[("levada.yaml", "name: system\n")], &[], &["--dev"])?;
+    let output = Command::new(python::interpreter()?)
+        .arg(program::workspace().join("tests/python/google_system_tests.py"))
+        .env("PUBSUB_EMULATOR_HOST", &world.levada.http)
+        .output()?;
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    ensure!(output.status.success(), "{out}\n{err}\n{}", world.levada.log_tail());
+    // Fewer would mean that they were not found, or skipped.
+    let passed = out.lines().last().and_then(|line| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let at = words.iter().position(|word| word.starts_with("passed"))?;
+        words.get(at.checked_sub(1)?)?.parse::<u32>().ok()
+    });
+    println!("{}", out.lines().last().unwrap_or_default());
+    ensure!(passed.is_some_and(|passed| passed >= 60), "{out}");
+    Ok(())
+}
+
 #[test]
 fn the_official_node_client_works_unmodified() -> Result<()> {
     let world = World::of_with(&[("levada.yaml", "name: node\n")], &[], &["--dev"])?;

@@ -11,7 +11,19 @@ use serde_json::Value;
 
 use crate::program::workspace;
 
-const PACKAGES: [&str; 2] = ["psycopg[binary]==3.3.*", "google-cloud-pubsub==2.*"];
+const PACKAGES: [&str; 8] = [
+    "psycopg[binary]==3.3.*",
+    "google-cloud-pubsub==2.*",
+    // What the system tests of Google's client are written with.
+    "google-cloud-testutils==1.*",
+    "pytest==9.*",
+    "pytest-xdist==3.*",
+    "flaky==3.*",
+    "psutil==7.*",
+    "mock==5.*",
+];
+const IMPORTS: &str =
+    "import psycopg, google.cloud.pubsub_v1, test_utils, pytest, xdist, flaky, psutil, mock";
 
 static MAKING: Mutex<()> = Mutex::new(());
 
@@ -46,10 +58,7 @@ pub fn interpreter() -> Result<PathBuf> {
 }
 
 fn has_packages(python: &Path) -> bool {
-    let found = Command::new(python)
-        .args(["-c", "import psycopg, google.cloud.pubsub_v1"])
-        .stderr(Stdio::null())
-        .status();
+    let found = Command::new(python).args(["-c", IMPORTS]).stderr(Stdio::null()).status();
     found.is_ok_and(|status| status.success())
 }
 
