@@ -63,6 +63,11 @@ impl Projects {
         known.or_else(|| self.dev.then_some(Owner::Platform))
     }
 
+    /// The projects that were given; in development others exist as well.
+    pub fn known(&self) -> Vec<ProjectId> {
+        self.owners.read().keys().cloned().collect()
+    }
+
     fn is_declared(&self, tenant: &TenantId) -> bool {
         self.tenants.read().as_ref().is_none_or(|set| set.contains(tenant))
     }

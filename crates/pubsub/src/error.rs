@@ -56,6 +56,10 @@ impl ApiError {
         Self::new(Code::NotFound, format!("Resource not found (resource={resource})."))
     }
 
+    pub fn is_not_found(&self) -> bool {
+        self.code == Code::NotFound
+    }
+
     /// The one answer for a project that is missing or foreign.
     pub fn project_not_found(project: &str) -> Self {
         Self::new(

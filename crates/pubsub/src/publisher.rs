@@ -84,7 +84,13 @@ impl PubsubApi {
         let mut revisions = Vec::new();
         if let Some(settings) = &spec.schema {
             let bodies: Vec<_> = request.messages.iter().map(|message| message.data.clone()).collect();
-            revisions = self.schemas.check(settings, &bodies).await?;
+            revisions = match self.schemas.check(settings, &bodies).await {
+                Ok(revisions) => revisions,
+                Err(error) => {
+                    self.unlink_if_deleted(&name, settings).await?;
+                    return Err(error);
+                }
+            };
         }
         let mut items: Vec<Publication> = request
             .messages
@@ -104,6 +110,19 @@ impl PubsubApi {
             .map(|outcome| outcome.map(|id| id.to_string()).map_err(ApiError::from))
             .collect::<Result<_, _>>()?;
         Ok(pb::PublishResponse { message_ids })
+    }
+
+    /// A topic whose project is not known to who deletes the schema is marked at its next publish.
+    async fn unlink_if_deleted(
+        &self,
+        topic: &ResourceName,
+        settings: &SchemaSettings,
+    ) -> Result<(), ApiError> {
+        let Ok(schema) = names::resource(&settings.schema, "schemas") else { return Ok(()) };
+        if self.schemas.get(&schema, None).await.is_err_and(|error| error.is_not_found()) {
+            self.unlink_topic(topic, &settings.schema).await?;
+        }
+        Ok(())
     }
 
     pub(crate) async fn get_topic(

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use levada_bus::port::{Encoding, Page, PageRequest, SchemaSettings};
+use levada_bus::port::{Encoding, Page, PageRequest, PortError, SchemaSettings};
 use levada_core::{ProjectId, ResourceId, ResourceName};
 
 use crate::api::{Call, PubsubApi};
@@ -14,6 +14,8 @@ use crate::publisher::missing;
 
 /// The longest definition, as documented.
 const MAX_DEFINITION_BYTES: usize = 300 << 10;
+/// Topics that are looked through at a time when a schema is deleted.
+const TOPICS_A_PAGE: usize = 500;
 
 /// The language of a schema.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -166,6 +168,10 @@ impl PubsubApi {
         let id = ResourceId::new(&id)
             .map_err(|error| ApiError::invalid(format!("Invalid schema_id given: {error}.")))?;
         let name = ResourceName::new(project, id);
+        if self.schemas.get(&name, None).await.is_err_and(|error| error.is_not_found()) {
+            // Topics that still name an earlier schema of this name must not take this one for it.
+            self.unlink_schema(&name).await?;
+        }
         Ok(schema_out(self.schemas.create(&name, kind(&given)?, &given.definition).await?, Basic::No))
     }
 
@@ -269,7 +275,54 @@ impl PubsubApi {
         request: pb::DeleteSchemaRequest,
     ) -> Result<(), ApiError> {
         let (name, _) = self.own_schema(call, &request.name)?;
-        self.schemas.delete(&name).await
+        let deleted = self.schemas.delete(&name).await;
+        // Also when it was gone already: an earlier call may have been broken off here.
+        if deleted.as_ref().err().is_none_or(ApiError::is_not_found) {
+            self.unlink_schema(&name).await?;
+        }
+        deleted
+    }
+
+    /// Topics that name a schema which is gone say so from now on, and stay so when another
+    /// schema takes the name.
+    async fn unlink_schema(&self, schema: &ResourceName) -> Result<(), ApiError> {
+        let path = schema.path("schemas");
+        let mut projects = self.projects.known();
+        if !projects.contains(&schema.project) {
+            projects.push(schema.project.clone());
+        }
+        for project in projects {
+            let mut page = PageRequest { size: TOPICS_A_PAGE, after: None };
+            loop {
+                let found = self.bus.topics(&project, &page);
+                for topic in found.items {
+                    if topic.schema.as_ref().is_some_and(|settings| settings.schema == path) {
+                        self.unlink_topic(&topic.name, &path).await?;
+                    }
+                }
+                match found.next {
+                    Some(after) => page.after = Some(after),
+                    None => break,
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Marks the schema of one topic as deleted, unless the topic names another by now.
+    pub(crate) async fn unlink_topic(&self, topic: &ResourceName, schema: &str) -> Result<(), ApiError> {
+        // It may have changed since it was listed, or be gone.
+        let Ok(mut spec) = self.bus.topic(topic) else { return Ok(()) };
+        let Some(settings) = spec.schema.as_mut().filter(|settings| settings.schema == schema) else {
+            return Ok(());
+        };
+        settings.schema = names::DELETED_SCHEMA.to_owned();
+        settings.first_revision_id.clear();
+        settings.last_revision_id.clear();
+        match self.bus.update_topic(spec).await {
+            Ok(_) | Err(PortError::NotFound { .. }) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
     }
 
     pub(crate) async fn validate_schema(

@@ -252,3 +252,72 @@ async fn a_topic_takes_what_a_revision_of_its_range_takes_and_nothing_else() {
     let text = answer["error"]["message"].as_str().expect("a text");
     assert!(text.contains("was deleted"), "{text}");
 }
+
+#[tokio::test]
+async fn a_deleted_schema_is_told_by_its_topics_and_does_not_come_back_under_its_name() {
+    let world = World::new();
+    world.fine(Method::POST, "schemas?schemaId=orders", avro(&["a"])).await;
+    world.fine(Method::POST, "schemas?schemaId=other", avro(&["a"])).await;
+    let settings =
+        |schema: &str| json!({"schema": format!("projects/demo/schemas/{schema}"), "encoding": "JSON"});
+    for (topic, schema) in [("orders", "orders"), ("more-orders", "orders"), ("others", "other")] {
+        world
+            .fine(Method::PUT, &format!("topics/{topic}"), json!({"schemaSettings": settings(schema)}))
+            .await;
+    }
+    world.fine(Method::DELETE, "schemas/orders", Value::Null).await;
+    let named = async |topic: &str| {
+        let found = world.fine(Method::GET, &format!("topics/{topic}"), Value::Null).await;
+        found["schemaSettings"]["schema"].as_str().map(str::to_owned)
+    };
+    for topic in ["orders", "more-orders"] {
+        assert_eq!(named(topic).await.as_deref(), Some("_deleted-schema_"));
+    }
+    assert_eq!(named("others").await.as_deref(), Some("projects/demo/schemas/other"));
+    let refused = async || {
+        let (status, answer) = world.publish(&[br#"{"a": 1}"#]).await;
+        assert_eq!(
+            (status.as_u16(), &answer["error"]["status"]),
+            (400, &json!("FAILED_PRECONDITION")),
+            "{answer}"
+        );
+    };
+    refused().await;
+    // The setting is kept by changes of something else, and by a schema that takes the name.
+    let labels = json!({"topic": {"labels": {"team": "x"}}, "updateMask": "labels"});
+    world.fine(Method::PATCH, "topics/orders", labels).await;
+    world.fine(Method::POST, "schemas?schemaId=orders", avro(&["a"])).await;
+    assert_eq!(named("orders").await.as_deref(), Some("_deleted-schema_"));
+    refused().await;
+    let update = json!({"topic": {"schemaSettings": settings("orders")}, "updateMask": "schemaSettings"});
+    world.fine(Method::PATCH, "topics/orders", update).await;
+    assert_eq!(world.publish(&[br#"{"a": 1}"#]).await.0, 200, "the new one was set");
+}
+
+#[tokio::test]
+async fn a_schema_whose_delete_was_broken_off_is_unlinked_later() {
+    let world = World::new();
+    world.fine(Method::POST, "schemas?schemaId=orders", avro(&["a"])).await;
+    let settings = json!({"schema": "projects/demo/schemas/orders", "encoding": "JSON"});
+    let named = async |world: &World| {
+        let found = world.fine(Method::GET, "topics/orders", Value::Null).await;
+        found["schemaSettings"]["schema"].as_str().map(str::to_owned)
+    };
+    world.fine(Method::PUT, "topics/orders", json!({ "schemaSettings": settings })).await;
+    // The schemas are lost, the topic stays: as if the process had ended between the two.
+    let lost = || World::on(SimDisk::new(2), world.bus.clone());
+    let again = lost();
+    assert_eq!(named(&again).await.as_deref(), Some("projects/demo/schemas/orders"));
+    assert_eq!(again.publish(&[br#"{"a": 1}"#]).await.0, 400);
+    assert_eq!(named(&again).await.as_deref(), Some("_deleted-schema_"), "the publish noticed");
+
+    let update = json!({"topic": {"schemaSettings": settings}, "updateMask": "schemaSettings"});
+    world.fine(Method::PATCH, "topics/orders", update.clone()).await;
+    let again = lost();
+    assert_eq!(again.refused(Method::DELETE, "schemas/orders", Value::Null).await.0, "NOT_FOUND");
+    assert_eq!(named(&again).await.as_deref(), Some("_deleted-schema_"), "the delete was finished");
+
+    world.fine(Method::PATCH, "topics/orders", update).await;
+    lost().fine(Method::POST, "schemas?schemaId=orders", avro(&["b"])).await;
+    assert_eq!(named(&again).await.as_deref(), Some("_deleted-schema_"), "another schema has the name");
+}
