@@ -1,6 +1,8 @@
 //! Which definitions may be revisions of one schema. As documented: optional fields may come
-//! and go, other fields may not, and no field may change. As Google's service was seen to
-//! do, the values of an enum are fixed, too: an earlier reader would meet one it lacks.
+//! and go, required ones may not, and no field may change. A repeated field or a map is
+//! optional in this: a message without it is complete, and a reader that lacks it passes it over.
+//! As Google's service was seen to do, the values of an enum are fixed, too: an earlier reader
+//! would meet one it lacks.
 
 use std::collections::HashSet;
 
@@ -34,10 +36,9 @@ pub(super) fn messages(newer: &MessageDescriptor, earlier: &MessageDescriptor) -
 }
 
 fn comes_or_goes(field: &FieldDescriptor, other: &MessageDescriptor, what: &str) -> Result<(), Flaw> {
-    if field.cardinality() != Cardinality::Optional {
-        let kind = if field.is_required() { "required" } else { "repeated" };
+    if field.is_required() {
         return Err(Flaw::new(format!(
-            "the {kind} field {} = {} is {what}: only optional fields can be added or removed",
+            "the required field {} = {} is {what}: only optional and repeated fields can be added or removed",
             field.full_name(),
             field.number()
         )));

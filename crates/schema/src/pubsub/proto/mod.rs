@@ -63,6 +63,7 @@ impl Schema {
     /// # Errors
     /// What is wrong, with line and column where the parser knows them.
     pub(super) fn parse(text: &str) -> Result<Self, Flaw> {
+        refuse_editions(text)?;
         bound_nesting(text)?;
         // The errors' `Debug` is their text after the place, `Display` the text alone.
         let wrong = |error: protox::Error| Flaw::new(format!("{error:?}"));
@@ -113,6 +114,41 @@ struct OneFile(File);
 impl FileResolver for OneFile {
     fn open_file(&self, name: &str) -> Result<File, protox::Error> {
         if name == FILE { Ok(self.0.clone()) } else { Err(protox::Error::file_not_found(name)) }
+    }
+}
+
+/// A file of an edition begins with `edition = "2023";`, which the parser takes for a mistake of
+/// spelling. It says neither what is wrong nor what to do.
+fn refuse_editions(text: &str) -> Result<(), Flaw> {
+    let rest = after_comments(text);
+    let Some(value) = rest.strip_prefix("edition").map(after_comments).and_then(|v| v.strip_prefix('='))
+    else {
+        return Ok(());
+    };
+    let value = after_comments(value);
+    let named: String =
+        value.chars().skip(1).take_while(|c| c.is_ascii_alphanumeric() || *c == '_').take(20).collect();
+    let before = &text[..text.len() - rest.len()];
+    let (line, head) = (before.matches('\n').count() + 1, before.rsplit('\n').next().unwrap_or_default());
+    Err(Flaw::new(format!(
+        "{FILE}:{line}:{}: editions are not supported (`{named}`): begin with syntax = \"proto3\"; or syntax = \
+         \"proto2\"; and write the fields as that syntax has them",
+        head.chars().count() + 1
+    )))
+}
+
+/// The text without the spaces and comments that it begins with.
+fn after_comments(mut text: &str) -> &str {
+    loop {
+        text = text.trim_start();
+        let rest = if let Some(comment) = text.strip_prefix("//") {
+            comment.split_once('\n').map(|(_, rest)| rest)
+        } else if let Some(comment) = text.strip_prefix("/*") {
+            comment.split_once("*/").map(|(_, rest)| rest)
+        } else {
+            return text;
+        };
+        text = rest.unwrap_or_default();
     }
 }
 

@@ -49,7 +49,9 @@ fn a_definition_is_one_file_with_one_message_and_no_imports() {
         ("syntax = \"proto3\"; message A { required int32 a = 1; }", "required"),
         ("syntax = \"proto3\"; message A { int32 a = 0; }", "must be between 1 and"),
         ("syntax = \"proto3\"; message A { enum E { X = 1; } }", "must be 0"),
-        ("edition = \"2023\"; message A {}", "definition.proto:1:1"),
+        ("edition = \"2023\"; message A {}", "definition.proto:1:1: editions are not supported (`2023`)"),
+        ("// new\n/* edition = 1 */ edition='2024';", "definition.proto:2:19: editions are not supported"),
+        ("editions = \"2023\";", "definition.proto:1:1: expected"),
         (r#"{"type": "record"}"#, "definition.proto:1:1"),
     ];
     for (definition, reason) in wrong {
@@ -265,7 +267,7 @@ fn groups_extensions_and_packed_numbers_are_walked() {
 }
 
 #[test]
-fn revisions_may_add_and_remove_optional_fields_only() {
+fn revisions_may_add_and_remove_all_but_required_fields() {
     let m = |fields: &str| schema(&format!("syntax = \"proto3\"; message M {{ {fields} }}"));
     let m2 = |fields: &str| schema(&format!("message M {{ {fields} }}"));
     let fine = [
@@ -273,6 +275,13 @@ fn revisions_may_add_and_remove_optional_fields_only() {
         (m("int32 a = 1;"), m("optional int32 a = 1;")),
         (m("M m = 1;"), m("M m = 1; oneof o { int32 a = 2; }")),
         (m2("required int32 a = 1;"), m2("required int32 a = 1; optional int32 b = 2;")),
+        (m("int32 a = 1;"), m("int32 a = 1; repeated int32 b = 2;")),
+        (m("int32 a = 1;"), m("int32 a = 1; repeated N n = 2; message N { repeated string s = 1; }")),
+        (m("int32 a = 1;"), m("int32 a = 1; map<string, int32> b = 2;")),
+        (
+            m2("optional int32 a = 1;"),
+            m2("optional int32 a = 1; repeated group G = 2 { optional int32 b = 3; }"),
+        ),
         (m("message N { int32 a = 1; } N n = 1;"), m("message K { int32 a = 1; int32 b = 2; } K n = 1;")),
     ];
     for (one, other) in &fine {
@@ -290,7 +299,7 @@ fn revisions_may_add_and_remove_optional_fields_only() {
         (m("int32 a = 1;"), m("repeated int32 a = 1;"), "has another label"),
         (m("int32 a = 1 [json_name = \"x\"];"), m("int32 a = 1;"), "has another JSON name"),
         (m("oneof o { int32 a = 1; }"), m("int32 a = 1;"), "has another oneof: `o`, it was `none`"),
-        (m("int32 a = 1; repeated int32 b = 2;"), m("int32 a = 1;"), "the repeated field M.b = 2 is new"),
+        (m("repeated int32 a = 1;"), m("repeated int32 a = 2;"), "a field keeps its number"),
         (m2("optional int32 a = 1;"), m2("optional int32 a = 1; required int32 b = 2;"), "M.b = 2 is gone"),
         (
             m("enum E { X = 0; Y = 1; } E e = 1;"),
