@@ -10,7 +10,10 @@
 
 mod browse;
 mod redrive;
+mod resend;
+mod weights;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,6 +26,8 @@ use crate::port::{
 
 pub use browse::{Browsed, MAX_BROWSE};
 pub use redrive::{MAX_REDRIVE, Redrive, Redriven, Refused};
+pub use resend::{Edit, MessageRule, Resent};
+pub use weights::{MAX_WEIGHED_TENANTS, MAX_WEIGHT, Weighing};
 
 /// The most blocked keys of one answer.
 pub const MAX_BLOCKED_KEYS: usize = 1_000;
@@ -45,6 +50,10 @@ pub type OwnerOf = Arc<dyn Fn(&ProjectId) -> Option<ProjectOwner> + Send + Sync>
 pub struct SubscriptionAdmin {
     port: Arc<dyn BusPort>,
     owner_of: OwnerOf,
+    /// Changes of settings take turns.
+    changing: Arc<tokio::sync::Mutex<()>>,
+    /// What edited messages are held to.
+    rule: Option<Arc<dyn MessageRule>>,
 }
 
 impl std::fmt::Debug for SubscriptionAdmin {
@@ -59,6 +68,8 @@ pub struct SubscriptionReport {
     pub spec: Arc<SubscriptionSpec>,
     /// The one tenant that it belongs to; `None`: the platform's.
     pub tenant: Option<TenantId>,
+    /// Weights of tenants that its reader sees; others count 1.
+    pub weights: BTreeMap<TenantId, u32>,
     pub stats: SubscriptionStats,
     /// Whether `stats.backlog_messages` is exact. If not, it is too low for a reader that does
     /// not see all tenants of the topic, and too high for one that does.
@@ -165,7 +176,7 @@ struct Seen {
 
 impl SubscriptionAdmin {
     pub fn new(port: Arc<dyn BusPort>, owner_of: OwnerOf) -> Self {
-        Self { port, owner_of }
+        Self { port, owner_of, changing: Arc::default(), rule: None }
     }
 
     /// The subscriptions that a principal may see, in the order of their names; at most
@@ -294,7 +305,9 @@ impl Seen {
             Some(ProjectOwner::Platform) | None => None,
         };
         let tenant = self.spec.tenant.clone().or(owner);
-        SubscriptionReport { tenant, spec: self.spec, stats, backlog_is_exact }
+        let mut weights = self.spec.weights.clone();
+        weights.retain(|tenant, _| principal.tenants.contains(tenant));
+        SubscriptionReport { tenant, spec: self.spec, weights, stats, backlog_is_exact }
     }
 }
 

@@ -8,7 +8,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use subscriptions::{
-    MessagesArgs, RedriveArgs, SubscriptionName, SubscriptionsArgs, SubscriptionsCommand, UnblockArgs,
+    MessagesArgs, RedriveArgs, ResendArgs, SubscriptionName, SubscriptionsArgs, SubscriptionsCommand,
+    UnblockArgs, Weight,
 };
 
 const AFTER_HELP: &str = "\

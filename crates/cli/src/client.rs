@@ -142,6 +142,16 @@ impl Connection {
     }
 }
 
+impl Connection {
+    /// `PATCH path` with a merge patch.
+    ///
+    /// # Errors
+    /// As [`Connection::json`].
+    pub async fn patch(&self, path: &str, body: &Value) -> Result<Value, Failure> {
+        self.json(self.request(reqwest::Method::PATCH, path).json(body)).await
+    }
+}
+
 /// The failure that an answer stands for.
 pub fn refusal(status: u16, body: &[u8]) -> Failure {
     match serde_json::from_slice::<Problem>(body) {

@@ -54,7 +54,9 @@ where
         let content_type =
             parts.headers.get(http::header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("");
         let essence = content_type.split(';').next().unwrap_or("").trim();
-        if !essence.eq_ignore_ascii_case("application/json") {
+        let is_patch = parts.method == http::Method::PATCH
+            && essence.eq_ignore_ascii_case("application/merge-patch+json");
+        if !is_patch && !essence.eq_ignore_ascii_case("application/json") {
             return Err(Problem::new(415, "content-type-unsupported", "this address reads application/json")
                 .hint("send the header `Content-Type: application/json`")
                 .into());

@@ -7,7 +7,7 @@ use levada_bus::admin::{ProjectOwner, SubscriptionAdmin};
 use levada_bus::port::BusPort;
 use levada_config::model::{Namespace, Project};
 use levada_core::{ProjectId, TenantId};
-use levada_pubsub::{ApiError, Code, Owner, PolicyStore, Projects};
+use levada_pubsub::{ApiError, Code, EditedMessages, Owner, PolicyStore, Projects, SchemaStore};
 use levada_store::{DocumentStore, StoreError};
 use parking_lot::Mutex;
 
@@ -43,12 +43,18 @@ pub fn projects(project: &Project, dev: bool) -> Projects {
 }
 
 /// Operates the subscriptions of a bus by the same rules of ownership as the Pub/Sub API.
-pub fn admin(port: Arc<dyn BusPort>, projects: Arc<Projects>) -> SubscriptionAdmin {
+/// Edited messages keep the limits and schemas of that API too.
+pub fn admin(
+    port: Arc<dyn BusPort>,
+    projects: Arc<Projects>,
+    schemas: Arc<dyn SchemaStore>,
+) -> SubscriptionAdmin {
     let owner_of = move |project: &ProjectId| match projects.owner(project)? {
         Owner::Platform => Some(ProjectOwner::Platform),
         Owner::Tenant(tenant) => Some(ProjectOwner::Tenant(tenant)),
     };
-    SubscriptionAdmin::new(port, Arc::new(owner_of))
+    let rule = EditedMessages::new(schemas);
+    SubscriptionAdmin::new(port, Arc::new(owner_of)).with_rule(Arc::new(rule))
 }
 
 /// Policies, a document each.

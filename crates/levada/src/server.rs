@@ -20,7 +20,7 @@ use levada_http::{
 };
 use levada_lake::{Lake, LakeConfig, QueryLimits};
 use levada_postgres::{PostgresConfig, PostgresServer};
-use levada_pubsub::{Projects, PubsubApi, PubsubConfig, PushConfig, PushKey, StoredSchemas};
+use levada_pubsub::{PubsubApi, PubsubConfig, PushConfig, PushKey, StoredSchemas};
 use levada_store::DocumentStore;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
@@ -137,7 +137,8 @@ impl Server {
         // Not before the port has said how long messages are needed: upkeep deletes the others.
         tasks.push(maintenance::start(bus.clone(), lake.clone(), metrics.clone(), stopped.clone()));
         let projects = Arc::new(pubsub::projects(project, options.dev));
-        let subscriptions = pubsub::admin(port.clone(), projects.clone());
+        let (policies, schemas) = open_stores(&disk, &clock).await?;
+        let subscriptions = pubsub::admin(port.clone(), projects.clone(), schemas.clone());
         let ids: Arc<dyn IdSource> = Arc::new(RandomIds);
         let state = AppState::new(Parts {
             authenticator: keys.clone(),
@@ -175,7 +176,16 @@ impl Server {
                 ..levada_console::ConsoleConfig::default()
             },
         );
-        let pubsub = open_pubsub(port, projects, keys.clone(), &disk, &clock).await?;
+        let pubsub = PubsubApi::new(levada_pubsub::Parts {
+            bus: port,
+            authenticator: keys.clone(),
+            projects,
+            schemas,
+            policies,
+            clock: clock.clone(),
+            ids: Arc::new(RandomIds),
+            config: PubsubConfig::default(),
+        });
         let push = push_config(&data, &format!("http://{}", http.local_addr()?))?;
         let doors = console.merge(levada_pubsub::router(&pubsub)).merge(levada_pubsub::push_router(&push));
         let app = levada_http::app_with(state.clone(), doors);
@@ -268,30 +278,18 @@ async fn open_port(project: &Project, bus: &Bus) -> Result<Arc<dyn BusPort>> {
     Ok(Arc::new(tokio::task::spawn_blocking(open).await??))
 }
 
-async fn open_pubsub(
-    bus: Arc<dyn BusPort>,
-    projects: Arc<Projects>,
-    keys: Arc<KeyRing>,
+/// Policies and schemas of the Pub/Sub API.
+async fn open_stores(
     disk: &Arc<dyn Disk>,
     clock: &Arc<dyn Clock>,
-) -> Result<PubsubApi> {
+) -> Result<(Arc<StoredPolicies>, Arc<StoredSchemas>)> {
     let (disk, time) = (disk.clone(), clock.clone());
     let open = move || -> Result<_> {
         let policies = StoredPolicies::open(DocumentStore::open(disk.clone(), POLICIES_DIR)?)?;
         let schemas = StoredSchemas::open(DocumentStore::open(disk, SCHEMAS_DIR)?, time)?;
-        Ok((policies, schemas))
+        Ok((Arc::new(policies), Arc::new(schemas)))
     };
-    let (policies, schemas) = tokio::task::spawn_blocking(open).await??;
-    Ok(PubsubApi::new(levada_pubsub::Parts {
-        bus,
-        authenticator: keys,
-        projects,
-        schemas: Arc::new(schemas),
-        policies: Arc::new(policies),
-        clock: clock.clone(),
-        ids: Arc::new(RandomIds),
-        config: PubsubConfig::default(),
-    }))
+    tokio::task::spawn_blocking(open).await?
 }
 
 /// Tokens of pushed messages name this server as their issuer.

@@ -13,6 +13,7 @@ mod ack_id;
 mod api;
 mod convert;
 mod dispatch;
+mod edited;
 mod error;
 mod grpc;
 mod iam;
@@ -35,6 +36,7 @@ mod subscriber;
 
 pub use access::{Owner, Projects};
 pub use api::{Parts, PubsubApi, PubsubConfig};
+pub use edited::EditedMessages;
 pub use error::{ApiError, ErrorInfo};
 pub use iam::{MemoryPolicies, PolicyStore};
 pub use push::{PushConfig, PushKey, PushKeyError};

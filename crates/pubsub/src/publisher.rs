@@ -225,14 +225,18 @@ fn publication(access: &Access, message: pb::PubsubMessage) -> Result<Publicatio
 }
 
 /// What a message was checked by, under the names that Pub/Sub's clients know.
-fn tell_schema(attributes: &mut Attributes, settings: &SchemaSettings, revision: &str) {
+pub(crate) const SCHEMA_ATTRIBUTES: [&str; 3] =
+    ["googclient_schemaencoding", "googclient_schemaname", "googclient_schemarevisionid"];
+
+/// Writes them into a message.
+pub(crate) fn tell_schema(attributes: &mut Attributes, settings: &SchemaSettings, revision: &str) {
     let encoding = match settings.encoding {
         Encoding::Json => "JSON",
         Encoding::Binary => "BINARY",
     };
-    attributes.set("googclient_schemaencoding", encoding);
-    attributes.set("googclient_schemaname", &settings.schema);
-    attributes.set("googclient_schemarevisionid", revision);
+    for (attribute, value) in SCHEMA_ATTRIBUTES.into_iter().zip([encoding, &settings.schema, revision]) {
+        attributes.set(attribute, value);
+    }
 }
 
 fn merge_schema(topic: &mut pb::Topic, given: Option<&pb::SchemaSettings>, nested: &str) {

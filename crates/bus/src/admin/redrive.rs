@@ -18,13 +18,13 @@ use crate::port::{AckId, Publication, PullLimits, Received};
 /// The most messages that one call sends.
 pub const MAX_REDRIVE: u64 = 10_000;
 /// The most messages that one call holds back because they are not to be sent.
-const MAX_HELD: usize = 10_000;
+pub(super) const MAX_HELD: usize = 10_000;
 /// A call ends after this time; what is left is for the next one.
-const BUDGET: Duration = Duration::from_secs(20);
+pub(super) const BUDGET: Duration = Duration::from_secs(20);
 /// Longer than a call takes, so that what it holds does not come back to itself.
-const LEASE: Duration = Duration::from_secs(120);
+pub(super) const LEASE: Duration = Duration::from_secs(120);
 const BATCH: u64 = 100;
-const BATCH_BYTES: usize = 4 << 20;
+pub(super) const BATCH_BYTES: usize = 4 << 20;
 /// What dead letters of Levada's own engines carry.
 const DEAD: &str = "levada.dead.";
 /// What a dead letter carries of its source.
@@ -67,7 +67,6 @@ pub struct Refused {
 /// One call under way.
 struct Run<'a> {
     principal: &'a Principal,
-    name: &'a ResourceName,
     seen: &'a Seen,
     done: Redriven,
     /// To be given back at the end.
@@ -89,14 +88,9 @@ impl SubscriptionAdmin {
         request: &Redrive,
     ) -> Result<Redriven, Problem> {
         let seen = self.find(principal, name)?;
-        let mut run = Run { principal, name, seen: &seen, done: Redriven::default(), held: Vec::new() };
+        let mut run = Run { principal, seen: &seen, done: Redriven::default(), held: Vec::new() };
         let outcome = self.run(&mut run, request).await;
-        for ids in run.held.chunks(1_000) {
-            let back = ids.iter().map(|id| (*id, Duration::ZERO)).collect();
-            if let Err(error) = seen.port.modify_ack_deadlines(back).await {
-                tracing::warn!(%error, subscription = %name, "messages come back when their leases end");
-            }
-        }
+        seen.give_back(std::mem::take(&mut run.held)).await;
         let Redriven { published, skipped, .. } = run.done;
         tracing::info!(actor = %principal.id, subscription = %name, published, skipped, "dead letters redriven");
         outcome.map(|()| run.done)
@@ -140,7 +134,7 @@ impl SubscriptionAdmin {
                 run.done.skipped += 1;
                 continue;
             }
-            match self.target(run, &letter.message) {
+            match self.target(run.principal, run.seen, &letter.message) {
                 Ok((topic, publication)) => {
                     by_topic.entry(topic).or_default().push((letter.ack_id, publication))
                 }
@@ -175,25 +169,29 @@ impl SubscriptionAdmin {
     }
 
     /// Where a dead letter came from, and the message as it was there.
-    fn target(&self, run: &Run<'_>, letter: &Message) -> Result<(ResourceName, Publication), Problem> {
+    pub(super) fn target(
+        &self,
+        principal: &Principal,
+        seen: &Seen,
+        letter: &Message,
+    ) -> Result<(ResourceName, Publication), Problem> {
         let unknown = |why: &str| {
             Problem::new(422, "redrive-source-unknown", format!("the message cannot be sent again: {why}"))
         };
-        let context = run.principal.enter(&letter.tenant)?;
+        let context = principal.enter(&letter.tenant)?;
         let source = (letter.attributes.get(SOURCE_PROJECT)).zip(letter.attributes.get(SOURCE_SUBSCRIPTION));
         let source = source.and_then(|(project, id)| format!("{project}/{id}").parse::<ResourceName>().ok());
         let source = source.ok_or_else(|| unknown("it does not say which subscription it came from"))?;
         // The attributes are only as good as who published them: the source must be one that
         // the caller sees, and its topic one that the message's tenant may publish to.
-        let of =
-            self.find(run.principal, &source).map_err(|_| unknown("its source is not there any more"))?;
+        let of = self.find(principal, &source).map_err(|_| unknown("its source is not there any more"))?;
         let topic = of.spec.topic.clone().ok_or_else(|| unknown("the topic of its source was deleted"))?;
         if let Some(ProjectOwner::Tenant(owner)) = (self.owner_of)(&topic.project)
             && owner != letter.tenant
         {
             return Err(unknown("the topic of its source belongs to another tenant"));
         }
-        if run.seen.spec.topic.as_ref() == Some(&topic) || source == *run.name {
+        if seen.spec.topic.as_ref() == Some(&topic) || source == seen.spec.name {
             return Err(unknown("it would come back to where it is"));
         }
         let own = letter.attributes.iter().filter(|(name, _)| !is_of_dead_letter(name));
@@ -202,7 +200,7 @@ impl SubscriptionAdmin {
     }
 }
 
-fn is_of_dead_letter(attribute: &str) -> bool {
+pub(super) fn is_of_dead_letter(attribute: &str) -> bool {
     attribute.starts_with(SOURCE) || attribute.starts_with(DEAD)
 }
 

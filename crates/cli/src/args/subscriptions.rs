@@ -1,5 +1,8 @@
 //! The arguments of `levada subscriptions`.
 
+use std::path::PathBuf;
+use std::str::FromStr;
+
 use clap::{Args, Subcommand};
 
 #[derive(Debug, Args)]
@@ -42,8 +45,45 @@ pub enum SubscriptionsCommand {
     Skip(UnblockArgs),
     /// Move the message that blocks an ordering key, and what waits behind it, to the dead letter
     Park(UnblockArgs),
+    /// Set tenants' shares in delivery: TENANT=WEIGHT, or TENANT=- to take a weight away
+    Weigh {
+        #[command(flatten)]
+        subscription: SubscriptionName,
+        /// Such as acme=5 globex=1 initech=-; a weight is 1 to 1000, a tenant without one counts 1
+        #[arg(required = true, value_name = "TENANT=WEIGHT")]
+        weights: Vec<Weight>,
+    },
     /// Send the messages of a dead-letter topic's subscription back to where they came from
     Redrive(RedriveArgs),
+    /// Edit one dead letter and send it back to where it came from
+    Resend(ResendArgs),
+}
+
+/// A tenant's share in delivery, as it is typed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Weight {
+    pub tenant: String,
+    /// `None`: none of its own.
+    pub weight: Option<u32>,
+}
+
+impl FromStr for Weight {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (tenant, weight) = text.split_once('=').ok_or("write TENANT=WEIGHT, such as acme=5")?;
+        if tenant.is_empty() {
+            return Err("the tenant is missing before `=`".to_owned());
+        }
+        let weight = match weight {
+            "-" => None,
+            number => {
+                let weight = number.parse().ok().filter(|weight| (1..=1_000).contains(weight));
+                Some(weight.ok_or("a weight is a whole number of 1 to 1000, or - to take it away")?)
+            }
+        };
+        Ok(Self { tenant: tenant.to_owned(), weight })
+    }
 }
 
 #[derive(Debug, Args)]
@@ -73,6 +113,37 @@ pub struct RedriveArgs {
     /// Messages a second, at most [default: as fast as it goes]
     #[arg(long, value_name = "N")]
     pub rate: Option<f64>,
+}
+
+#[derive(Debug, Args)]
+pub struct ResendArgs {
+    #[command(flatten)]
+    pub subscription: SubscriptionName,
+    /// The dead letter's id, as `messages` shows it
+    #[arg(value_name = "MESSAGE")]
+    pub message_id: u64,
+    /// The new body: a file, or `-` for standard input
+    #[arg(long, value_name = "FILE", conflicts_with = "edit")]
+    pub data: Option<PathBuf>,
+    /// Open the body in $VISUAL or $EDITOR
+    #[arg(long)]
+    pub edit: bool,
+    /// Set an attribute
+    #[arg(long, value_name = "NAME=VALUE", value_parser = attribute)]
+    pub set: Vec<(String, String)>,
+    /// Take an attribute away
+    #[arg(long, value_name = "NAME")]
+    pub unset: Vec<String>,
+    /// Send it also when it is acknowledged already, or a consumer has it
+    #[arg(long)]
+    pub even_if_taken: bool,
+}
+
+fn attribute(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err("write NAME=VALUE".to_owned()),
+    }
 }
 
 #[derive(Debug, Args)]

@@ -1,6 +1,8 @@
 //! `levada subscriptions`: what an operator asks of Pub/Sub subscriptions.
 
 mod redrive;
+mod resend;
+mod weigh;
 
 use std::path::Path;
 
@@ -41,9 +43,17 @@ pub async fn subscriptions(output: &Output, global: &Global, args: Subscriptions
         }
         SubscriptionsCommand::Skip(args) => unblock(output, global, &args, "skip").await,
         SubscriptionsCommand::Park(args) => unblock(output, global, &args, "park").await,
+        SubscriptionsCommand::Weigh { subscription, weights } => {
+            let path = address(&subscription, folder)?;
+            weigh::weigh(output, &Connection::open(global)?, &path, &weights).await
+        }
         SubscriptionsCommand::Redrive(args) => {
             let path = format!("{}/redrive", address(&args.subscription, folder)?);
             redrive::redrive(output, &Connection::open(global)?, &path, &args).await
+        }
+        SubscriptionsCommand::Resend(args) => {
+            let path = address(&args.subscription, folder)?;
+            resend::resend(output, &Connection::open(global)?, &path, &args).await
         }
     }
 }
@@ -150,6 +160,7 @@ fn show(output: &Output, shown: &Value) {
         ("retention", age(&shown["retention_s"])),
         ("expires after", shown.get("expires_after_s").map_or_else(|| "never".to_owned(), age)),
         ("dead letter", dead_letter(&shown["dead_letter"])),
+        ("weights", weigh::text(&shown["weights"])),
         ("backlog", backlog(stats)),
         ("oldest unacked", age(&stats["oldest_unacked_age_s"])),
     ];

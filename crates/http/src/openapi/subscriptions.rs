@@ -35,6 +35,15 @@ pub fn describe(id: &str) -> Option<Value> {
             "parameters": [project, own],
             "responses": { "200": json_answer("The subscription.", "Subscription") },
         }),
+        "updateSubscription" => json!({
+            "summary": "Change settings of a subscription",
+            "description": "A merge patch: what is absent stays as it is. `weights` are shares of tenants in delivery; \
+                null takes a tenant's weight, or all of them, away, and a tenant without one counts 1. A tenant's key \
+                names its own tenants. Everything else of a subscription is changed by the Pub/Sub API.",
+            "parameters": [project, own],
+            "requestBody": body("SubscriptionPatch"),
+            "responses": { "200": json_answer("The subscription as it is now.", "Subscription") },
+        }),
         "listBlockedKeys" => json!({
             "summary": "Ordering keys whose messages wait",
             "description": "A key is blocked by the message that is on lease or fails; the longest blocked first.",
@@ -80,6 +89,16 @@ pub fn describe(id: &str) -> Option<Value> {
             "requestBody": body("RedriveRequest"),
             "responses": { "200": json_answer("What was sent.", "RedriveResult") },
         }),
+        "resendMessage" => json!({
+            "summary": "Edit a dead letter and send it back to where it came from",
+            "description": "For a subscription of a dead-letter topic: the message is leased, edited, published to the \
+                topic of the subscription that it carries as its source, and acknowledged. One that cannot be leased \
+                is refused (`message-not-waiting`) unless `even_if_taken` is set. Messages before it are leased for a \
+                moment, which counts as a delivery.",
+            "parameters": [project, own, path("message_id", "The dead letter, as browsing names it.")],
+            "requestBody": body("ResendMessage"),
+            "responses": { "200": json_answer("It was sent.", "ResentMessage") },
+        }),
         _ => return None,
     };
     operation["tags"] = json!(["subscriptions"]);
@@ -90,6 +109,7 @@ pub fn describe(id: &str) -> Option<Value> {
 pub fn schemas() -> Value {
     let flag = || json!({ "type": "boolean" });
     let seconds = || json!({ "type": "number", "minimum": 0 });
+    let weight = |kind: Value| json!({ "type": kind, "minimum": 1, "maximum": 1000 });
     let tenant = json!({
         "tenant_id": text(), "weight": count(), "backlog_messages": count(), "delivered": count(),
         "delivered_bytes": count(), "share": { "type": "number", "minimum": 0, "maximum": 1 },
@@ -108,7 +128,9 @@ pub fn schemas() -> Value {
         "expires_after_s": seconds(), "detached": flag(),
         "retry": object(&[], json!({ "minimum_backoff_s": seconds(), "maximum_backoff_s": seconds() })),
         "dead_letter": object(&[], json!({ "topic": text(), "max_delivery_attempts": count() })),
-        "labels": { "type": "object", "additionalProperties": text() }, "stats": reference("SubscriptionStats"),
+        "labels": { "type": "object", "additionalProperties": text() },
+        "weights": { "type": "object", "additionalProperties": weight(json!("integer")) },
+        "stats": reference("SubscriptionStats"),
     });
     let blocked = json!({
         "tenant_id": text(), "key": text(), "message_id": text(), "delivery_attempt": count(), "waiting": count(),
@@ -142,6 +164,20 @@ pub fn schemas() -> Value {
             "refused": list(object(&["code", "count", "detail"], json!({
                 "code": text(), "count": count(), "detail": text(),
             }))),
+        })),
+        "ResendMessage": object(&[], json!({
+            "data": { "type": "string", "contentEncoding": "base64", "description": "A new body, instead of `json`." },
+            "json": { "description": "A new body, any JSON value as it stands here." },
+            "attributes": { "type": "object", "additionalProperties": or_null("string"),
+                "description": "Attributes to set, and with null to take away." },
+            "even_if_taken": { "type": "boolean", "default": false },
+        })),
+        "ResentMessage": object(&["topic", "message_id", "acknowledged"], json!({
+            "topic": text(), "message_id": text(), "acknowledged": flag(),
+        })),
+        "SubscriptionPatch": object(&[], json!({
+            "weights": { "type": ["object", "null"], "maxProperties": 10000,
+                "additionalProperties": weight(json!(["integer", "null"])) },
         })),
         "UnblockKey": object(&["tenant", "key"], json!({ "tenant": text(), "key": text() })),
         "UnblockedKey": object(&["tenant_id", "key", "done"], json!({

@@ -9,15 +9,17 @@ mod health;
 mod keys;
 mod operations;
 mod redrive;
+mod resend;
 mod sql;
 mod status;
+mod subscription_view;
 mod subscriptions;
 mod topics;
 mod visible;
 
 use axum::Router;
 use axum::middleware::from_fn_with_state;
-use axum::routing::{MethodRouter, delete, get, post};
+use axum::routing::{MethodRouter, delete, get, patch, post};
 use http::Method;
 use levada_core::Problem;
 
@@ -71,6 +73,9 @@ pub(crate) const ENDPOINTS: &[Endpoint] = &[
     route(Method::GET, "/v1/subscriptions/{project}/{id}", "getSubscription", Access::Key, || {
         get(subscriptions::show)
     }),
+    route(Method::PATCH, "/v1/subscriptions/{project}/{id}", "updateSubscription", Access::Key, || {
+        patch(subscriptions::change)
+    }),
     route(
         Method::GET,
         "/v1/subscriptions/{project}/{id}/blocked-keys",
@@ -105,6 +110,13 @@ pub(crate) const ENDPOINTS: &[Endpoint] = &[
         "redriveSubscription",
         Access::Key,
         || post(redrive::redrive),
+    ),
+    route(
+        Method::POST,
+        "/v1/subscriptions/{project}/{id}/messages/{message_id}/resend",
+        "resendMessage",
+        Access::Key,
+        || post(resend::resend),
     ),
     route(Method::GET, "/v1/keys", "listKeys", Access::Key, || get(keys::list)),
     route(Method::POST, "/v1/keys", "createKey", Access::Key, || post(keys::create)),

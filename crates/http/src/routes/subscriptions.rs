@@ -3,16 +3,16 @@
 //! Who may see which is decided by [`SubscriptionAdmin`]; here it is asked and written down.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use axum::extract::State;
 use axum::response::Response;
-use levada_bus::admin::{LaneReport, SubscriptionAdmin, SubscriptionReport};
-use levada_bus::port::{PageRequest, SubscriptionSpec, Unblock};
-use levada_core::{Problem, ProjectId, ResourceId, ResourceName, TenantId};
-use serde::{Deserialize, Serialize};
+use levada_bus::admin::{SubscriptionAdmin, Weighing};
+use levada_bus::port::{PageRequest, Unblock};
+use levada_core::{Problem, ResourceName, TenantId};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::json as value;
 
+use super::subscription_view::{SubscriptionView, age_s, view};
 use super::visible::{json, time};
 use crate::auth::Caller;
 use crate::extract::{Json, Path, Query};
@@ -21,141 +21,6 @@ use crate::state::AppState;
 
 const MAX_LIMIT: usize = 1_000;
 const MAX_KEY_BYTES: usize = 1_024;
-
-#[derive(Serialize)]
-struct SubscriptionView<'a> {
-    name: &'a ResourceName,
-    project: &'a ProjectId,
-    id: &'a ResourceId,
-    /// `null`: the platform's.
-    tenant_id: Option<&'a TenantId>,
-    /// `null`: it was deleted.
-    topic: Option<&'a ResourceName>,
-    delivery: &'static str,
-    state: &'static str,
-    /// Why, where the state is not good.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    note: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    push_endpoint: Option<&'a str>,
-    ack_deadline_s: f64,
-    ordered: bool,
-    exactly_once: bool,
-    filter: &'a str,
-    retention_s: f64,
-    retain_acked: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    expires_after_s: Option<f64>,
-    detached: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    retry: Option<RetryView>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    dead_letter: Option<DeadLetterPolicyView<'a>>,
-    labels: &'a BTreeMap<String, String>,
-    stats: StatsView,
-}
-
-#[derive(Serialize)]
-struct RetryView {
-    minimum_backoff_s: f64,
-    maximum_backoff_s: f64,
-}
-
-#[derive(Serialize)]
-struct DeadLetterPolicyView<'a> {
-    topic: &'a ResourceName,
-    max_delivery_attempts: u32,
-}
-
-#[derive(Serialize)]
-struct StatsView {
-    backlog_messages: u64,
-    backlog_is_exact: bool,
-    leased: u64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    oldest_unacked_at: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    oldest_unacked_age_s: Option<f64>,
-    /// Since the server started, as is what follows.
-    delivered: u64,
-    redelivered: u64,
-    acknowledged: u64,
-    expired: u64,
-    dead_lettered: u64,
-    blocked_keys: u64,
-    tenants: Vec<TenantView>,
-}
-
-#[derive(Serialize)]
-struct TenantView {
-    tenant_id: TenantId,
-    weight: u32,
-    backlog_messages: u64,
-    delivered: u64,
-    delivered_bytes: u64,
-    share: f64,
-}
-
-/// Milliseconds as seconds, never below zero: clocks move back.
-fn age_s(now_ms: i64, then_ms: i64) -> f64 {
-    now_ms.saturating_sub(then_ms).max(0) as f64 / 1000.0
-}
-
-fn view(report: &SubscriptionReport, now_ms: i64) -> SubscriptionView<'_> {
-    let spec: &SubscriptionSpec = &report.spec;
-    let tenant = |lane: LaneReport| TenantView {
-        tenant_id: lane.tenant,
-        weight: lane.weight,
-        backlog_messages: lane.backlog_messages,
-        delivered: lane.delivered,
-        delivered_bytes: lane.delivered_bytes,
-        share: lane.share,
-    };
-    let stats = &report.stats;
-    let (state, note) = report.state(now_ms);
-    SubscriptionView {
-        name: &spec.name,
-        project: &spec.name.project,
-        id: &spec.name.id,
-        tenant_id: report.tenant.as_ref(),
-        topic: spec.topic.as_ref(),
-        delivery: if spec.push.is_some() { "push" } else { "pull" },
-        state: state.as_str(),
-        note,
-        push_endpoint: spec.push.as_ref().map(|push| push.endpoint.as_str()),
-        ack_deadline_s: spec.ack_deadline.as_secs_f64(),
-        ordered: spec.ordered,
-        exactly_once: spec.exactly_once,
-        filter: &spec.filter,
-        retention_s: spec.retention.as_secs_f64(),
-        retain_acked: spec.retain_acked,
-        expires_after_s: spec.expires_after.as_ref().map(Duration::as_secs_f64),
-        detached: spec.detached,
-        retry: spec.retry.map(|retry| RetryView {
-            minimum_backoff_s: retry.minimum_backoff.as_secs_f64(),
-            maximum_backoff_s: retry.maximum_backoff.as_secs_f64(),
-        }),
-        dead_letter: spec.dead_letter.as_ref().map(|policy| DeadLetterPolicyView {
-            topic: &policy.topic,
-            max_delivery_attempts: policy.max_delivery_attempts,
-        }),
-        labels: &spec.labels,
-        stats: StatsView {
-            backlog_messages: stats.backlog_messages,
-            backlog_is_exact: report.backlog_is_exact,
-            leased: stats.leased,
-            oldest_unacked_at: stats.oldest_unacked_ms.map(time),
-            oldest_unacked_age_s: report.oldest_age(now_ms).map(|age| age.as_secs_f64()),
-            delivered: stats.delivered,
-            redelivered: stats.redelivered,
-            acknowledged: stats.acknowledged,
-            expired: stats.expired,
-            dead_lettered: stats.dead_lettered,
-            blocked_keys: stats.blocked_keys,
-            tenants: report.lanes().into_iter().map(tenant).collect(),
-        },
-    }
-}
 
 /// The name in a path. One that cannot be a name answers as one that does not exist.
 pub(super) fn subscription_name(project: &str, id: &str) -> Result<ResourceName, Problem> {
@@ -219,6 +84,39 @@ pub async fn show(
     let admin = admin(&state, &name)?;
     let now_ms = state.clock.now_ms();
     let report = blocking(move || admin.show(&caller.principal, &name)).await?;
+    Ok(json(&view(&report, now_ms)))
+}
+
+/// A change of settings, as a merge patch (RFC 7396): what is absent stays, `null` takes away.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SubscriptionPatch {
+    #[serde(default, deserialize_with = "some")]
+    weights: Option<Option<BTreeMap<TenantId, Option<u32>>>>,
+}
+
+/// Tells a field that is `null` from one that is absent.
+pub(super) fn some<'de, T: Deserialize<'de>, D: Deserializer<'de>>(of: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(of).map(Some)
+}
+
+pub async fn change(
+    State(state): State<AppState>,
+    caller: Caller,
+    Path((project, id)): Path<(String, String)>,
+    Json(patch): Json<SubscriptionPatch>,
+) -> Result<Response, ApiProblem> {
+    caller.require_operator()?;
+    let name = subscription_name(&project, &id)?;
+    let admin = admin(&state, &name)?;
+    let now_ms = state.clock.now_ms();
+    let weighing = match patch.weights {
+        None => Weighing::default(),
+        Some(tenants) => Weighing { from_nothing: tenants.is_none(), tenants: tenants.unwrap_or_default() },
+    };
+    // To the end, also when the client leaves in between.
+    let changed = tokio::spawn(async move { admin.weigh(&caller.principal, &name, &weighing).await });
+    let report = changed.await.map_err(|_| Problem::new(500, "internal", "the change failed"))??;
     Ok(json(&view(&report, now_ms)))
 }
 

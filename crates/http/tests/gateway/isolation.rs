@@ -116,10 +116,13 @@ fn attempts(gateway: &Gateway, method: &str, path: &str, key_of_a: &str) -> Vec<
         ],
         ("get", "/v1/subscriptions") => vec![get(path), get("/v1/subscriptions?after=a/aaa&limit=1000")],
         (method, path) if path.starts_with("/v1/subscriptions/{project}/{id}") => {
-            let body = crate::subscriptions::attempt(path);
-            let address = |of: &str| path.replace("{project}/{id}", of);
-            let call =
-                |of: &str| if method == "get" { get(&address(of)) } else { post(&address(of), body.clone()) };
+            let body = crate::subscriptions::attempt(method, path);
+            let address = |of: &str| path.replace("{project}/{id}", of).replace("{message_id}", "0");
+            let call = |of: &str| match method {
+                "get" => get(&address(of)),
+                "patch" => gateway.call(Method::PATCH, &address(of)).json(body.clone()),
+                _ => post(&address(of), body.clone()),
+            };
             crate::subscriptions::OF_A.into_iter().map(call).collect()
         }
         ("get", "/v1/topics" | "/v1/keys" | "/v1/pipelines" | "/v1/models" | "/v1/status") => vec![get(path)],

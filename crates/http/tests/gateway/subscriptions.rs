@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::Method;
 use levada_bus::port::{
     BusPort, DeadLetterPolicy, Publication, PullLimits, Received, SubscriptionPort, SubscriptionSpec,
     TopicSpec,
@@ -17,8 +18,10 @@ use crate::support::{Gateway, MARKER, PATIENCE, tenant};
 pub const OF_A: [&str; 3] = ["project-a/ordered", "home/of-tenant-a", "home/everything"];
 
 /// What an operation on a subscription is asked with.
-pub fn attempt(path: &str) -> String {
+pub fn attempt(method: &str, path: &str) -> String {
     match path.rsplit('/').next() {
+        Some("{id}") if method == "patch" => json!({"weights": {"a": 5}}).to_string(),
+        Some("resend") => json!({"json": {"n": 1}}).to_string(),
         Some("redrive") => json!({"limit": 5}).to_string(),
         Some("{id}" | "messages" | "blocked-keys" | "blocked-keys:skip" | "blocked-keys:park") => {
             json!({"tenant": "a", "key": "k"}).to_string()
@@ -241,6 +244,44 @@ async fn dead_letters_are_redriven_to_where_they_came_from() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_dead_letter_is_edited_and_sent_once() {
+    let gateway = Gateway::start().await;
+    blocked_subscription_of_a(&gateway).await;
+    subscribe(&gateway, "project-a/dead", "project-a/orders-dead", |_| {}).await;
+    let ordered = gateway.port.subscription(&name(OF_A[0])).expect("there");
+    ordered.unblock(&tenant("a"), "k", levada_bus::port::Unblock::Park).await.expect("parked");
+    let browse = "/v1/subscriptions/project-a/dead/messages";
+    let letters = gateway.get("engineer-a", browse).send().await.json();
+    let second = letters["messages"][1]["message_id"].as_str().expect("an id").to_owned();
+    let resend = async |caller: &'static str, id: &str, body: Value| {
+        gateway.post(caller, &format!("{browse}/{id}/resend"), body.to_string()).send().await
+    };
+    resend("client-a", &second, json!({})).await.problem(403, "role-forbidden");
+    resend("admin-b", &second, json!({})).await.problem(404, "subscription-unknown");
+    resend("engineer-a", "999", json!({})).await.problem(404, "message-unknown");
+    resend("engineer-a", "x", json!({})).await.problem(400, "path-invalid");
+    for bad in [
+        json!({"data": "!"}),
+        json!({"data": "YQ==", "json": 1}),
+        json!({"attributes": {"n": 1}}),
+        json!({"attributes": {"tenant_id": "b"}}),
+        json!({"attributes": {"CloudPubSubDeadLetterSourceSubscription": "x"}}),
+        json!({"what": 1}),
+    ] {
+        resend("engineer-a", &second, bad).await.problem(422, "body-invalid");
+    }
+    let edit = json!({"json": {"mended": true}, "attributes": {"by": "hand", "levada.none": null}});
+    let sent = resend("engineer-a", &second, edit).await.json();
+    assert_eq!((&sent["topic"], &sent["acknowledged"]), (&json!("project-a/orders"), &json!(true)));
+    let again = pull(&ordered, 10).await;
+    assert_eq!(again[0].message.body, "{\"mended\":true}");
+    assert_eq!(again[0].message.attributes.iter().collect::<Vec<_>>(), [("by", "hand")]);
+    resend("engineer-a", &second, json!({})).await.problem(409, "message-not-waiting");
+    let all_the_same = json!({"even_if_taken": true, "data": "YQ=="});
+    assert_eq!(resend("engineer-a", &second, all_the_same).await.json()["acknowledged"], json!(false));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn messages_are_looked_at_without_being_consumed() {
     let gateway = Gateway::start().await;
     blocked_subscription_of_a(&gateway).await;
@@ -261,4 +302,43 @@ async fn messages_are_looked_at_without_being_consumed() {
     for bad in ["?filter=attributes.", "?before=x", "?limit=-1"] {
         gateway.get("admin", &format!("{shared}{bad}")).send().await.problem(400, "query-invalid");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tenants_are_weighed_by_a_merge_patch() {
+    let gateway = Gateway::start().await;
+    blocked_subscription_of_a(&gateway).await;
+    let patch = async |caller: &'static str, of: &str, body: Value| {
+        let call = gateway.call(Method::PATCH, &format!("/v1/subscriptions/{of}"));
+        call.bearer(gateway.key(caller)).json(body.to_string()).send().await
+    };
+    let everything = OF_A[2];
+    let changed = patch("admin", everything, json!({"weights": {"a": 5, "b": 7}})).await.json();
+    assert_eq!(changed["weights"], json!({"a": 5, "b": 7}));
+    let changed = patch("admin", everything, json!({"weights": {"b": null}})).await.json();
+    assert_eq!(changed["weights"], json!({"a": 5}));
+    let untouched = patch("admin", everything, json!({})).await.json();
+    assert_eq!(untouched["weights"], json!({"a": 5}));
+    let shown = gateway.get("admin", &format!("/v1/subscriptions/{everything}")).send().await.json();
+    assert_eq!(shown["weights"], json!({"a": 5}));
+    let merge = gateway.call(Method::PATCH, &format!("/v1/subscriptions/{everything}"));
+    let merge = merge.bearer(gateway.key("admin")).header("content-type", "application/merge-patch+json");
+    assert_eq!(merge.body(json!({"weights": null}).to_string()).send().await.json()["weights"], json!({}));
+
+    for bad in [
+        json!({"weights": {"a": 0}}),
+        json!({"weights": {"a": 1001}}),
+        json!({"weights": {"a": 1.5}}),
+        json!({"weights": {"No Tenant": 1}}),
+        json!({"weights": [1]}),
+        json!({"ack_deadline_s": 1}),
+    ] {
+        patch("admin", everything, bad).await.problem(422, "body-invalid");
+    }
+    let of_a = json!({"weights": {"a": 2}});
+    patch("client-a", OF_A[1], of_a.clone()).await.problem(403, "role-forbidden");
+    patch("admin-a", everything, of_a.clone()).await.problem(404, "subscription-unknown");
+    patch("admin-b", OF_A[1], of_a.clone()).await.problem(404, "subscription-unknown");
+    patch("engineer-a", OF_A[1], json!({"weights": {"b": 2}})).await.problem(403, "tenant-forbidden");
+    assert_eq!(patch("engineer-a", OF_A[1], of_a).await.json()["weights"], json!({"a": 2}));
 }

@@ -3,7 +3,7 @@
 use levada_core::{Clock, Principal, Problem, Role, TenantSet};
 
 use super::*;
-use crate::admin::{ProjectOwner, SubscriptionAdmin};
+use crate::admin::{MAX_WEIGHED_TENANTS, ProjectOwner, SubscriptionAdmin, SubscriptionReport, Weighing};
 use crate::filter::Filter;
 use crate::port::{DeadLetterPolicy, PageRequest, Unblock};
 
@@ -190,4 +190,54 @@ async fn messages_are_browsed_newest_first_without_being_consumed() {
     let hidden = admin.browse(&principal(&["globex"]), &name("shared/all"), None, 1, &everything);
     assert_eq!(hidden.expect_err("hidden").code, "subscription-unknown");
     assert_eq!(port.open_subscription("shared/all").stats().leased, 0);
+}
+
+#[tokio::test]
+async fn weights_are_set_by_who_sees_the_subscription_for_its_own_tenants() {
+    let (port, admin) = world().await;
+    let weighing = |tenants: &[(&str, Option<u32>)]| Weighing {
+        from_nothing: false,
+        tenants: tenants.iter().map(|(t, weight)| (tenant(t), *weight)).collect(),
+    };
+    let all = name("shared/all");
+    let set = weighing(&[("acme", Some(5)), ("globex", Some(1_000))]);
+    let report = admin.weigh(&principal(&[]), &all, &set).await.expect("weighed");
+    assert_eq!(report.weights, [(tenant("acme"), 5), (tenant("globex"), 1_000)].into());
+    let report = admin.weigh(&principal(&[]), &all, &weighing(&[("globex", None)])).await;
+    assert_eq!(report.expect("weighed").weights, [(tenant("acme"), 5)].into(), "the other is left alone");
+
+    let code = |refused: Result<SubscriptionReport, Problem>| refused.expect_err("refused").code;
+    let acme = principal(&["acme"]);
+    assert_eq!(code(admin.weigh(&acme, &all, &set).await), "subscription-unknown", "it is the platform's");
+    let own = name("shared/of-acme");
+    assert_eq!(code(admin.weigh(&acme, &own, &set).await), "tenant-forbidden");
+    for weight in [0, 1_001] {
+        let refused = admin.weigh(&acme, &own, &weighing(&[("acme", Some(weight))])).await;
+        assert_eq!(code(refused), "body-invalid", "{weight}");
+    }
+    admin.weigh(&acme, &own, &weighing(&[("acme", Some(2))])).await.expect("its own");
+    let many: Vec<String> = (0..=MAX_WEIGHED_TENANTS).map(|n| format!("t-{n}")).collect();
+    let many: Vec<(&str, Option<u32>)> = many.iter().map(|t| (t.as_str(), Some(2))).collect();
+    assert_eq!(code(admin.weigh(&principal(&[]), &all, &weighing(&many)).await), "body-invalid");
+
+    // What is set outlives the process, and steers delivery: five of acme's for one of globex's.
+    let port = port.restart().await;
+    let admin = super::admin::admin(&port);
+    assert_eq!(admin.show(&principal(&[]), &all).expect("seen").weights, [(tenant("acme"), 5)].into());
+    let of = |n: usize| message(if n % 2 == 0 { "acme" } else { "globex" }, &"x".repeat(1_024));
+    for _ in 0..20 {
+        port.try_publish(&name("shared/orders"), (0..20).map(of).collect()).await.expect("published");
+    }
+    let subscription = port.open_subscription("shared/all");
+    let mut pulled = Vec::new();
+    while pulled.len() < 120 {
+        pulled.extend(subscription.pull(limits(120)).await.expect("pulls"));
+        tokio::task::yield_now().await;
+    }
+    let of_acme = pulled[..120].iter().filter(|r| r.message.tenant == tenant("acme")).count();
+    assert!((90..=110).contains(&of_acme), "{of_acme} of 120");
+
+    let from_nothing = Weighing { from_nothing: true, ..Weighing::default() };
+    let report = admin.weigh(&principal(&[]), &all, &from_nothing).await.expect("weighed");
+    assert!(report.weights.is_empty());
 }

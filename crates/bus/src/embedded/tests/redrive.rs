@@ -2,7 +2,7 @@
 
 use super::admin::{admin, principal};
 use super::*;
-use crate::admin::{Redrive, Redriven};
+use crate::admin::{Edit, Redrive, Redriven};
 use crate::filter::Filter;
 use crate::port::{DeadLetterPolicy, Unblock};
 
@@ -111,4 +111,72 @@ async fn a_forged_source_leads_nowhere() {
     assert_eq!(letters.stats().backlog_messages, 5, "nothing is lost");
     let stranger = admin(&port).redrive(&principal(&["globex"]), &name("acme/letters"), &all()).await;
     assert_eq!(stranger.expect_err("hidden").code, "subscription-unknown");
+}
+
+/// The newest of three letters, once all can be read.
+async fn newest(port: &Port, subscription: &str) -> u64 {
+    let everything = Filter::parse("").expect("a filter");
+    loop {
+        let found = admin(port).browse(&principal(&[]), &name(subscription), None, 3, &everything);
+        let found = found.expect("seen").messages;
+        if found.len() == 3 {
+            return found[0].message_id;
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+fn edit(body: &str, attributes: &[(&str, Option<&str>)]) -> Edit {
+    Edit {
+        body: Some(body.to_owned().into()),
+        attributes: attributes.iter().map(|(k, v)| ((*k).to_owned(), v.map(str::to_owned))).collect(),
+        even_if_taken: false,
+    }
+}
+
+#[tokio::test]
+async fn one_letter_is_edited_and_the_others_stay_as_they_are() {
+    let (port, ordered, letters) = parked().await;
+    let (last, of) = (newest(&port, "acme/letters").await, name("acme/letters"));
+    let acme = principal(&["acme"]);
+    let mended = edit("mended", &[("n", None), ("by", Some("hand"))]);
+    let sent = admin(&port).resend(&acme, &of, last, &mended).await.expect("sent");
+    assert_eq!((sent.topic, sent.acknowledged), (name("acme/orders"), true));
+    let again = ordered.pull(limits(9)).await.expect("pulls");
+    assert_eq!((bodies(&again), again[0].message_id), (vec!["mended"], sent.message_id));
+    assert_eq!(again[0].message.attributes.iter().collect::<Vec<_>>(), [("by", "hand")]);
+    assert_eq!(again[0].message.ordering_key.as_deref(), Some("k"));
+    assert_eq!(bodies(&letters.pull(limits(9)).await.expect("pulls")), ["1", "2"], "given back at once");
+
+    // Acknowledged, and on lease: not a second time by mistake.
+    for id in [last, last - 1] {
+        let refused = admin(&port).resend(&acme, &of, id, &Edit::default()).await.expect_err("refused");
+        assert_eq!(refused.code, "message-not-waiting");
+    }
+    assert!(ordered.pull(limits(9)).await.expect("pulls").is_empty(), "nothing was sent");
+    let sure = Edit { even_if_taken: true, ..Edit::default() };
+    assert!(!admin(&port).resend(&acme, &of, last - 1, &sure).await.expect("sent").acknowledged);
+    acknowledge(&ordered, &again).await;
+    assert_eq!(bodies(&ordered.pull(limits(9)).await.expect("pulls")), ["2"]);
+}
+
+#[tokio::test]
+async fn what_cannot_be_sent_stays_a_dead_letter() {
+    let (port, _ordered, letters) = parked().await;
+    let (last, of) = (newest(&port, "acme/letters").await, name("acme/letters"));
+    let code = async |tenants: &[&str], id: u64, edit: &Edit| {
+        let refused = admin(&port).resend(&principal(tenants), &of, id, edit).await;
+        refused.expect_err("refused").code
+    };
+    assert_eq!(code(&["globex"], last, &Edit::default()).await, "subscription-unknown");
+    assert_eq!(code(&["acme"], last + 1, &Edit::default()).await, "message-unknown");
+    assert_eq!(code(&["acme"], u64::MAX, &Edit::default()).await, "message-unknown");
+    for fixed in ["tenant_id", "levada.dead.code", SOURCE[0].0] {
+        assert_eq!(code(&["acme"], last, &edit("x", &[(fixed, Some("x"))])).await, "body-invalid");
+    }
+    // The port refuses this one after it was leased: it is given back.
+    let held_back = edit("x", &[("levada.deliver_at", Some("not a time"))]);
+    assert_eq!(code(&["acme"], last, &held_back).await, "schedule-invalid");
+    assert_eq!(letters.stats().leased, 0);
+    assert_eq!(letters.stats().backlog_messages, 3, "nothing is lost");
 }
