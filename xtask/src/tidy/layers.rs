@@ -14,7 +14,7 @@ const ROWS: [&[&str]; 7] = [
     &["config", "disk"],
     &["log", "store", "lake"],
     &["access", "bus", "schema"],
-    &["connect", "flow"],
+    &["connect", "flow", "telemetry"],
     &["http", "postgres", "pubsub", "console", "cli"],
     &["levada"],
 ];

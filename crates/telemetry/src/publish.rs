@@ -1,0 +1,217 @@
+//! The span of a publish: drafted before it, finished when the bus has answered.
+
+use std::sync::Arc;
+
+use levada_core::{Message, Problem, TenantId, attr};
+
+use crate::context::{self, SpanId, TraceId, TraceParent};
+use crate::span::{Kind, Span, Value};
+use crate::tracer::Tracer;
+
+pub const SYSTEM: &str = "levada";
+
+/// What is known of a sampled message before it has a place.
+struct Draft {
+    parent: Option<TraceParent>,
+    /// `None`: the message tells nothing, its place will.
+    trace: Option<TraceId>,
+    /// The message holds the context of its own publish span.
+    is_own: bool,
+    state: Box<str>,
+    tenant: TenantId,
+    correlation_id: Option<Box<str>>,
+    event_type: Option<Box<str>>,
+    ordering_key: Option<Box<str>>,
+    body_bytes: usize,
+}
+
+/// Where the request stands that messages come in by.
+#[derive(Debug, Clone, Copy)]
+pub struct Cause {
+    pub trace: TraceId,
+    pub span: SpanId,
+}
+
+/// The drafts of one publish; `None` for a message that is not sampled.
+pub struct Drafts {
+    topic: Arc<str>,
+    start_ns: u64,
+    drafts: Vec<Option<Draft>>,
+    cause: Option<Cause>,
+}
+
+/// What became of a message.
+#[derive(Debug, Clone, Copy)]
+pub enum Outcome<'a> {
+    /// Kept under that id.
+    Kept(u64),
+    /// An earlier publish of it is kept under that id.
+    Duplicate(u64),
+    /// With what stands as the error's type.
+    Failed(&'a str),
+}
+
+impl<'a> From<&'a Result<u64, Problem>> for Outcome<'a> {
+    fn from(result: &'a Result<u64, Problem>) -> Self {
+        match result {
+            Ok(id) => Self::Kept(*id),
+            Err(problem) => Self::Failed(&problem.code),
+        }
+    }
+}
+
+impl Drafts {
+    /// `None` where no message is sampled, so that nothing is to be finished.
+    pub fn of<'m>(
+        tracer: &Tracer,
+        topic: &str,
+        messages: impl Iterator<Item = &'m Message>,
+        cause: Option<Cause>,
+    ) -> Option<Self> {
+        let drafts: Vec<Option<Draft>> = messages.map(|message| draft(tracer, message)).collect();
+        if drafts.iter().all(Option::is_none) {
+            return None;
+        }
+        Some(Self { topic: topic.into(), start_ns: tracer.now_ns(), drafts, cause })
+    }
+
+    /// Hands the spans over. The outcomes are in the order of the messages.
+    pub fn finish<'a>(self, tracer: &Tracer, outcomes: impl Iterator<Item = Outcome<'a>>) {
+        let Self { topic, start_ns, drafts, cause } = self;
+        let end_ns = tracer.now_ns();
+        let name: Arc<str> = format!("publish {topic}").into();
+        let count = drafts.len();
+        for (at, (draft, outcome)) in drafts.into_iter().zip(outcomes).enumerate() {
+            let Some(draft) = draft else { continue };
+            let place = match outcome {
+                Outcome::Kept(id) => Some(id),
+                Outcome::Duplicate(_) | Outcome::Failed(_) => None,
+            };
+            // Of what got no place of its own: nothing will ask for this id again.
+            let lone = |domain| -> Vec<u8> {
+                let mut bytes = [0; 32];
+                blake3::Hasher::new()
+                    .update(domain)
+                    .update(topic.as_bytes())
+                    .update(&start_ns.to_le_bytes())
+                    .update(&at.to_le_bytes())
+                    .update(&end_ns.to_le_bytes())
+                    .finalize_xof()
+                    .fill(&mut bytes);
+                bytes.to_vec()
+            };
+            let trace = draft.trace.unwrap_or_else(|| match place {
+                Some(id) => TraceId::of_message(&topic, id),
+                None => TraceId::of("lone", &[&lone(b"trace")]),
+            });
+            if draft.trace.is_none() && !tracer.sampler().samples(trace, None) {
+                continue;
+            }
+            let id = match (place, draft.is_own, draft.parent) {
+                (Some(_), true, Some(parent)) => parent.span,
+                (Some(id), ..) => SpanId::of_publish(&topic, id),
+                (None, ..) => SpanId::of("lone", &[&lone(b"span")]),
+            };
+            let cause_here = cause.filter(|cause| cause.trace == trace).map(|cause| cause.span);
+            let parent = if draft.is_own { cause_here } else { draft.parent.map(|p| p.span).or(cause_here) };
+            let link = cause.filter(|cause| cause.trace != trace).map(|cause| (cause.trace, cause.span));
+            tracer.emit(Span {
+                trace,
+                id,
+                parent,
+                link,
+                state: draft.state.clone(),
+                name: name.clone(),
+                kind: Kind::Producer,
+                start_ns,
+                end_ns,
+                attributes: attributes(&draft, &topic, count, outcome),
+                failure: match outcome {
+                    Outcome::Failed(code) => Some(code.into()),
+                    Outcome::Kept(_) | Outcome::Duplicate(_) => None,
+                },
+            });
+        }
+    }
+
+    /// Finishes a publish that failed as a whole.
+    pub fn fail(self, tracer: &Tracer, error_type: &str) {
+        let count = self.drafts.len();
+        self.finish(tracer, std::iter::repeat_n(Outcome::Failed(error_type), count));
+    }
+}
+
+fn draft(tracer: &Tracer, message: &Message) -> Option<Draft> {
+    let parent = context::parent_of(&message.attributes);
+    let trace = context::trace_of(message, parent.as_ref());
+    let sampler = tracer.sampler();
+    let is_sampled = match trace {
+        Some(trace) => sampler.samples(trace, parent.map(|p| p.sampled)),
+        None => !sampler.is_quiet(),
+    };
+    if !is_sampled {
+        return None;
+    }
+    let text = |name| message.attributes.get(name).map(Box::from);
+    Some(Draft {
+        parent,
+        trace,
+        is_own: parent.is_some_and(|parent| context::is_publish_of(&parent, message)),
+        state: context::state_of(&message.attributes).into(),
+        tenant: message.tenant.clone(),
+        correlation_id: text(attr::CORRELATION_ID),
+        event_type: text(attr::EVENT_TYPE),
+        ordering_key: message.ordering_key.clone(),
+        body_bytes: message.body.len(),
+    })
+}
+
+fn attributes(
+    draft: &Draft,
+    topic: &Arc<str>,
+    count: usize,
+    outcome: Outcome<'_>,
+) -> Vec<(&'static str, Value)> {
+    let mut all = vec![
+        ("messaging.system", SYSTEM.into()),
+        ("messaging.operation.name", "publish".into()),
+        ("messaging.operation.type", "send".into()),
+        ("messaging.destination.name", topic.into()),
+        ("messaging.message.body.size", draft.body_bytes.into()),
+    ];
+    all.extend(of_message(&draft.tenant, draft.correlation_id.as_deref(), draft.event_type.as_deref()));
+    if count > 1 {
+        all.push(("messaging.batch.message_count", count.into()));
+    }
+    if let Some(key) = &draft.ordering_key {
+        all.push(("levada.ordering_key", (&**key).into()));
+    }
+    match outcome {
+        Outcome::Kept(id) => all.push(("messaging.message.id", id.to_string().into())),
+        Outcome::Duplicate(id) => {
+            all.push(("messaging.message.id", id.to_string().into()));
+            all.push(("levada.duplicate", Value::Bool(true)));
+        }
+        Outcome::Failed(code) => all.push(("error.type", code.into())),
+    }
+    all
+}
+
+/// Whose message it is and what it belongs to.
+pub fn of_message(
+    tenant: &TenantId,
+    correlation_id: Option<&str>,
+    event_type: Option<&str>,
+) -> impl Iterator<Item = (&'static str, Value)> {
+    let correlation = correlation_id.into_iter().flat_map(|id| {
+        // The name of the messaging conventions, and ours, which is the name of the attribute.
+        [("messaging.message.conversation_id", id.into()), ("levada.correlation_id", id.into())]
+    });
+    let event_type = event_type.map(|event_type| ("levada.event_type", event_type.into()));
+    let all: Vec<_> = [("levada.tenant_id", tenant.as_str().into())]
+        .into_iter()
+        .chain(correlation)
+        .chain(event_type)
+        .collect();
+    all.into_iter()
+}
