@@ -124,6 +124,10 @@ pub struct UpArgs {
     /// For development: serve the Pub/Sub API without credentials, on loopback only
     #[arg(long)]
     pub dev: bool,
+    /// Send traces and metrics to this OpenTelemetry collector (OTLP over HTTP), such as
+    /// http://127.0.0.1:4318; `off` sends none [default: OTEL_EXPORTER_OTLP_ENDPOINT]
+    #[arg(long, value_name = "URL")]
+    pub otlp_endpoint: Option<String>,
     /// How to log to standard error
     #[arg(long, value_enum, default_value_t = LogFormat::Auto)]
     pub log: LogFormat,

@@ -8,8 +8,10 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
 use levada_core::TenantId;
+use levada_telemetry::{KeepUnits, Units};
 use metrics::{
-    Counter, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
+    Counter, Histogram, SetRecorderError, Unit, counter, describe_counter, describe_gauge,
+    describe_histogram, gauge, histogram,
 };
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use parking_lot::RwLock;
@@ -32,16 +34,21 @@ const MAX_TENANT_LABELS: usize = 1_000;
 const OTHER: &str = "_other";
 
 /// Installs the process's recorder: every `*_seconds` histogram with the same buckets. Call
-/// `run_upkeep` on the handle every few seconds.
+/// `run_upkeep` on the handle every few seconds. Beside it the units of what is described from
+/// now on, which the text of `/metrics` has no place for.
 ///
 /// # Errors
 /// When the process has a recorder already.
-pub fn install() -> Result<PrometheusHandle, BuildError> {
-    let handle = PrometheusBuilder::new()
+pub fn install() -> Result<(PrometheusHandle, Units), BuildError> {
+    let recorder = PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &BUCKETS)?
-        .install_recorder()?;
+        .build_recorder();
+    let (handle, units) = (recorder.handle(), Units::default());
+    let recorder = KeepUnits::new(recorder, units.clone());
+    metrics::set_global_recorder(recorder)
+        .map_err(|error| BuildError::from(SetRecorderError(error.0.into_inner())))?;
     describe();
-    Ok(handle)
+    Ok((handle, units))
 }
 
 fn describe() {

@@ -8,6 +8,7 @@ use levada_access::{KeyRing, RateLimiter};
 use levada_bus::Bus;
 use levada_core::{Authenticator, Clock, IdSource, Principal};
 use levada_lake::Lake;
+use levada_telemetry::Ingest;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::{Semaphore, watch};
 
@@ -97,6 +98,8 @@ pub struct Parts {
     pub ids: Arc<dyn IdSource>,
     /// `None`: `/metrics` answers 404.
     pub metrics: Option<PrometheusHandle>,
+    /// `None`: events are not traced.
+    pub tracing: Option<Ingest>,
     pub config: GatewayConfig,
 }
 

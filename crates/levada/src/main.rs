@@ -13,6 +13,7 @@ mod operations;
 mod pubsub;
 mod sampler;
 mod server;
+mod telemetry;
 mod up;
 
 use std::process::ExitCode;

@@ -34,6 +34,7 @@ use crate::maintenance;
 use crate::operations::{EngineOperations, Engines};
 use crate::pubsub::{self, StoredPolicies};
 use crate::sampler::Sampler;
+use crate::telemetry::Export;
 
 const LAKE_DIR: &str = "lake";
 const KEYS_DIR: &str = "store/access";
@@ -52,6 +53,8 @@ pub struct Options {
     pub open_on_loopback: Option<Arc<Principal>>,
     /// The Pub/Sub API asks for no credential, and every project exists.
     pub dev: bool,
+    /// Where traces and metrics are sent.
+    pub telemetry: Option<levada_telemetry::Config>,
 }
 
 /// A running server. [`Server::stop`] drains it; dropping it does not.
@@ -68,6 +71,7 @@ pub struct Server {
     data: DataDir,
     state: AppState,
     pubsub: PubsubApi,
+    export: Export,
     stop: watch::Sender<bool>,
     tasks: Vec<JoinHandle<()>>,
 }
@@ -86,6 +90,8 @@ impl Server {
             Arc::new(RealDisk::new(data.root()).context("cannot open the data folder")?);
         let project = &mut options.project;
         project.pipelines.extend(unrouted_events(&project.pipelines));
+        let export = Export::start(options.telemetry.take(), project, metrics.as_ref(), &clock)?;
+        let metrics = metrics.map(|(handle, _)| handle);
 
         let bus = open_bus(disk.clone(), clock.clone(), project).await?;
         let lake = Lake::open(disk.clone(), LAKE_DIR, LakeConfig::default(), clock.clone())
@@ -133,7 +139,7 @@ impl Server {
         let (census, counting) = Census::start(disk.clone(), LAKE_DIR, clock.clone(), stopped.clone());
         tasks.push(counting);
 
-        let port = open_port(project, &bus).await?;
+        let port = export.follow(open_port(project, &bus).await?);
         // Not before the port has said how long messages are needed: upkeep deletes the others.
         tasks.push(maintenance::start(bus.clone(), lake.clone(), metrics.clone(), stopped.clone()));
         let projects = Arc::new(pubsub::projects(project, options.dev));
@@ -156,6 +162,7 @@ impl Server {
             clock: clock.clone(),
             ids,
             metrics,
+            tracing: export.ingest(project),
             config: gateway_config(project, limits, options.open_on_loopback.clone()),
         });
         let console = levada_console::router(
@@ -214,6 +221,7 @@ impl Server {
             data,
             state,
             pubsub,
+            export,
             stop,
             tasks,
         })
@@ -233,6 +241,7 @@ impl Server {
         }
         self.engines.stop(STOP_WITHIN).await;
         let closed = self.bus.close().await.context("cannot close the log");
+        self.export.stop().await;
         drop(self.data);
         closed
     }
@@ -243,13 +252,14 @@ pub async fn until(mut stopped: watch::Receiver<bool>) {
     let _ = stopped.wait_for(|stop| *stop).await;
 }
 
-fn install_metrics() -> Option<PrometheusHandle> {
+fn install_metrics() -> Option<(PrometheusHandle, levada_telemetry::Units)> {
     // A second server in one process (tests) shares nothing and exports nothing.
-    let handle = levada_http::metrics::install().ok()?;
+    let installed = levada_http::metrics::install().ok()?;
     levada_log::describe_metrics();
     levada_bus::metrics::describe();
     levada_flow::metrics::describe();
-    Some(handle)
+    levada_telemetry::metrics::describe();
+    Some(installed)
 }
 
 async fn open_bus(disk: Arc<dyn Disk>, clock: Arc<dyn Clock>, project: &Project) -> Result<Bus> {

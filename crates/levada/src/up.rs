@@ -62,7 +62,13 @@ pub async fn run(global: &Global, args: UpArgs) -> Result<(), Failure> {
     );
     let output = Output::new(global);
     let ready = load(&args.dir, args.allow_inactive, &output, &|name| std::env::var(name).ok())?;
-    let options = options(&args, ready);
+    let variables = |name: &str| std::env::var(name).ok();
+    let telemetry = levada_telemetry::Config::from_variables(&variables, args.otlp_endpoint.as_deref());
+    let telemetry = telemetry.map_err(|e| {
+        Failure::new(exit::USAGE, format!("telemetry cannot be exported: {e}"))
+            .hint("mend the setting, or start with --otlp-endpoint off")
+    })?;
+    let options = Options { telemetry, ..options(&args, ready) };
     if options.dev && !is_loopback(&options.http) {
         return Err(Failure::new(
             exit::USAGE,
@@ -93,6 +99,7 @@ fn options(args: &UpArgs, ready: Ready) -> Options {
         postgres,
         open_on_loopback: None,
         dev: args.dev,
+        telemetry: None,
         project: ready.project,
         secrets: ready.secrets,
     }

@@ -6,6 +6,7 @@
 use bytes::Bytes;
 use levada_bus::Publish;
 use levada_core::{Attributes, Message, Principal, Problem, TenantContext, TenantId, TopicName, attr};
+use levada_telemetry::RequestTrace;
 
 use super::envelope::{Envelope, Payload, check_time, invalid};
 use crate::layers::context::RequestContext;
@@ -19,6 +20,8 @@ pub struct Admission<'a> {
     pub state: &'a AppState,
     pub principal: &'a Principal,
     pub request: &'a RequestContext,
+    /// `None`: the request is not traced.
+    pub trace: Option<&'a RequestTrace>,
     /// Topic of the query string, for events that name none.
     pub topic: Option<&'a str>,
     /// The `Idempotency-Key` header, on a request of one event.
@@ -36,12 +39,18 @@ struct Remembered {
 }
 
 impl<'a> Admission<'a> {
-    pub fn new(state: &'a AppState, principal: &'a Principal, request: &'a RequestContext) -> Self {
+    pub fn new(
+        state: &'a AppState,
+        principal: &'a Principal,
+        request: &'a RequestContext,
+        trace: Option<&'a RequestTrace>,
+    ) -> Self {
         let now = chrono::DateTime::from_timestamp_millis(state.clock.now_ms()).unwrap_or_default();
         Self {
             state,
             principal,
             request,
+            trace,
             topic: None,
             idempotency_key: None,
             now: now.to_rfc3339_opts(chrono::SecondsFormat::Millis, true),
@@ -171,7 +180,15 @@ impl<'a> Admission<'a> {
                 &made_id
             }
         };
-        let traceparent = envelope.traceparent.as_deref().unwrap_or(&self.request.traceparent);
+        let made_context;
+        let traceparent = match (envelope.traceparent.as_deref(), self.trace) {
+            (Some(sent), _) => sent,
+            (None, Some(trace)) => {
+                made_context = trace.traceparent(tenant, envelope.correlation_id.as_deref(), event_id);
+                &made_context
+            }
+            (None, None) => &self.request.traceparent,
+        };
         let own = [
             (attr::TENANT_ID, Some(tenant.as_str())),
             (attr::EVENT_ID, Some(event_id)),

@@ -16,6 +16,7 @@ mod tests;
 use axum::extract::{Request, State};
 use axum::response::Response;
 use levada_core::{Decision, Principal, Problem};
+use levada_telemetry::RequestTrace;
 use serde::Deserialize;
 
 use self::admit::Admission;
@@ -24,7 +25,7 @@ use self::batch::Batch;
 use crate::auth::Caller;
 use crate::body::read_body;
 use crate::extract::Query;
-use crate::layers::{context::RequestContext, limit};
+use crate::layers::{context::RequestContext, guard::EVENTS_PATH, limit};
 use crate::metrics;
 use crate::problem::ApiProblem;
 use crate::state::AppState;
@@ -41,6 +42,25 @@ pub async fn post_events(
     Query(query): Query<EventsQuery>,
     request: Request,
 ) -> Result<Response, ApiProblem> {
+    let context = RequestContext::of(request.extensions());
+    let tracing = state.tracing.as_ref();
+    let trace = tracing.and_then(|tracing| tracing.request(&context.traceparent, context.client.as_deref()));
+    let result = accept(&state, &caller, &query, request, &context, trace.as_ref()).await;
+    if let Some(trace) = trace {
+        let status = result.as_ref().map_or_else(ApiProblem::status, Response::status);
+        trace.answered("POST", EVENTS_PATH, status.as_u16());
+    }
+    result
+}
+
+async fn accept(
+    state: &AppState,
+    caller: &Caller,
+    query: &EventsQuery,
+    request: Request,
+    context: &RequestContext,
+    trace: Option<&RequestTrace>,
+) -> Result<Response, ApiProblem> {
     if !caller.principal.may_publish() {
         return Err(ApiProblem::from(
             Problem::new(403, "role-forbidden", "this credential may not publish")
@@ -49,11 +69,10 @@ pub async fn post_events(
     }
     let format = batch::format(request.headers())?;
     let (parts, body) = request.into_parts();
-    let body = read_body(&state, &parts.headers, body).await?;
-    let context = RequestContext::of(&parts.extensions);
+    let body = read_body(state, &parts.headers, body).await?;
     let batch = batch::parse(format, &parts.headers, &body, state.config.max_batch_events)?;
     let single = batch.single;
-    let mut admission = Admission::new(&state, &caller.principal, &context);
+    let mut admission = Admission::new(state, &caller.principal, context, trace);
     admission.topic = query.topic.as_deref();
     admission.idempotency_key = idempotency_header(&parts.headers, single)?;
     let (outcomes, decision) = keep(admission, batch, &body).await;
@@ -81,7 +100,7 @@ async fn keep(
         }
     }
     let decision = take_tokens(admission.state, admission.principal, &mut plan);
-    (plan.publish(admission.state).await, decision)
+    (plan.publish(admission.state, admission.trace).await, decision)
 }
 
 /// Takes a token an event of each tenant. A tenant without enough keeps none of its events.

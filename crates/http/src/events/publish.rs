@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use futures::future::join_all;
 use levada_bus::{BusError, Publish, Published, TopicConfig};
 use levada_core::{Problem, TenantId, TopicName};
+use levada_telemetry::{Outcome, RequestTrace};
 
 use super::Counted;
 use crate::problem::bus_problem;
@@ -92,14 +93,14 @@ impl Plan {
     }
 
     /// Publishes every group and gives the outcomes in the order of the request.
-    pub async fn publish(self, state: &AppState) -> Vec<Counted> {
+    pub async fn publish(self, state: &AppState, trace: Option<&RequestTrace>) -> Vec<Counted> {
         let tenants: Vec<Vec<TenantId>> = self
             .groups
             .iter()
             .map(|g| g.messages.iter().map(|p| p.message.tenant.clone()).collect())
             .collect();
         let topics: Vec<TopicName> = self.groups.iter().map(|g| g.topic.clone()).collect();
-        let published = join_all(self.groups.into_iter().map(|g| publish_group(state, g))).await;
+        let published = join_all(self.groups.into_iter().map(|g| publish_group(state, g, trace))).await;
         let mut published: Vec<Vec<Option<Result<Published, Problem>>>> =
             published.into_iter().map(|g| g.into_iter().map(Some).collect()).collect();
         self.slots
@@ -118,7 +119,29 @@ impl Plan {
 }
 
 /// Publishes one topic's events; a failure of the whole is every event's failure.
-async fn publish_group(state: &AppState, group: Group) -> Vec<Result<Published, Problem>> {
+async fn publish_group(
+    state: &AppState,
+    group: Group,
+    trace: Option<&RequestTrace>,
+) -> Vec<Result<Published, Problem>> {
+    let messages = group.messages.iter().map(|publish| &publish.message);
+    let traced = trace.and_then(|trace| trace.publish(&group.topic, messages));
+    let results = publish_in_time(state, group).await;
+    if let Some(traced) = traced {
+        traced.finish(results.iter().map(outcome));
+    }
+    results
+}
+
+fn outcome(result: &Result<Published, Problem>) -> Outcome<'_> {
+    match result {
+        Ok(published) if published.duplicate => Outcome::Duplicate(published.offset),
+        Ok(published) => Outcome::Kept(published.offset),
+        Err(problem) => Outcome::Failed(&problem.code),
+    }
+}
+
+async fn publish_in_time(state: &AppState, group: Group) -> Vec<Result<Published, Problem>> {
     let count = group.messages.len();
     if count == 0 {
         return Vec::new();

@@ -15,6 +15,8 @@ pub struct RequestContext {
     pub id: String,
     /// This server's own span in the client's trace.
     pub traceparent: String,
+    /// What the client sent, where it was valid.
+    pub client: Option<String>,
 }
 
 impl RequestContext {
@@ -23,14 +25,15 @@ impl RequestContext {
         let sent = |name| headers.get(name).and_then(|v: &HeaderValue| v.to_str().ok());
         let id = sent(REQUEST_ID).filter(|id| is_request_id(id)).map(str::to_owned);
         let span = ids.uuid();
-        let traceparent = match sent(TRACEPARENT).filter(|t| Self::is_traceparent(t)) {
+        let client = sent(TRACEPARENT).filter(|t| Self::is_traceparent(t));
+        let traceparent = match client {
             // Same trace and flags, a span of our own. The last 8 bytes of the id are random.
             Some(parent) => {
                 format!("00-{}-{}-{}", &parent[3..35], &span.simple().to_string()[16..], &parent[53..55])
             }
             None => format!("00-{}-{}-01", ids.uuid().simple(), &span.simple().to_string()[16..]),
         };
-        Self { id: id.unwrap_or_else(|| span.to_string()), traceparent }
+        Self { id: id.unwrap_or_else(|| span.to_string()), traceparent, client: client.map(str::to_owned) }
     }
 
     /// The context of a request, empty where the frame did not run (only in unit tests).

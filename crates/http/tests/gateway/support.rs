@@ -127,6 +127,7 @@ impl Gateway {
             clock: clock.clone(),
             ids,
             metrics: Some(recorder()),
+            tracing: None,
             config: setup.gateway,
         });
         let keys = keys()
@@ -237,7 +238,7 @@ fn routes() -> Routes {
 /// One recorder a process.
 fn recorder() -> PrometheusHandle {
     static RECORDER: OnceLock<PrometheusHandle> = OnceLock::new();
-    RECORDER.get_or_init(|| levada_http::metrics::install().expect("the only recorder")).clone()
+    RECORDER.get_or_init(|| levada_http::metrics::install().expect("the only recorder").0).clone()
 }
 
 /// Pipelines and models of tenant a, and shared ones, all marked.

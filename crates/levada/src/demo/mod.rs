@@ -105,6 +105,7 @@ async fn start(output: &Output, project: &Path, weather: &str, args: &DemoArgs) 
         postgres: Some(free_loopback(&args.postgres).await?),
         open_on_loopback: Some(Arc::new(everybody)),
         dev: true,
+        telemetry: None,
     })
     .await
 }
