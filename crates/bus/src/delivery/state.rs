@@ -14,6 +14,8 @@ use crate::port::RetryPolicy;
 
 /// Messages that wait for their time.
 const MAX_SCHEDULED: usize = 1_000_000;
+/// Messages that wait behind others of their keys; 16 bytes each.
+const MAX_KEYED: u64 = 2_000_000;
 /// Messages that one call looks at beyond those that it may lease.
 const MAX_LOOKS: usize = 10_000;
 
@@ -96,6 +98,8 @@ enum Place {
     Due,
     /// Attempts used up: the dead letter takes it.
     Spent,
+    /// On its way to the dead letter: no acknowledgement counts any more.
+    Moving,
 }
 
 /// A message that was taken from its lane and is not settled.
@@ -201,17 +205,20 @@ impl State {
         progress
     }
 
-    /// Messages in memory that are not settled.
+    /// Messages in memory that are not settled, without those that count apart.
     fn entries(&self) -> usize {
-        let keys = usize::try_from(self.keys.waiting()).unwrap_or(usize::MAX);
-        self.lanes.runs() + (self.live.len() - self.delayed.len()) + keys
+        self.lanes.runs() + (self.live.len() - self.delayed.len())
     }
 
     /// The offset to scan from, or `None` while enough is known ahead.
     pub fn wants_scan(&self) -> Option<u64> {
-        // What is scheduled for later counts apart: it must not stop what is due.
+        // What is scheduled for later, or waits for its key, counts apart: it must not stop
+        // what could be delivered.
         let scheduled = self.delayed.len() + self.not_before.len();
-        (self.entries() < self.rules.look_ahead && scheduled < MAX_SCHEDULED).then_some(self.scanned)
+        let is_room = self.entries() < self.rules.look_ahead
+            && scheduled < MAX_SCHEDULED
+            && self.keys.waiting() < MAX_KEYED;
+        is_room.then_some(self.scanned)
     }
 
     /// The next offset that the scan has not met.

@@ -48,10 +48,15 @@ impl Embedded {
 
     /// Moves messages to the dead letter because an operator wants it.
     pub fn park(&self, subscription: &Subscription, offsets: Vec<u64>) -> Result<(), PortError> {
-        let attempts: Vec<(u64, u32)> = offsets.into_iter().map(|offset| (offset, 0)).collect();
-        self.move_to_dead_letter(subscription, &attempts)?;
+        let attempts: Vec<(u64, u32)> = offsets.iter().map(|offset| (*offset, 0)).collect();
+        let moved = self.move_to_dead_letter(subscription, &attempts);
+        let now = self.now();
+        let mut machine = subscription.machine.lock();
+        // What was not moved goes on as before.
+        offsets.iter().for_each(|offset| machine.state.put_back(*offset, now));
+        drop(machine);
         subscription.ready.notify_waiters();
-        Ok(())
+        moved
     }
 
     /// Acknowledges a message because an operator wants it. Blocks on the disk.
@@ -182,8 +187,16 @@ impl Embedded {
         group: Vec<(u64, Append)>,
     ) -> Result<(), PortError> {
         let _writing = self.journal.writing.blocking_read();
-        // A seek came in between, and gave everything back.
-        if group.is_empty() || subscription.machine.lock().generation != generation {
+        let group: Vec<(u64, Append)> = {
+            let mut machine = subscription.machine.lock();
+            // A seek came in between, and gave everything back.
+            if machine.generation != generation {
+                return Ok(());
+            }
+            // From here on no late acknowledgement counts: it would be in both places.
+            group.into_iter().filter(|(offset, _)| machine.state.begin_move(*offset)).collect()
+        };
+        if group.is_empty() {
             return Ok(());
         }
         let (mut offsets, mut appends): (Vec<u64>, Vec<Append>) = group.into_iter().unzip();

@@ -3,6 +3,7 @@
 mod crash;
 mod dead;
 mod delivery_model;
+mod moving;
 mod publish;
 mod scrub;
 

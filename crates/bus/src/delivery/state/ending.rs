@@ -61,6 +61,9 @@ impl State {
     pub fn ack(&mut self, ack_id: u64) -> Outcome {
         let offset = self.held.get(&ack_id).or_else(|| self.ended.get(&ack_id)).copied();
         match offset {
+            Some(offset) if self.live.get(&offset).is_some_and(|l| l.place == Place::Moving) => {
+                Outcome::Known
+            }
             Some(offset) if self.settle(offset) => {
                 self.counts.acknowledged += 1;
                 Outcome::Settled(offset)
@@ -146,7 +149,8 @@ impl State {
 
     /// Schedules a message again that has no place: it failed, or the dead letter did not take it.
     pub fn put_back(&mut self, offset: u64, now: Now) {
-        let Some(live) = self.live.get_mut(&offset).filter(|l| l.place == Place::Spent) else { return };
+        let has_no_place = |l: &&mut Live| matches!(l.place, Place::Spent | Place::Moving);
+        let Some(live) = self.live.get_mut(&offset).filter(has_no_place) else { return };
         let delay = self.rules.retry.map_or(Duration::ZERO, |policy| {
             let backoff = Backoff { base: policy.minimum_backoff, cap: policy.maximum_backoff };
             backoff.ceiling(live.attempt.saturating_sub(1))
@@ -158,6 +162,31 @@ impl State {
             live.place = Place::Retry(now.at + delay);
             self.retries.insert((now.at + delay, offset));
         }
+    }
+
+    /// Takes a message out of delivery while it is moved to the dead letter; false when it is
+    /// settled or about to be. It ends with [`State::settle`] or [`State::put_back`].
+    pub fn begin_move(&mut self, offset: u64) -> bool {
+        if self.progress.settled.contains(offset) {
+            return false;
+        }
+        match self.live.get(&offset).map(|live| live.place) {
+            Some(Place::Leased { confirming: 1.., .. }) => return false,
+            Some(Place::Leased { ack_id, .. }) => {
+                self.end_lease(ack_id);
+            }
+            Some(Place::Retry(at)) => {
+                self.retries.remove(&(at, offset));
+            }
+            Some(Place::Delayed(at)) => {
+                self.delayed.remove(&(at, offset));
+            }
+            Some(Place::Due | Place::Spent | Place::Moving) | None => {}
+        }
+        if let Some(live) = self.live.get_mut(&offset) {
+            live.place = Place::Moving;
+        }
+        true
     }
 
     /// Ends leases past their deadline; answers the spent ones.
@@ -192,7 +221,7 @@ impl State {
             Place::Delayed(at) => {
                 self.delayed.remove(&(at, offset));
             }
-            Place::Due | Place::Spent => {}
+            Place::Due | Place::Spent | Place::Moving => {}
         }
         self.live.remove(&offset);
         if live.key != 0
