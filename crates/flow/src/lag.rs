@@ -94,6 +94,9 @@ mod tests {
             bytes: 0,
             published: 3,
             duplicates: 0,
+            durability: "fsync",
+            commit_us_p50: 0,
+            commit_us_p99: 0,
             lanes: vec![lane],
         };
         let mut lag = Lag::begin(&topic);

@@ -52,6 +52,10 @@ pub enum Fault {
     Duplicates,
     /// Counts no attempts.
     ForgetsAttempts,
+    /// Keeps what is published twice.
+    IgnoresDeduplication,
+    /// Begins every replay with the first message there is.
+    ReplaysEverything,
 }
 
 /// The embedded bus on the simulated disk, with a fault between it and the suite.
@@ -139,6 +143,9 @@ impl BrokenBus {
 
 impl BusPort for BrokenBus {
     fn create_topic(&self, spec: TopicSpec) -> Answer<'_, TopicSpec> {
+        if self.fault == Fault::IgnoresDeduplication {
+            return self.inner.create_topic(TopicSpec { deduplication: None, ..spec });
+        }
         self.inner.create_topic(spec)
     }
     fn topic(&self, name: &ResourceName) -> Result<TopicSpec, PortError> {
@@ -193,7 +200,8 @@ impl BusPort for BrokenBus {
         self.inner.create_subscription(self.spoil(spec)).map(|made| made.map(|_| answer)).boxed()
     }
     fn create_replay(&self, spec: SubscriptionSpec, from: SeekTo) -> Answer<'_, SubscriptionSpec> {
-        self.inner.create_replay(spec, from)
+        let everything = self.fault == Fault::ReplaysEverything;
+        self.inner.create_replay(spec, if everything { SeekTo::TimeMs(0) } else { from })
     }
     fn subscription(&self, name: &ResourceName) -> Result<Arc<dyn SubscriptionPort>, PortError> {
         let inner = self.inner.subscription(name)?;

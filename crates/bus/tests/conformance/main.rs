@@ -152,6 +152,18 @@ faults! {
         "lease/progress_outlives_a_restart",
         "dead-letter/a_message_moves_after_its_attempts",
     ], not ["catalog", "publish", "filter", "snapshot", "life"];
+
+    ignored_deduplication_is_noticed: IgnoresDeduplication => [
+        "deduplication/the_same_value_is_one_message",
+        "deduplication/inside_of_one_publish_too",
+        "deduplication/it_outlives_a_restart",
+        "deduplication/settings_that_promise_nothing_are_refused",
+    ], not ["catalog", "publish", "durability", "replay", "seek"];
+
+    replays_without_a_beginning_are_noticed: ReplaysEverything => [
+        "replay/begins_at_its_time",
+        "replay/begins_at_a_snapshot",
+    ], not ["catalog", "publish", "durability", "deduplication", "seek"];
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

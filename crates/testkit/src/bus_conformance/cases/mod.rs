@@ -2,6 +2,8 @@
 
 mod catalog;
 mod dead;
+mod deduplication;
+mod durability;
 mod exactly_once;
 mod fair;
 mod filter;
@@ -11,6 +13,7 @@ mod operate;
 mod ordering;
 mod publish;
 mod pull;
+mod replay;
 mod retry;
 mod schedule;
 mod seek;
@@ -37,6 +40,8 @@ pub(super) fn all() -> Vec<Case> {
     let groups = [
         catalog::all(),
         publish::all(),
+        deduplication::all(),
+        durability::all(),
         pull::all(),
         lease::all(),
         exactly_once::all(),
@@ -46,6 +51,7 @@ pub(super) fn all() -> Vec<Case> {
         dead::all(),
         seek::all(),
         snapshot::all(),
+        replay::all(),
         update::all(),
         life::all(),
         schedule::all(),
