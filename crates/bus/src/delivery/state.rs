@@ -226,6 +226,11 @@ impl State {
         self.scanned
     }
 
+    /// Whether a message waits for its first delivery.
+    pub fn is_expected(&self, offset: u64) -> bool {
+        offset < self.scanned && !self.progress.settled.contains(offset) && !self.live.contains_key(&offset)
+    }
+
     /// Messages that could be delivered now, roughly.
     pub fn waiting(&self) -> u64 {
         self.lanes.waiting()

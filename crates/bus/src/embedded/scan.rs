@@ -22,6 +22,8 @@ const CHUNK_BYTES: usize = 1 << 20;
 const AHEAD_BYTES: usize = 4 << 20;
 /// Read for one record of a run, roughly; what is missing then is read next.
 const RUN_BYTES: usize = 2 << 10;
+/// A read of fewer records is made longer.
+const AHEAD_RECORDS: usize = 64;
 /// Records between two wanted ones that are read rather than begun anew behind.
 const GAP_RECORDS: u64 = 16;
 
@@ -158,18 +160,34 @@ impl Embedded {
             // Neighbours, and those that are not far apart, are one read.
             let near = rest.windows(2).take_while(|pair| pair[1] - pair[0] <= GAP_RECORDS).count();
             let run = usize::try_from(rest[near] - first + 1).unwrap_or(CHUNK_RECORDS).min(CHUNK_RECORDS);
-            let bytes = (run * RUN_BYTES).min(CHUNK_BYTES);
-            let records = match self.bus.inner.log.read(subscription.log.id, first, run, bytes) {
+            // Many tenants take turns: what lies around a lone message is wanted in a moment, and
+            // a read of a whole chunk costs little more than one of it.
+            let reads_ahead = run < AHEAD_RECORDS && subscription.cache.lock().has_room_for(CHUNK_BYTES);
+            let (records, bytes) = match reads_ahead {
+                true => (CHUNK_RECORDS, CHUNK_BYTES),
+                false => (run, (run * RUN_BYTES).min(CHUNK_BYTES)),
+            };
+            let records = match self.bus.inner.log.read(subscription.log.id, first, records, bytes) {
                 Ok(records) => records,
                 Err(LogError::Corrupt(_)) => Vec::new(),
                 Err(error) => return Err(error.into()),
             };
             let mut next = first + 1;
-            for record in records.into_iter().filter(|r| r.offset < first + run as u64) {
+            let mut ahead = Vec::new();
+            for record in records {
                 next = record.offset + 1;
                 if rest.binary_search(&record.offset).is_ok() {
                     found.insert(record.offset, record);
+                } else if reads_ahead {
+                    ahead.push(record);
                 }
+            }
+            if !ahead.is_empty() {
+                let machine = subscription.machine.lock();
+                ahead.retain(|record| machine.state.is_expected(record.offset));
+                drop(machine);
+                let mut cache = subscription.cache.lock();
+                ahead.iter().for_each(|record| cache.keep(record));
             }
             let done = rest.partition_point(|offset| *offset < next);
             rest = &rest[done.max(1)..];

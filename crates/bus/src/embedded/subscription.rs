@@ -211,6 +211,10 @@ impl Cache {
         }
     }
 
+    pub fn has_room_for(&self, bytes: usize) -> bool {
+        self.left.load(Ordering::Relaxed) >= i64::try_from(bytes).unwrap_or(i64::MAX)
+    }
+
     pub fn take(&mut self, offset: u64) -> Option<Stored> {
         let record = self.records.remove(&offset)?;
         self.left.fetch_add(Self::cost(&record), Ordering::Relaxed);
