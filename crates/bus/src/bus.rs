@@ -111,6 +111,8 @@ pub(crate) struct Inner {
     pub dead: Mutex<HashMap<TopicName, Arc<Mutex<crate::dead::Resent>>>>,
     /// Who has something to save before the log closes.
     pub upkeep: Mutex<Vec<std::sync::Weak<dyn Upkeep>>>,
+    /// An adapter has kept subscriptions here: only with it is it known what they need.
+    has_subscriptions: bool,
 }
 
 /// Work of an adapter that rides on the bus's own upkeep. Blocks on the disk.
@@ -150,10 +152,12 @@ impl Bus {
         let (log, log_recovery) = Log::open(disk.clone(), LOG_DIR, config.log.clone(), clock.clone())?;
         let store = DocumentStore::open(disk.clone(), STORE_DIR)?;
         let window = Arc::new(Window::new(config.idempotency_window, config.idempotency_keys));
+        let is_journal = |name: &TopicName| name.as_str() == crate::embedded::JOURNAL_TOPIC;
+        let has_subscriptions = log.topics().iter().any(|(_, name)| is_journal(name));
         let topics = log
             .topics()
             .into_iter()
-            .filter(|(_, name)| name.as_str() != crate::embedded::JOURNAL_TOPIC)
+            .filter(|(_, name)| !is_journal(name))
             .map(|(id, name)| (name.clone(), Arc::new(TopicState::new(id, name, config.default_retention))))
             .collect();
         let inner = Arc::new(Inner {
@@ -169,6 +173,7 @@ impl Bus {
             publishing: tokio::sync::RwLock::default(),
             dead: Mutex::default(),
             upkeep: Mutex::default(),
+            has_subscriptions,
         });
         let scanned_records = inner.restore_window()?;
         let recovery = Recovery { log: log_recovery, idempotency_keys: inner.window.len(), scanned_records };
@@ -466,6 +471,10 @@ impl Inner {
     }
 
     fn retain(&self) -> Result<(), BusError> {
+        // Before the adapter is open it is not known what its subscriptions need.
+        if self.has_subscriptions && self.upkeep.lock().is_empty() {
+            return Ok(());
+        }
         let topics: Vec<_> = self.topics.read().values().cloned().collect();
         ::metrics::gauge!(names::IDEMPOTENCY_KEYS).set(self.window.len() as f64);
         let mut first_error = Ok(());
