@@ -39,6 +39,42 @@ fn the_starter_project_checks_and_a_broken_one_says_where() -> Result<()> {
 }
 
 #[test]
+fn queries_that_cannot_run_are_errors_of_the_check() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let project = dir.path().join("mine");
+    ok(levada(&["init", text(&project)])?, "init")?;
+    let path = project.join("pipelines/checkins.yaml");
+    let written = fs::read_to_string(&path)?;
+    let (query, place) = ("select *, (temp - 32) * 5 / 9 as temp_c from input", "pipelines/checkins.yaml");
+    let line = written.lines().position(|l| l.contains(query)).context("the SQL step")? + 1;
+    let model = project.join("models/more.sql");
+    for (step, model_sql, wanted) in [
+        ("select *, (tmep - 32) as c from input", None, format!("{place}:{line}:21")),
+        ("select * form input where x", None, format!("{place}:{line}:")),
+        (
+            query,
+            Some("--! schedule: manual\nselect station,\n  tmep\nfrom silver.checkins"),
+            "models/more.sql:3:3".into(),
+        ),
+        (query, Some("select station from silver.checkins where"), "models/more.sql:1:".into()),
+    ] {
+        fs::write(&path, written.replace(query, step))?;
+        match model_sql {
+            Some(sql) => fs::write(&model, sql)?,
+            None => {
+                let _ = fs::remove_file(&model);
+            }
+        }
+        let output = levada(&["check", text(&project)])?;
+        let said = out(&output) + &String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.code() == Some(3), "{:?} for {step} {model_sql:?}: {said}", output.status);
+        ensure!(said.contains(&wanted) && said.contains("help"), "`{wanted}` is not in:\n{said}");
+        ensure!(levada(&["up", text(&project)])?.status.code() == Some(3), "it does not start");
+    }
+    Ok(())
+}
+
+#[test]
 fn a_newcomer_publishes_asks_and_mends_by_commands() -> Result<()> {
     let world = World::starter(&[])?;
     let data = text(world.data()).to_owned();

@@ -41,6 +41,42 @@ fn it_answers_what_a_platform_asks_and_drains_on_sigterm() -> Result<()> {
 }
 
 #[test]
+fn a_pipeline_that_failed_is_told_at_the_start_and_by_readyz() -> Result<()> {
+    let pipeline = "pipeline: orders\nsource: {events: {topic: orders, event_types: [order]}}\n\
+                    schema: {file: schemas/orders.json}\n";
+    let schema = |kind: &str| format!(r#"{{"fields": [{{"name": "n", "type": "{kind}"}}]}}"#);
+    let files = [
+        ("levada.yaml", SETTINGS),
+        ("pipelines/orders.yaml", pipeline),
+        ("schemas/orders.json", &schema("INT64")),
+    ];
+    let mut world = World::of(&files, &[])?;
+    let readiness = |world: &World| world.send(&Request::get("/readyz"))?.expect(200)?.json();
+    ensure!(readiness(&world)?["status"] == "ready", "{}", readiness(&world)?);
+    world.publish(&world.admin, &[event("acme", "order", "k1", json!({ "n": 1 }))])?;
+    world.await_count(&world.admin, "select count(*) from silver.orders", 1)?;
+    world.levada.terminate(Duration::from_secs(30))?;
+
+    // The folder is in order by itself, but the table that is there has another type.
+    std::fs::write(world.project.join("schemas/orders.json"), schema("STRING"))?;
+    world.restart()?;
+    let told = readiness(&world)?;
+    ensure!(told["status"] == "degraded", "{told}");
+    ensure!(told["degraded"] == json!([{ "kind": "pipeline", "count": 1 }]), "{told}");
+    let told = world.get(&world.admin, "/readyz")?;
+    let part = &told["degraded"][0]["parts"][0];
+    ensure!(part["name"] == "orders" && part["reason"].as_str().is_some_and(|r| r.contains('n')), "{told}");
+    levada_testkit::eventually("the first lines tell of it", crate::world::SOON, || {
+        let said = world.levada.log_tail();
+        Ok(if said.contains("failed      pipeline orders: ") && said.contains("ready without 1 part") {
+            levada_testkit::wait::Look::Done(())
+        } else {
+            levada_testkit::wait::Look::NotYet(said)
+        })
+    })
+}
+
+#[test]
 fn a_tenant_over_its_rate_is_told_when_to_come_back() -> Result<()> {
     let world = World::of(&[("levada.yaml", SETTINGS)], &[])?;
     let key = world.key(&["acme"], &["client"])?;

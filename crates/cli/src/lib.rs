@@ -1,15 +1,16 @@
 //! The command line: what a person types, and the commands that talk to a running server.
 //!
-//! `up` and `demo` start a server and are carried out by the binary; everything else here is
-//! a client of the HTTP API or works on the project folder alone.
+//! `check`, `up` and `demo` need the engines and are carried out by the binary; everything else
+//! here is a client of the HTTP API or works on a folder alone.
 
 mod args;
 mod client;
 mod commands;
 mod output;
 
-pub use args::{Cli, Command, DemoArgs, Global, LogFormat, UpArgs};
+pub use args::{CheckArgs, Cli, Command, DemoArgs, Global, LogFormat, UpArgs};
 pub use client::Connection;
+pub use commands::project::report_check;
 pub use output::{Failure, Output, exit};
 
 /// The file in a data folder that its running server holds locked.
@@ -23,7 +24,6 @@ pub async fn run(global: &Global, command: Command) -> Result<(), Failure> {
     let output = Output::new(global);
     match command {
         Command::Init(args) => commands::project::init(&output, &args),
-        Command::Check(args) => commands::project::check(&output, &args),
         Command::Publish(args) => commands::publish::publish(&output, global, args).await,
         Command::Tail(args) => commands::tail::tail(&output, global, args).await,
         Command::Sql(args) => commands::sql::sql(&output, global, args).await,
@@ -36,6 +36,8 @@ pub async fn run(global: &Global, command: Command) -> Result<(), Failure> {
             commands::completions(args.shell);
             Ok(())
         }
-        Command::Up(_) | Command::Demo(_) => Err(Failure::new(exit::FAILED, "this command starts a server")),
+        Command::Check(_) | Command::Up(_) | Command::Demo(_) => {
+            Err(Failure::new(exit::FAILED, "this command needs the engines, which this program lacks"))
+        }
     }
 }

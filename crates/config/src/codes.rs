@@ -60,11 +60,13 @@ codes! {
     SQL_STEP = "E0122", "a SQL step that is not one SELECT from `input`", "Write `select ... from input`; a step sees the rows that flow through it and no table.";
     UNKNOWN_SECRET = "E0123", "a secret that is not there", "Put it into secrets.yaml (mode 0600) or set LEVADA_SECRET_<NAME>.";
     RULE_TYPE = "E0124", "a rule that does not fit the type of its field", "Change the rule, or the type in the schema.";
+    PLAN_STEP = "E0125", "a step that cannot run on the rows that reach it", "Mend what the message names: the query's syntax, a column that its input lacks, or types that do not go together.";
     UNKNOWN_TABLE = "E0130", "a model reads a table that nothing fills", "Correct the name, or add the pipeline or model that fills it.";
     CYCLE = "E0131", "models read each other in a circle", "Take one of the references out.";
     MODEL_SQL = "E0132", "a model that is not one SELECT", "Keep one SELECT (or WITH ... SELECT) a file; its result becomes gold.<file name>.";
     MODEL_HEADER = "E0133", "a model header line that cannot be read", "Write `--! schedule: cron 0 6 * * *`, `--! schedule: on_change 10s` or `--! schedule: manual`.";
     MODEL_SHARED = "E0134", "a shared model that would mix tenants", "Select and group by `tenant_id`, and read only tables that tenants share.";
+    PLAN_MODEL = "E0135", "a model that the query engine refuses", "Mend what the message names: the query's syntax, a column that its tables lack, or types that do not go together.";
     SECRETS_MODE = "E0140", "the secrets file is open to others", "Run `chmod 600 secrets.yaml`.";
     SECRETS_FORM = "E0141", "the secrets file is not a map of names to texts", "Write one `name: value` a line.";
     NOT_READ = "W0001", "a file or folder that Levada does not read", "Correct its name, or move it elsewhere.";

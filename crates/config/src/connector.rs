@@ -101,10 +101,10 @@ pub(crate) fn read(
         _ => None,
     };
     let columns = schema.as_ref().map_or_else(Columns::open, |s| Columns::of(&s.fields));
-    let mut reader = StepReader { cx, world, columns, waiting };
+    let mut reader = StepReader { cx, world, columns, waiting, step_spans: Vec::new() };
     let about = top.display_name.as_deref().or(top.name.as_ref().map(SourceName::as_str)).unwrap_or_default();
     let (steps, gold) = processing(&mut reader, top.processing, about);
-    let waiting = reader.waiting;
+    let (waiting, step_spans) = (reader.waiting, reader.step_spans);
     let sla = parsed_only::monitoring(cx, top.monitoring);
     parsed_only::serving(cx, top.serving);
 
@@ -140,6 +140,7 @@ pub(crate) fn read(
         name_span,
         sink: sink_table,
         type_spans: places(top.ingestion.get("event_types").map(|(_, node)| *node)),
+        step_spans,
         sound,
         pipeline,
         gold,

@@ -133,6 +133,11 @@ pub fn render_all(diagnostics: &[Diagnostic], style: Style) -> String {
     out
 }
 
+/// By file, line and column.
+pub(crate) fn sort(found: &mut [Diagnostic]) {
+    found.sort_by(|a, b| (&a.file, a.line, a.column, a.code).cmp(&(&b.file, b.line, b.column, b.code)));
+}
+
 /// Collects findings, bounded.
 #[derive(Debug, Default)]
 pub(crate) struct Sink {
@@ -160,8 +165,7 @@ impl Sink {
 
     /// The findings by file, line and column.
     pub fn finish(mut self) -> Vec<Diagnostic> {
-        self.found
-            .sort_by(|a, b| (&a.file, a.line, a.column, a.code).cmp(&(&b.file, b.line, b.column, b.code)));
+        sort(&mut self.found);
         if self.left_off > 0 {
             let message = format!("{} more findings are not shown", self.left_off);
             self.found.push(Diagnostic::about(PathBuf::from("levada.yaml"), codes::MORE, message));

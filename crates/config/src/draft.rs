@@ -19,6 +19,8 @@ pub(crate) struct PipelineDraft {
     pub sink: TableName,
     /// Places of the event types that the source asks for, in their order.
     pub type_spans: Vec<Span>,
+    /// Places of the steps to silver, in their order.
+    pub step_spans: Vec<Span>,
     /// Whether the file is free of errors.
     pub sound: bool,
     /// `None`: it is parsed only, or not sound.

@@ -6,12 +6,13 @@ use std::sync::Arc;
 use crate::codes;
 use crate::connector;
 use crate::cross;
-use crate::diagnostic::{Diagnostic, Sink};
+use crate::diagnostic::{self, Diagnostic, Sink};
 use crate::draft::PipelineDraft;
 use crate::folder;
 use crate::model::{Inactive, Project};
 use crate::model_file;
 use crate::pipeline;
+use crate::places::{Places, Refused};
 use crate::secrets::Secrets;
 use crate::server::{self, Settings};
 use crate::suggest;
@@ -26,6 +27,20 @@ pub struct Loaded {
     pub project: Option<Project>,
     /// All findings, by file, line and column.
     pub diagnostics: Vec<Diagnostic>,
+    /// Where the steps and models of the project are written.
+    pub places: Places,
+}
+
+impl Loaded {
+    /// Takes in what the query engine says against the project, which then is not sound any more.
+    pub fn refuse(&mut self, refused: &[Refused]) {
+        if refused.is_empty() {
+            return;
+        }
+        self.project = None;
+        self.diagnostics.extend(refused.iter().map(|r| self.places.diagnostic(r)));
+        diagnostic::sort(&mut self.diagnostics);
+    }
 }
 
 /// The data directory of a project: its `data_dir`, or `.levada` in its folder. Reads only
@@ -76,13 +91,14 @@ pub fn load_with(root: &Path, secrets: &Secrets, environment: Environment<'_>) -
             }
         }
     }
+    let places = Places::of(&pipelines, &models);
     let (pipelines, models) = cross::check(pipelines, models, &broken, &mut sink);
     let sound = sink.errors() == 0;
     inactive.sort_by(|a, b| (&a.file, a.line, &a.part).cmp(&(&b.file, b.line, &b.part)));
     let Settings { name, server, tenants, buckets } = settings;
     let project =
         Project { name, root: root.to_owned(), server, tenants, buckets, pipelines, models, inactive };
-    Loaded { project: sound.then_some(project), diagnostics: sink.finish() }
+    Loaded { project: sound.then_some(project), diagnostics: sink.finish(), places }
 }
 
 fn settings(world: &World<'_>, sink: &mut Sink, inactive: &mut Vec<Inactive>) -> Settings {

@@ -53,8 +53,9 @@ pub(crate) fn read(
     let owner = owner(cx, base, is_events, tenant, shared);
     let schema = schema_node.and_then(|n| schema(cx, n, base, world));
     let columns = schema.as_ref().map_or_else(Columns::open, |(s, _)| Columns::of(&s.fields));
-    let mut reader = StepReader { cx, world, columns, waiting: Vec::new() };
+    let mut reader = StepReader { cx, world, columns, waiting: Vec::new(), step_spans: Vec::new() };
     let steps = steps_node.map(|node| reader.read(node, "steps")).unwrap_or_default();
+    let step_spans = reader.step_spans;
     let table = sink_node.and_then(|n| sink_table(cx, n));
     let name = name?;
     let sink_table = table.unwrap_or_else(|| TableName::new(Zone::Silver, name.clone()));
@@ -90,6 +91,7 @@ pub(crate) fn read(
         sink_span,
         sink: sink_table,
         type_spans: places(source_node.and_then(|n| n.get("events")?.get("event_types"))),
+        step_spans,
         sound,
         pipeline,
         gold: None,

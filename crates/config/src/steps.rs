@@ -29,12 +29,23 @@ pub(crate) struct StepReader<'a, 'c, 'w> {
     pub world: &'a World<'w>,
     pub columns: Columns,
     pub waiting: Vec<Waiting>,
+    /// Places of the steps that were read; of a SQL step, of its query.
+    pub step_spans: Vec<Span>,
 }
 
 impl StepReader<'_, '_, '_> {
     pub fn read(&mut self, node: &Node, what: &str) -> Vec<Step> {
         let Some(items) = self.cx.list(node, what) else { return Vec::new() };
-        items.iter().filter_map(|item| self.step(item)).collect()
+        let mut steps = Vec::with_capacity(items.len());
+        for item in items {
+            let Some(step) = self.step(item) else { continue };
+            self.step_spans.push(match &step {
+                Step::Sql { .. } => query_of(item).map_or(item.span.clone(), |node| node.span.clone()),
+                _ => item.span.clone(),
+            });
+            steps.push(step);
+        }
+        steps
     }
 
     fn step(&mut self, item: &Node) -> Option<Step> {
@@ -286,6 +297,12 @@ impl StepReader<'_, '_, '_> {
     fn within(&self, node: &Node, part: &str) -> Span {
         if part.is_empty() { node.span.clone() } else { self.cx.file.find_within(&node.span, part) }
     }
+}
+
+/// The node that holds the query of a SQL step: `sql: <query>` or `sql: { query: <query> }`.
+fn query_of(item: &Node) -> Option<&Node> {
+    let body = item.get("sql")?;
+    Some(body.get("query").unwrap_or(body))
 }
 
 fn text_of(node: &Node) -> &str {

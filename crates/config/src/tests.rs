@@ -7,6 +7,7 @@ use super::*;
 
 mod golden;
 mod mutation;
+mod places;
 mod real;
 mod seed;
 mod speed;

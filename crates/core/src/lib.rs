@@ -24,6 +24,6 @@ pub use names::{
     NameError, ProjectId, ResourceId, ResourceName, SourceName, TableName, TenantId, TopicName, Zone,
 };
 pub use principal::{Authenticator, Principal, Role, TenantContext, TenantSet};
-pub use problem::Problem;
+pub use problem::{Problem, TextPosition};
 pub use retry::Backoff;
 pub use source::{ReadError, Record, RecordBatchIn, RecordReader, Reject};

@@ -21,11 +21,30 @@ pub struct Problem {
     /// Seconds after which a retry makes sense.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_after_s: Option<u64>,
+    /// Where in the text of the caller (a query), when that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at: Option<TextPosition>,
+}
+
+/// A place in a text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TextPosition {
+    /// From 1.
+    pub line: u32,
+    /// From 1, in characters.
+    pub column: u32,
 }
 
 impl Problem {
     pub fn new(status: u16, code: &str, detail: impl Into<String>) -> Self {
-        Self { status, code: code.to_owned(), detail: detail.into(), hint: None, retry_after_s: None }
+        Self {
+            status,
+            code: code.to_owned(),
+            detail: detail.into(),
+            hint: None,
+            retry_after_s: None,
+            at: None,
+        }
     }
 
     #[must_use]
@@ -37,6 +56,12 @@ impl Problem {
     #[must_use]
     pub fn retry_after_s(mut self, seconds: u64) -> Self {
         self.retry_after_s = Some(seconds);
+        self
+    }
+
+    #[must_use]
+    pub fn at(mut self, place: Option<TextPosition>) -> Self {
+        self.at = self.at.or(place);
         self
     }
 

@@ -120,15 +120,16 @@ impl Chain {
         };
         let bounds =
             steps.iter().find_map(|s| if let StepConfig::Deduplicate(d) = s { Some(d) } else { None });
-        for config in steps {
+        for (at, config) in steps.iter().enumerate() {
+            let wrong = |error: BuildError| error.of_step(at);
             let step = match config {
                 StepConfig::Deduplicate(d) => {
                     let key: Vec<_> = d.key.iter().map(ToString::to_string).collect();
                     let window = chain.add_window(format!("deduplicate:{}", key.join(",")), Some(d));
-                    Step::Deduplicate { step: DeduplicateStep::new(d, &schema)?, window }
+                    Step::Deduplicate { step: DeduplicateStep::new(d, &schema).map_err(wrong)?, window }
                 }
                 StepConfig::Quality { rules } => {
-                    let step = QualityStep::new(rules, &schema)?;
+                    let step = QualityStep::new(rules, &schema).map_err(wrong)?;
                     let unique: Vec<_> = step.unique_rules().map(|(at, f)| (at, f.to_owned())).collect();
                     let windows = unique
                         .into_iter()
@@ -136,12 +137,12 @@ impl Chain {
                     Step::Quality { windows: windows.collect(), step }
                 }
                 StepConfig::Enrich(enrich) => {
-                    let (step, after) = maker.enrich(enrich, &schema)?;
+                    let (step, after) = maker.enrich(enrich, &schema).map_err(wrong)?;
                     schema = after;
                     Step::Transform(step)
                 }
                 StepConfig::Sql { query } => {
-                    let (step, after) = maker.sql(query, schema)?;
+                    let (step, after) = maker.sql(query, schema).map_err(wrong)?;
                     schema = after;
                     Step::Transform(step)
                 }

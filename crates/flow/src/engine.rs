@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use levada_bus::Bus;
-use levada_config::model::{Owner, Pipeline, Source};
+use levada_config::model::{Owner, Pipeline, Source, Step};
 use levada_core::{Clock, Record, RecordBatchIn, RecordReader, TopicName};
 use levada_disk::Disk;
 use levada_lake::{Lake, TableKey, TableSpec};
@@ -51,7 +51,10 @@ pub struct Parts {
 }
 
 /// Builds the steps that need the lake or the network.
-struct Maker<'a>(&'a Parts);
+pub(crate) struct Maker<'a> {
+    pub lake: &'a Lake,
+    pub enrich: &'a EnrichContext,
+}
 
 impl crate::chain::StepMaker for Maker<'_> {
     fn enrich(
@@ -59,7 +62,7 @@ impl crate::chain::StepMaker for Maker<'_> {
         config: &levada_config::model::Enrich,
         input: &arrow::datatypes::Schema,
     ) -> Result<crate::chain::Built, BuildError> {
-        let step = EnrichStep::new(config, input, &self.0.enrich)?;
+        let step = EnrichStep::new(config, input, self.enrich)?;
         let schema = step.schema().clone();
         Ok((Box::new(step), schema))
     }
@@ -69,16 +72,16 @@ impl crate::chain::StepMaker for Maker<'_> {
         query: &str,
         input: arrow::datatypes::SchemaRef,
     ) -> Result<crate::chain::Built, BuildError> {
-        let step = crate::sql::SqlStep::new(&self.0.lake, query, &input)?;
+        let step = crate::sql::SqlStep::new(self.lake, query, &input)?;
         let schema = step.schema().clone();
         Ok((Box::new(step), schema))
     }
 }
 
 /// Decoder and steps; absent where a pipeline only archives.
-struct Works {
+pub(crate) struct Works {
     decoder: Arc<Decoder>,
-    chain: Chain,
+    pub chain: Chain,
 }
 
 /// One run of a pipeline.
@@ -112,7 +115,7 @@ pub async fn run(
 ) -> Result<(), FlowError> {
     let pipeline = Arc::clone(cell.pipeline());
     let sealing = cell.sealing().await;
-    let mut works = build(&parts, &pipeline)?;
+    let mut works = build(&Maker { lake: &parts.lake, enrich: &parts.enrich }, &pipeline)?;
     let target = works.as_ref().map(|w| table_spec(&pipeline, &w.chain)).transpose()?;
     if let Some(spec) = &target {
         parts.lake.ensure_table(spec).await?;
@@ -181,20 +184,23 @@ pub async fn run(
     sealed.and(read)
 }
 
-fn build(parts: &Parts, pipeline: &Pipeline) -> Result<Option<Works>, FlowError> {
+pub(crate) fn build(maker: &Maker<'_>, pipeline: &Pipeline) -> Result<Option<Works>, FlowError> {
     let Some(schema) = &pipeline.schema else { return Ok(None) };
     let mut decoder = Decoder::new(schema, pipeline.validation)?;
     if let Source::Files(files) = &pipeline.source {
         decoder = decoder.null_texts(&files.null_values);
     }
-    let chain = Chain::build(&pipeline.steps, decoder.schema(), &Maker(parts))?;
+    let chain = Chain::build(&pipeline.steps, decoder.schema(), maker)?;
     Ok(Some(Works { decoder: Arc::new(decoder), chain }))
 }
 
-fn table_spec(pipeline: &Pipeline, chain: &Chain) -> Result<TableSpec, BuildError> {
+pub(crate) fn table_spec(pipeline: &Pipeline, chain: &Chain) -> Result<TableSpec, BuildError> {
     let schema = chain.output();
     if pipeline.owner == Owner::Shared && schema.index_of(levada_schema::TENANT_ID).is_err() {
-        return Err(BuildError::new("sql", "the query drops `tenant_id`, which rows of a shared table need"));
+        let dropped =
+            BuildError::new("sql", "the query drops `tenant_id`, which rows of a shared table need");
+        let last = pipeline.steps.iter().rposition(|step| matches!(step, Step::Sql { .. }));
+        return Err(BuildError { index: last, ..dropped });
     }
     let mut spec = TableSpec::new(names::lake_owner(&pipeline.owner), pipeline.sink.clone(), schema.clone());
     spec.description = pipeline.description.clone();

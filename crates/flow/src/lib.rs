@@ -28,6 +28,7 @@ pub mod metrics;
 mod models;
 mod names;
 mod pipelines;
+pub mod rehearsal;
 mod rows;
 mod shares;
 mod sql;

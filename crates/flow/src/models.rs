@@ -5,11 +5,12 @@
 //! cron, or when a table that it reads has changed, at most every so often.
 
 mod record;
-mod schedule;
+pub(crate) mod schedule;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use arrow::datatypes::SchemaRef;
 use levada_config::model::{Model, ModelSchedule, Owner};
 use levada_core::{Clock, Problem, SourceName, TableName, Zone};
 use levada_disk::Disk;
@@ -95,7 +96,7 @@ fn full_name(model: &Model) -> String {
     }
 }
 
-fn table_key(model: &Model) -> TableKey {
+pub(crate) fn table_key(model: &Model) -> TableKey {
     TableKey::new(names::lake_owner(&model.owner), TableName::new(Zone::Gold, model.name.clone()))
 }
 
@@ -115,6 +116,12 @@ impl Models {
     /// Every model's state, dependencies first.
     pub fn status(&self) -> Vec<ModelStatus> {
         self.shared.lock().clone()
+    }
+
+    /// Those whose last run failed.
+    pub fn failed(&self) -> Vec<ModelStatus> {
+        let failed = |m: &&ModelStatus| matches!(m.state, ModelState::Failed { .. });
+        self.shared.lock().iter().filter(failed).cloned().collect()
     }
 
     /// Runs a model now and answers when its table is replaced. The name is `<tenant>/<name>`
@@ -339,13 +346,7 @@ async fn replace(lake: &Lake, model: &Model) -> Result<Replaced, Problem> {
     let owner = names::lake_owner(&model.owner);
     let schema = lake.describe_model(&model.sql, &owner).await?;
     let key = table_key(model);
-    if owner == levada_lake::Owner::Shared && schema.index_of(levada_schema::TENANT_ID).is_err() {
-        return Err(Problem::new(422, "model-tenant", "a model that tenants share must select `tenant_id`")
-            .hint("add tenant_id to the select list and to group by, or move the model to tenants/<tenant>/models"));
-    }
-    let mut spec = TableSpec::new(owner.clone(), key.name.clone(), schema);
-    spec.cluster_by = model.cluster_by.iter().map(ToString::to_string).collect();
-    spec.description = model.description.clone();
+    let spec = table_spec(model, schema)?;
     let storage = |e: levada_lake::LakeError| Problem::new(500, "model-failed", e.to_string());
     lake.ensure_table(&spec).await.map_err(storage)?;
     let batches = lake.execute_model(&model.sql, &owner).await?;
@@ -354,6 +355,22 @@ async fn replace(lake: &Lake, model: &Model) -> Result<Replaced, Problem> {
     let epoch = lake.epoch(&key, &app).await.map_err(storage)?.unwrap_or(0) + 1;
     lake.replace(&key, &app, epoch, batches).await.map_err(storage)?;
     Ok(Replaced { rows, epoch: u64::try_from(epoch).unwrap_or(0), sources })
+}
+
+/// The table of a model whose result has these columns.
+///
+/// # Errors
+/// `model-tenant` when tenants share the table and rows do not say whose they are.
+pub(crate) fn table_spec(model: &Model, schema: SchemaRef) -> Result<TableSpec, Problem> {
+    let owner = names::lake_owner(&model.owner);
+    if owner == levada_lake::Owner::Shared && schema.index_of(levada_schema::TENANT_ID).is_err() {
+        return Err(Problem::new(422, "model-tenant", "a model that tenants share must select `tenant_id`")
+            .hint("add tenant_id to the select list and to group by, or move the model to tenants/<tenant>/models"));
+    }
+    let mut spec = TableSpec::new(owner, table_key(model).name, schema);
+    spec.cluster_by = model.cluster_by.iter().map(ToString::to_string).collect();
+    spec.description = model.description.clone();
+    Ok(spec)
 }
 
 /// The versions of the tables that a model reads; a tenant's own table comes before a shared

@@ -89,6 +89,12 @@ impl Pipelines {
         self.cells.iter().map(|c| c.status()).collect()
     }
 
+    /// Those that failed and wait for a person, with why.
+    pub fn failed(&self) -> Vec<(Arc<Pipeline>, String)> {
+        let failed = |cell: &Arc<Cell>| Some((Arc::clone(cell.pipeline()), cell.failure()?));
+        self.cells.iter().filter_map(failed).collect()
+    }
+
     /// The last epochs of a pipeline, newest first.
     pub fn epochs(&self, owner: &Owner, name: &SourceName) -> Vec<Arc<EpochDone>> {
         let wanted = self.cells.iter().find(|c| c.pipeline().owner == *owner && c.pipeline().name == *name);

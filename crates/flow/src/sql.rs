@@ -30,7 +30,10 @@ impl SqlStep {
     /// # Errors
     /// When the query does not compile on these columns.
     pub fn new(lake: &Lake, query: &str, input: &SchemaRef) -> Result<Self, BuildError> {
-        let wrong = |p: Problem| BuildError::new(STAGE, p.to_string());
+        let wrong = |p: Problem| BuildError {
+            answer: Some(Box::new(p.clone())),
+            ..BuildError::new(STAGE, p.to_string())
+        };
         let plain = lake.compile(query, input.clone()).map_err(wrong)?;
         let program = with_hidden_columns(lake, query, input, &plain).unwrap_or(plain);
         let output = program.schema();

@@ -259,6 +259,14 @@ impl Cell {
         self.signals.bump();
     }
 
+    /// Why it failed, where it has.
+    pub fn failure(&self) -> Option<String> {
+        match &self.inner.lock().state {
+            RunState::Failed { reason } => Some(reason.clone()),
+            _ => None,
+        }
+    }
+
     pub fn set_backlog(&self, records: u64) {
         self.backlog.store(records, Ordering::Relaxed);
     }

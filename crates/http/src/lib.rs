@@ -27,8 +27,8 @@ pub use layers::context::RequestContext;
 pub use metrics::TenantLabels;
 pub use openapi::document as openapi_document;
 pub use operations::{
-    Check, Freshness, ModelRun, ModelStatus, NoOperations, Operations, PipelineCounts, PipelineStatus,
-    TenantShare,
+    Check, Failing, Freshness, ModelRun, ModelStatus, NoOperations, Operations, PipelineCounts,
+    PipelineStatus, TenantShare,
 };
 pub use problem::ApiProblem;
 pub use routes::{app, app_with};

@@ -27,6 +27,12 @@ pub trait Operations: Send + Sync {
     /// Parts that must work before the process may take traffic.
     fn checks(&self) -> Vec<Check>;
 
+    /// Pipelines and models that failed: the process takes traffic all the same. Quick: anybody
+    /// may ask for it, often.
+    fn failing(&self) -> Vec<Failing> {
+        Vec::new()
+    }
+
     /// The subscriptions of the Pub/Sub bus; `None`: this gateway has none.
     fn subscriptions(&self) -> Option<SubscriptionAdmin> {
         None
@@ -150,6 +156,17 @@ pub struct Check {
     pub detail: Option<String>,
 }
 
+/// A part of the project that failed and does not run.
+#[derive(Debug, Clone, Serialize)]
+pub struct Failing {
+    /// `pipeline` or `model`.
+    pub kind: &'static str,
+    pub name: String,
+    /// `None`: shared by all tenants.
+    pub tenant: Option<TenantId>,
+    pub reason: String,
+}
+
 /// Milliseconds from publish to queryable.
 #[derive(Debug, Clone, Copy, Default, Serialize)]
 pub struct Freshness {
@@ -221,6 +238,18 @@ pub(crate) fn visible_models(principal: &Principal, all: Vec<ModelStatus>) -> Ve
             model.rows = None;
             model.reason =
                 model.reason.take().map(|_| "the model does not run; its operator knows why".to_owned());
+        }
+    }
+    seen
+}
+
+/// The failed parts as a principal may see them.
+pub(crate) fn visible_failing(principal: &Principal, all: Vec<Failing>) -> Vec<Failing> {
+    let mut seen: Vec<Failing> = all.into_iter().filter(|f| owns(principal, f.tenant.as_ref())).collect();
+    if principal.tenants != TenantSet::All {
+        for failing in seen.iter_mut().filter(|f| f.tenant.is_none()) {
+            // The text may quote another tenant's record.
+            failing.reason = format!("the {} failed; its operator knows why", failing.kind);
         }
     }
     seen

@@ -6,7 +6,7 @@ use std::time::Duration;
 use arrow::error::ArrowError;
 use datafusion::common::SchemaError;
 use datafusion::error::DataFusionError;
-use levada_core::Problem;
+use levada_core::{Problem, TextPosition};
 use tokio::task::JoinError;
 
 use crate::error::LakeError;
@@ -50,8 +50,32 @@ pub(crate) fn ambiguous_table(name: &str, owners: &[String]) -> Problem {
         .hint(format!("name the tenant: {shown}"))
 }
 
-/// The answer to an error of planning or running a query.
+/// The answer to an error of planning or running a query, with its place where that is known.
 pub(crate) fn problem(error: &DataFusionError) -> Problem {
+    let place = match error {
+        DataFusionError::Diagnostic(diagnostic, _) => {
+            diagnostic.span.and_then(|span| text_position(span.start.line, span.start.column))
+        }
+        DataFusionError::SQL(parse, _) => parser_position(&parse.to_string()),
+        _ => None,
+    };
+    unplaced_problem(error).at(place)
+}
+
+fn text_position(line: u64, column: u64) -> Option<TextPosition> {
+    let (line, column) = (u32::try_from(line).ok()?, u32::try_from(column).ok()?);
+    // The engine's places of things that it made itself are at line 0.
+    (line > 0 && column > 0).then_some(TextPosition { line, column })
+}
+
+/// The parser's errors end in their place, such as `at Line: 1, Column: 8`.
+fn parser_position(text: &str) -> Option<TextPosition> {
+    let (line, column) = text.rsplit_once("at Line: ")?.1.split_once(", Column: ")?;
+    let digits = column.find(|c: char| !c.is_ascii_digit()).unwrap_or(column.len());
+    text_position(line.parse().ok()?, column[..digits].parse().ok()?)
+}
+
+fn unplaced_problem(error: &DataFusionError) -> Problem {
     match error {
         DataFusionError::Context(_, inner) | DataFusionError::Diagnostic(_, inner) => problem(inner),
         DataFusionError::Shared(inner) => problem(inner),

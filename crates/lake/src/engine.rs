@@ -106,6 +106,8 @@ fn options(partitions: usize) -> ConfigOptions {
     // A plan shows its logic; the files behind a shared table are nobody's business.
     options.explain.logical_plan_only = true;
     options.sql_parser.dialect = Dialect::PostgreSQL;
+    // Answers tell where in the query the fault lies.
+    options.sql_parser.collect_spans = true;
     options.sql_parser.map_string_types_to_utf8view = false;
     options
 }

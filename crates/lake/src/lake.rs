@@ -166,6 +166,11 @@ impl Lake {
         }
     }
 
+    /// Lets queries name a bronze source before there is an object of it.
+    pub fn declare_source(&self, source: &SourceName, tenant: &TenantId) {
+        self.note_source(source, tenant);
+    }
+
     pub(crate) fn note_source(&self, source: &SourceName, tenant: &TenantId) {
         let known = self.inner.sources.read().get(source).is_some_and(|tenants| tenants.contains(tenant));
         if !known {

@@ -23,6 +23,8 @@
 //! Lake::compile(&self, sql: &str, input: SchemaRef) -> Result<Program, Problem>
 //! async Lake::execute_model(&self, sql: &str, owner: &Owner) -> Result<Vec<RecordBatch>, Problem>
 //! async Lake::describe_model(&self, sql: &str, owner: &Owner) -> Result<SchemaRef, Problem>
+//! async Lake::rehearse_model(&self, sql: &str, owner: &Owner) -> Result<SchemaRef, Problem>   // for checks: planned to the end
+//! Lake::declare_source(&self, &SourceName, &TenantId)
 //!
 //! SqlSession::tables(&self) -> Vec<TableInfo>
 //! SqlSession::add_relation(&mut self, schema: &str, name: &str, RecordBatch) -> Result<(), Problem>   // e.g. pg_catalog.pg_tables
@@ -49,6 +51,7 @@ mod metrics;
 mod pins;
 mod program;
 mod provider;
+mod rehearsal;
 mod runtime;
 mod schema;
 mod scope;

@@ -143,9 +143,9 @@ impl Lake {
 }
 
 /// A statement that was checked and planned.
-struct Planned {
-    state: SessionState,
-    plan: LogicalPlan,
+pub(crate) struct Planned {
+    pub state: SessionState,
+    pub plan: LogicalPlan,
     pins: Arc<Pins>,
 }
 
@@ -318,7 +318,7 @@ impl SqlSession {
         execute_stream(watch::install(physical, watch)?, task)
     }
 
-    async fn plan(&self, sql: &str, loads: Handle) -> Result<Planned, Problem> {
+    pub(crate) async fn plan(&self, sql: &str, loads: Handle) -> Result<Planned, Problem> {
         let statement = statement::parse(sql)?;
         let visible = self.visible(loads);
         let pins = Arc::clone(&visible.pins);

@@ -3,6 +3,7 @@
 //! This crate is the composition: the only place where adapters are chosen and parts meet.
 
 mod census;
+mod check;
 mod console_data;
 mod data_dir;
 mod demo;
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
 
 async fn run(cli: Cli) -> Result<(), Failure> {
     match cli.command {
+        Command::Check(args) => check::run(&cli.global, args).await,
         Command::Up(args) => up::run(&cli.global, args).await,
         Command::Demo(args) => demo::run(&cli.global, args).await,
         other => levada_cli::run(&cli.global, other).await,

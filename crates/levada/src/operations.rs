@@ -9,7 +9,7 @@ use levada_config::model::{ModelSchedule, Owner, Project};
 use levada_core::{Principal, Problem, SourceName, TenantId};
 use levada_flow::{EpochDone, ModelState, Models, Pipelines, RunState, TenantFigures, Totals};
 use levada_http::{
-    Check, Freshness, ModelRun, ModelStatus, Operations, PipelineCounts, PipelineStatus, TenantShare,
+    Check, Failing, Freshness, ModelRun, ModelStatus, Operations, PipelineCounts, PipelineStatus, TenantShare,
 };
 use std::sync::Arc;
 use tokio::sync::RwLock;
@@ -41,6 +41,39 @@ impl Engines {
     fn with<T>(&self, read: impl FnOnce(&(Pipelines, Models)) -> Vec<T>) -> Vec<T> {
         // Held for writing only while stopping: then there is nothing to tell.
         self.running.try_read().ok().and_then(|r| r.as_ref().map(read)).unwrap_or_default()
+    }
+
+    /// Pipelines and models that failed.
+    pub fn failing(&self) -> Vec<Failing> {
+        self.with(|(pipelines, models)| {
+            let pipelines = pipelines.failed().into_iter().map(|(pipeline, reason)| Failing {
+                kind: "pipeline",
+                name: pipeline.name.to_string(),
+                tenant: owner_tenant(&pipeline.owner),
+                reason,
+            });
+            let models = models.failed().into_iter().map(|model| Failing {
+                kind: "model",
+                name: model.name.to_string(),
+                tenant: owner_tenant(&model.owner),
+                reason: model_state(&model.state).1.unwrap_or_default(),
+            });
+            pipelines.chain(models).collect()
+        })
+    }
+
+    /// Waits until every pipeline runs or has said why not; not longer than `within`.
+    pub async fn settled(&self, within: Duration) {
+        let changes = self.with(|(pipelines, _)| vec![pipelines.changes()]).pop();
+        let Some(mut changes) = changes else { return };
+        let settled = async {
+            while self.pipelines().iter().any(|p| p.state == RunState::Starting) {
+                if changes.changed().await.is_err() {
+                    return;
+                }
+            }
+        };
+        let _ = tokio::time::timeout(within, settled).await;
     }
 
     /// Runs a model now; the name is `<tenant>/<name>` for a tenant's own.
@@ -245,6 +278,10 @@ impl Operations for EngineOperations {
                 detail: (starting > 0).then(|| format!("{starting} are starting")),
             },
         ]
+    }
+
+    fn failing(&self) -> Vec<Failing> {
+        self.engines.failing()
     }
 
     fn subscriptions(&self) -> Option<SubscriptionAdmin> {

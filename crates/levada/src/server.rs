@@ -381,24 +381,13 @@ async fn start_engines(
     clock: &Arc<dyn Clock>,
     data_dir: &std::path::Path,
 ) -> Result<Engines> {
-    let jitter: levada_flow::Jitter = Arc::new(rand::random::<f64>);
-    let secrets = Arc::new(options.secrets.clone());
-    let named: levada_flow::Secrets = Arc::new(move |name| secrets.get(name).map(|s| s.reveal().to_owned()));
     let parts = levada_flow::Parts {
         bus: bus.clone(),
         lake: lake.clone(),
         disk: disk.clone(),
         clock: clock.clone(),
-        jitter: jitter.clone(),
-        enrich: levada_flow::EnrichContext {
-            clock: clock.clone(),
-            jitter,
-            secrets: named,
-            backoff: Backoff { base: Duration::from_millis(100), cap: Duration::from_secs(2) },
-            breakers: levada_flow::Breakers::default(),
-            cache_entries: 100_000,
-            answer_bytes: 1 << 20,
-        },
+        jitter: Arc::new(rand::random::<f64>),
+        enrich: enrich_context(&options.secrets, clock.clone()),
     };
     let files = file_readers(&options.project, lake, disk, clock, data_dir);
     let pipelines = Pipelines::start(&options.project.pipelines, parts, files).await?;
@@ -412,6 +401,20 @@ async fn start_engines(
         },
     );
     Ok(Engines::new(options.project.clone(), pipelines, models))
+}
+
+/// What enrichment steps share.
+pub fn enrich_context(secrets: &Secrets, clock: Arc<dyn Clock>) -> levada_flow::EnrichContext {
+    let secrets = secrets.clone();
+    levada_flow::EnrichContext {
+        clock,
+        jitter: Arc::new(rand::random::<f64>),
+        secrets: Arc::new(move |name| secrets.get(name).map(|s| s.reveal().to_owned())),
+        backoff: Backoff { base: Duration::from_millis(100), cap: Duration::from_secs(2) },
+        breakers: levada_flow::Breakers::default(),
+        cache_entries: 100_000,
+        answer_bytes: 1 << 20,
+    }
 }
 
 fn file_readers(

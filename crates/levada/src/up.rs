@@ -1,13 +1,20 @@
 //! `levada up`: check the project, start the server, say where it is, drain on a signal.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use levada_cli::{Failure, Global, Output, UpArgs, exit};
 use levada_config::model::Project;
-use levada_config::{Secrets, Style, render_all};
+use levada_config::{Environment, Secrets, Style, render_all};
 
+use crate::check;
 use crate::logging;
 use crate::server::{Options, Server};
+
+/// The first lines wait this long for pipelines that take their time to start.
+const SETTLED_WITHIN: Duration = Duration::from_secs(3);
+/// Failed parts that the first lines name.
+const MOST_SHOWN: usize = 20;
 
 /// A project that may run, with its secrets.
 pub struct Ready {
@@ -19,17 +26,13 @@ pub struct Ready {
 ///
 /// # Errors
 /// `PROJECT` with everything already printed, or what to do about inactive parts.
-pub fn load(
+pub async fn load(
     dir: &Path,
     allow_inactive: bool,
     output: &Output,
-    environment: &dyn Fn(&str) -> Option<String>,
+    environment: Environment<'_>,
 ) -> Result<Ready, Failure> {
-    let secrets = Secrets::load(dir).map_err(|e| {
-        output.say(&e.diagnostic().render(style(output)));
-        Failure::silent(exit::PROJECT)
-    })?;
-    let loaded = levada_config::load_with(dir, &secrets, environment);
+    let (loaded, secrets) = check::read(dir, environment).await?;
     if !loaded.diagnostics.is_empty() {
         output.say(&render_all(&loaded.diagnostics, style(output)));
     }
@@ -61,7 +64,7 @@ pub async fn run(global: &Global, args: UpArgs) -> Result<(), Failure> {
         "info,buoyant_kernel=warn,buoyant_kernel_engine=warn,deltalake=warn,deltalake_core=warn,datafusion=warn",
     );
     let output = Output::new(global);
-    let ready = load(&args.dir, args.allow_inactive, &output, &|name| std::env::var(name).ok())?;
+    let ready = load(&args.dir, args.allow_inactive, &output, &|name| std::env::var(name).ok()).await?;
     let variables = |name: &str| std::env::var(name).ok();
     let telemetry = levada_telemetry::Config::from_variables(&variables, args.otlp_endpoint.as_deref());
     let telemetry = telemetry.map_err(|e| {
@@ -80,6 +83,7 @@ pub async fn run(global: &Global, args: UpArgs) -> Result<(), Failure> {
         .hint("add --listen 127.0.0.1:8080, or leave out --dev and give clients a key"));
     }
     let server = Server::start(options).await.map_err(|e| Failure::new(exit::FAILED, format!("{e:#}")))?;
+    server.engines.settled(SETTLED_WITHIN).await;
     announce(&output, &server);
     wait_for_signal().await;
     output.say("stopping: requests in flight finish, pipelines commit what they read");
@@ -134,7 +138,19 @@ fn announce(output: &Output, server: &Server) {
             server.url.trim_start_matches("http://")
         ));
     }
-    output.say("ready; stop with ctrl-c");
+    let failing = server.engines.failing();
+    for part in failing.iter().take(MOST_SHOWN) {
+        let name = part.tenant.as_ref().map_or_else(|| part.name.clone(), |t| format!("{t}/{}", part.name));
+        output.say(&format!("failed      {} {name}: {}", part.kind, part.reason));
+    }
+    match failing.len() {
+        0 => output.say("ready; stop with ctrl-c"),
+        n => output.say(&format!(
+            "ready without {}: mend what is told above and start again; GET /readyz counts what failed, \
+             and names it to a key; stop with ctrl-c",
+            if n == 1 { "1 part that failed".to_owned() } else { format!("{n} parts that failed") }
+        )),
+    }
 }
 
 /// Ends on SIGTERM or SIGINT.

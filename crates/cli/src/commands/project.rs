@@ -1,11 +1,11 @@
-//! `levada init` and `levada check`: the project folder, without a server.
+//! `levada init`, and what `levada check` prints: the project folder, without a server.
 
 use std::path::Path;
 
-use levada_config::{Report, Secrets, Style, load, render_all, starter};
+use levada_config::{Loaded, Report, Style, render_all, starter};
 use serde_json::json;
 
-use crate::args::{CheckArgs, InitArgs};
+use crate::args::InitArgs;
 use crate::output::{Failure, Output, exit};
 
 pub fn init(output: &Output, args: &InitArgs) -> Result<(), Failure> {
@@ -36,21 +36,20 @@ fn cannot(what: &str, path: &Path, error: &std::io::Error) -> Failure {
     Failure::new(exit::FAILED, format!("cannot {what} {}: {error}", path.display()))
 }
 
-pub fn check(output: &Output, args: &CheckArgs) -> Result<(), Failure> {
+/// Prints what a check found, and what of the project runs.
+///
+/// # Errors
+/// `PROJECT` with everything already printed, when a finding is an error.
+pub fn report_check(output: &Output, loaded: &Loaded) -> Result<(), Failure> {
     let style = if output.color { Style::Colour } else { Style::Plain };
-    let (secrets, mut diagnostics) = match Secrets::load(&args.dir) {
-        Ok(secrets) => (secrets, Vec::new()),
-        Err(error) => (Secrets::default(), vec![error.diagnostic()]),
-    };
-    let loaded = load(&args.dir, &secrets);
-    diagnostics.extend(loaded.diagnostics);
+    let diagnostics = &loaded.diagnostics;
     let errors = diagnostics.iter().filter(|d| d.is_error()).count();
     let report = loaded.project.as_ref().map(Report::of);
     if output.json {
         output.value(&json!({ "errors": errors, "diagnostics": diagnostics, "report": report }));
     } else {
         if !diagnostics.is_empty() {
-            output.say(&render_all(&diagnostics, style));
+            output.say(&render_all(diagnostics, style));
         }
         if let Some(report) = report {
             output.line(report.to_string().trim_end());

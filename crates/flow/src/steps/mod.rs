@@ -8,6 +8,7 @@ pub mod quality;
 
 use arrow::array::RecordBatch;
 use async_trait::async_trait;
+use levada_core::Problem;
 
 /// A row that a step refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,11 +31,21 @@ pub struct Fault {
 pub struct BuildError {
     pub step: String,
     pub reason: String,
+    /// Which step of the pipeline it is, where one alone is at fault.
+    pub index: Option<usize>,
+    /// What the query engine answered, where the step is a query.
+    pub answer: Option<Box<Problem>>,
 }
 
 impl BuildError {
     pub fn new(step: impl Into<String>, reason: impl Into<String>) -> Self {
-        Self { step: step.into(), reason: reason.into() }
+        Self { step: step.into(), reason: reason.into(), index: None, answer: None }
+    }
+
+    #[must_use]
+    pub fn of_step(mut self, index: usize) -> Self {
+        self.index = Some(index);
+        self
     }
 }
 

@@ -3,6 +3,7 @@
 mod crash;
 mod figures;
 mod models;
+mod rehearsal;
 mod rows;
 mod service;
 

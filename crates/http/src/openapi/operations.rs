@@ -163,9 +163,12 @@ fn health(id: &str) -> Value {
     let tags = json!(["health"]);
     let (summary, code, description, content) = match id {
         "getHealth" => ("Whether the process runs", "200", "It runs.", json_content("Health")),
-        "getReadiness" => {
-            ("Whether the process may take traffic", "200", "It may.", json_content("Readiness"))
-        }
+        "getReadiness" => (
+            "Whether the process may take traffic",
+            "200",
+            "It may; `degraded` lists failed pipelines and models, with a key those that it sees and why.",
+            json_content("Readiness"),
+        ),
         "getMetrics" => (
             "Metrics in the Prometheus text format",
             "200",

@@ -223,8 +223,14 @@ fn status() -> Value {
             "checks": list(object(&["name", "ok"], json!({ "name": text(), "ok": { "type": "boolean" }, "detail": or_null("string") }))),
         })),
         "Health": object(&["status"], json!({ "status": { "const": "up" } })),
-        "Readiness": object(&["status", "failed"], json!({
-            "status": { "enum": ["ready", "degraded", "draining"] }, "failed": list(text()),
+        "Readiness": object(&["status", "failed", "degraded"], json!({
+            "status": { "enum": ["ready", "degraded", "unready", "draining"] }, "failed": list(text()),
+            "degraded": list(object(&["kind", "count"], json!({
+                "kind": { "enum": ["pipeline", "model"] }, "count": count(),
+                "parts": list(object(&["name", "reason"], json!({
+                    "name": text(), "tenant": or_null("string"), "reason": text(),
+                }))),
+            }))),
         })),
     })
 }

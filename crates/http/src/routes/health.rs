@@ -4,29 +4,68 @@ use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 use levada_core::Problem;
-use serde_json::json as value;
+use serde_json::{Value, json as value};
 
 use super::visible::json;
 use crate::auth::{Caller, peer};
+use crate::operations::{Failing, visible_failing};
 use crate::problem::ApiProblem;
 use crate::state::{AppState, MetricsAccess};
+
+/// Failed parts of a kind that are named; the others are counted.
+const MOST_NAMED: usize = 100;
 
 /// The process runs and answers.
 pub async fn healthz() -> Response {
     json(&value!({ "status": "up" }))
 }
 
-/// The process may take traffic. Says which part does not work, but not why: it is open.
-pub async fn readyz(State(state): State<AppState>) -> Response {
+/// Whether the process may take traffic (200) or not (503).
+///
+/// A part that all traffic needs makes it 503: `failed` names it. A failed pipeline or model does
+/// not, since it is one tenant's or one table's, and taking the server out of a load balancer
+/// would fail all the others: it is told as `degraded`. The door is open, so without a key both
+/// say what does not work, but neither whose it is nor why.
+pub async fn readyz(State(state): State<AppState>, request: Request) -> Response {
     let failed: Vec<String> =
         state.operations.checks().into_iter().filter(|c| !c.ok).map(|c| c.name).collect();
-    let status = match (state.is_draining(), failed.is_empty()) {
-        (true, _) => "draining",
-        (false, false) => "degraded",
-        (false, true) => "ready",
+    let failing = state.operations.failing();
+    let status = match (state.is_draining(), failed.is_empty(), failing.is_empty()) {
+        (true, ..) => "draining",
+        (false, false, _) => "unready",
+        (false, true, false) => "degraded",
+        (false, true, true) => "ready",
     };
-    let code = if status == "ready" { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (code, json(&value!({ "status": status, "failed": failed }))).into_response()
+    let code = match status {
+        "ready" | "degraded" => StatusCode::OK,
+        _ => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    let (parts, _) = request.into_parts();
+    // A wrong key is no reason to fail a health check: it sees what nobody sees.
+    let caller = Caller::authenticate(&state, &parts).ok();
+    let degraded = degraded(caller.as_ref(), failing);
+    (code, json(&value!({ "status": status, "failed": failed, "degraded": degraded }))).into_response()
+}
+
+/// Failed pipelines and models, counted; with the names and reasons that the caller may see.
+fn degraded(caller: Option<&Caller>, failing: Vec<Failing>) -> Vec<Value> {
+    let kinds = ["pipeline", "model"].map(|kind| (kind, failing.iter().filter(|f| f.kind == kind).count()));
+    let seen = caller.map(|caller| visible_failing(&caller.principal, failing));
+    let mut told = Vec::new();
+    for (kind, count) in kinds.into_iter().filter(|(_, count)| *count > 0) {
+        let mut entry = value!({ "kind": kind, "count": count });
+        if let Some(seen) = &seen {
+            let parts: Vec<Value> = seen
+                .iter()
+                .filter(|f| f.kind == kind)
+                .take(MOST_NAMED)
+                .map(|f| value!({ "name": f.name, "tenant": f.tenant, "reason": f.reason }))
+                .collect();
+            entry["parts"] = parts.into();
+        }
+        told.push(entry);
+    }
+    told
 }
 
 pub async fn metrics(State(state): State<AppState>, request: Request) -> Result<Response, ApiProblem> {

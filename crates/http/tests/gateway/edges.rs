@@ -12,7 +12,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use levada_http::{ApiProblem, RequestContext, ServerConfig};
 use tokio::net::TcpStream;
 
-use crate::support::{Answer, Gateway, PATIENCE, Setup};
+use crate::support::{Answer, Call, Gateway, MARKER, PATIENCE, Setup};
 
 const EVENT: &str = r#"{"type":"x","data":1}"#;
 
@@ -202,18 +202,41 @@ async fn answers_carry_the_security_headers_and_no_cors() {
 #[tokio::test(flavor = "multi_thread")]
 async fn readiness_follows_the_checks_and_tells_no_secrets() {
     let gateway = Gateway::start().await;
+    let counted = serde_json::json!([{"kind": "pipeline", "count": 2}, {"kind": "model", "count": 1}]);
     let ready = gateway.call(Method::GET, "/readyz").send().await;
     assert_eq!(
         (ready.status.as_u16(), ready.json()),
-        (200, serde_json::json!({"status": "ready", "failed": []}))
+        (200, serde_json::json!({"status": "degraded", "failed": [], "degraded": counted})),
+        "failed pipelines of some tenants do not take the server out of a load balancer"
     );
     gateway.operations.broken.store(true, Ordering::SeqCst);
     let not = gateway.call(Method::GET, "/readyz").send().await;
     assert_eq!(
         (not.status.as_u16(), not.json()),
-        (503, serde_json::json!({"status": "degraded", "failed": ["log"]}))
+        (503, serde_json::json!({"status": "unready", "failed": ["log"], "degraded": counted}))
     );
     assert_eq!(gateway.call(Method::GET, "/healthz").send().await.status.as_u16(), 200, "but it lives");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn readiness_names_failed_parts_to_those_who_may_see_them() {
+    let gateway = Gateway::start().await;
+    let parts = async |call: Call| {
+        let told = call.send().await.json();
+        let parts = told["degraded"].as_array().expect("a list").iter().flat_map(|kind| {
+            let named = kind["parts"].as_array().cloned().unwrap_or_default();
+            named.into_iter().map(|p| format!("{} {}", p["name"], p["reason"]).replace('"', ""))
+        });
+        parts.collect::<Vec<_>>()
+    };
+    let everything = parts(gateway.call(Method::GET, "/readyz").bearer(gateway.key("admin"))).await;
+    assert_eq!(
+        everything,
+        ["a_pipeline", "shared_pipeline", "a_model"].map(|name| format!("{name} {MARKER}")).to_vec()
+    );
+    let own = parts(gateway.call(Method::GET, "/readyz").bearer(gateway.key("admin-b"))).await;
+    assert_eq!(own, ["shared_pipeline the pipeline failed; its operator knows why"]);
+    assert!(parts(gateway.call(Method::GET, "/readyz").bearer("lvd_wrong")).await.is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -17,7 +17,7 @@ use levada_bus::{Bus, BusConfig, EmbeddedBus};
 use levada_core::{ManualClock, Problem, ProjectId, RandomIds, Role, TenantId, TenantSet, TopicName};
 use levada_disk::{Disk, SimDisk};
 use levada_http::{
-    AppState, Check, DeclaredTenants, GatewayConfig, ModelRun, ModelStatus, Operations, Parts,
+    AppState, Check, DeclaredTenants, Failing, GatewayConfig, ModelRun, ModelStatus, Operations, Parts,
     PipelineCounts, PipelineStatus, RouteRule, Routes, ServerConfig, TenantShare, app_with, serve,
 };
 use levada_lake::{Lake, LakeConfig};
@@ -322,6 +322,20 @@ impl Operations for TestOperations {
             ..ModelStatus::default()
         };
         vec![own, shared]
+    }
+
+    fn failing(&self) -> Vec<Failing> {
+        let part = |kind, name: &str, of: Option<&str>| Failing {
+            kind,
+            name: name.into(),
+            tenant: of.map(tenant),
+            reason: MARKER.into(),
+        };
+        vec![
+            part("pipeline", "a_pipeline", Some("a")),
+            part("pipeline", "shared_pipeline", None),
+            part("model", "a_model", Some("a")),
+        ]
     }
 
     fn subscriptions(&self) -> Option<SubscriptionAdmin> {

@@ -89,6 +89,7 @@ async fn start(output: &Output, project: &Path, weather: &str, args: &DemoArgs) 
         other => std::env::var(other).ok(),
     };
     let ready = up::load(project, false, output, &environment)
+        .await
         .map_err(|f| anyhow::anyhow!("the starter project does not check: {}", f.message))?;
     // Open to whoever is on this machine, and to nobody else.
     let everybody = Principal {
