@@ -207,10 +207,18 @@ impl Bus {
         topic: &TopicName,
         items: Vec<Publish>,
     ) -> Result<Vec<Result<Published, Problem>>, BusError> {
+        let submit = |publish| Submission { publish, deduplicate: true };
+        self.submit(topic, items.into_iter().map(submit).collect()).await
+    }
+
+    /// As [`Bus::publish`], of messages that may be known to the topic on purpose.
+    pub(crate) async fn submit(
+        &self,
+        topic: &TopicName,
+        items: Vec<Submission>,
+    ) -> Result<Vec<Result<Published, Problem>>, BusError> {
         let state = self.inner.topic(topic)?;
         let inner = self.inner.clone();
-        let submit = |publish| Submission { publish, deduplicate: true };
-        let items = items.into_iter().map(submit).collect();
         tokio::spawn(async move { inner.publish(&state, items).await }).await.map_err(|_| BusError::Closed)?
     }
 

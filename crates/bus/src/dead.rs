@@ -15,7 +15,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::bus::{Bus, Delivered, Publish, Published};
 use crate::config::{BusError, TopicConfig};
+use crate::key;
 use crate::metrics as names;
+use crate::publish::Submission;
 
 /// How many records one listing looks at, at most.
 const SCAN_RECORDS: u64 = 200_000;
@@ -335,8 +337,10 @@ impl Bus {
             message.attributes.iter().filter(|(k, _)| !k.starts_with("levada.dead.")).collect();
         let from = format!("{}/{}", entry.topic, entry.offset);
         message.attributes.set(attr::RESENT_FROM, &from);
-        let publish = Publish { context, message, idempotency_key: Some(format!("resend:{from}")) };
-        let mut results = self.publish(&origin, vec![publish]).await.map_err(|e| {
+        let publish = Publish { context, message, idempotency_key: Some(key::resend(&from)) };
+        // A topic that takes each value of an attribute once has met this one: the copy that failed.
+        let again = Submission { publish, deduplicate: false };
+        let mut results = self.submit(&origin, vec![again]).await.map_err(|e| {
             Problem::new(503, "publish-failed", e.to_string()).hint("try again when the log accepts writes")
         })?;
         results.pop().unwrap_or_else(|| Err(Problem::new(500, "internal", "the publish gave no result")))
@@ -390,6 +394,7 @@ fn to_publish(topic: &TopicName, letter: DeadLetter) -> Publish {
         (attr::DEAD_PIPELINE, &letter.pipeline),
         (attr::DEAD_POSITION, &letter.position),
         (attr::DEAD_TOPIC, origin),
+        (attr::DEAD_KEY, &letter.idempotency_key),
     ];
     let kept = letter.attributes.iter().filter(|(k, _)| !k.starts_with("levada.dead."));
     let attributes = kept.chain(dead).collect();

@@ -14,6 +14,7 @@ mod delivery;
 mod embedded;
 pub mod filter;
 mod idempotency;
+mod key;
 pub mod metrics;
 pub mod port;
 mod publish;

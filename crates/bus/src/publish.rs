@@ -13,6 +13,7 @@ use crate::codec;
 use crate::config::BusError;
 use crate::deduplication::{Deduplicator, Reserved, ValueHash};
 use crate::idempotency::{Entry, KeyHash, Outcome, Reservation, fingerprint};
+use crate::key;
 use crate::metrics as names;
 use crate::stats::TopicCounters;
 
@@ -150,9 +151,7 @@ impl Inner {
                 Reservation::Wait(outcome) => return Ok(Admitted::Wait(outcome)),
                 Reservation::Conflict => return Ok(Admitted::Refused(conflict(&text))),
             }
-            if message.attributes.get(attr::IDEMPOTENCY_KEY) != Some(&*text) {
-                message.attributes.set(attr::IDEMPOTENCY_KEY, &text);
-            }
+            key::carry(&mut message.attributes, &text);
         }
         if let Some(deduplicator) = call.deduplicator.as_deref().filter(|_| deduplicate) {
             match self.reserve_value(call, deduplicator, &message) {

@@ -1,11 +1,11 @@
 //! What a start does beyond the log's own recovery: the idempotency window made whole.
 
-use levada_core::attr;
 use levada_log::Stored;
 
 use crate::bus::{Inner, TopicState, WINDOW_DIR};
 use crate::config::BusError;
 use crate::idempotency::{Entry, KeyHash, fingerprint};
+use crate::key;
 
 impl Inner {
     /// Loads the saved window, then reads the records published after it was saved.
@@ -46,9 +46,9 @@ impl Inner {
 
     fn restore_record(&self, topic: &TopicState, record: Stored, now_ms: i64) -> Result<(), BusError> {
         let delivered = self.deliver(&topic.name, record)?;
-        if let Some(text) = delivered.message.attributes.get(attr::IDEMPOTENCY_KEY) {
+        if let Some(text) = key::carried(&delivered.message.attributes) {
             let entry = Entry {
-                key: KeyHash::new(&topic.name, &delivered.message.tenant, text),
+                key: KeyHash::new(&topic.name, &delivered.message.tenant, &text),
                 fingerprint: fingerprint(&delivered.message.body),
                 topic: topic.id.0,
                 offset: delivered.offset,

@@ -33,6 +33,8 @@ pub mod attr {
     pub const DEAD_TOPIC: &str = "levada.dead.topic";
     /// Offset in the topic, or `file:line` for a row of a file.
     pub const DEAD_POSITION: &str = "levada.dead.position";
+    /// Names the failure: a dead letter is written once under it.
+    pub const DEAD_KEY: &str = "levada.dead.key";
     /// On a message that was sent again: `<dead letter topic>/<offset>`.
     pub const RESENT_FROM: &str = "levada.resent.from";
 }

@@ -25,6 +25,11 @@ fn letter(owner: &str, position: u64) -> DeadLetter {
     }
 }
 
+async fn visible(world: &World, name: &str, records: u64) {
+    let mut end = world.bus.end(&topic(name)).expect("topic");
+    end.wait_for(|end| *end >= records).await.expect("visible");
+}
+
 fn filter() -> DeadFilter {
     DeadFilter { limit: 100, ..DeadFilter::default() }
 }
@@ -82,6 +87,38 @@ async fn sending_again_is_done_once_and_remembered() {
     assert_eq!(attributes.get(attr::RESENT_FROM), Some("orders-dlq/0"));
     assert_eq!(attributes.get(attr::DEAD_REASON), None);
     assert_eq!(attributes.get(attr::EVENT_TYPE), Some("order.made"));
+}
+
+#[tokio::test]
+async fn an_event_keeps_its_own_idempotency_key_in_its_dead_letter_and_when_it_is_sent_again() {
+    let world = fresh();
+    let own = || DeadLetter {
+        attributes: [(attr::EVENT_TYPE, "order.made"), (attr::IDEMPOTENCY_KEY, "order-7")]
+            .into_iter()
+            .collect(),
+        ..letter("acme", 7)
+    };
+    let (acme, dlq) = (principal(&["acme"]), topic("orders-dlq"));
+    assert_eq!(world.bus.dead_letter(&topic("orders"), vec![own()]).await.expect("written"), 1);
+    let world = world.restart(Duration::from_secs(86_400)).await;
+    assert_eq!(world.bus.dead_letter(&topic("orders"), vec![own()]).await.expect("known"), 0);
+    let listed = world.bus.dead_letters(&acme.tenants, &filter()).expect("listed");
+    assert_eq!(listed[0].attribute(attr::IDEMPOTENCY_KEY), "order-7");
+    assert_eq!(world.bus.resend(&acme, &dlq, None).await.expect("sent").sent, 1);
+    visible(&world, "orders", 1).await;
+    let sent = world.bus.read(&topic("orders"), 0, 10, 1 << 20).expect("readable");
+    assert_eq!(sent[0].message.attributes.get(attr::IDEMPOTENCY_KEY), Some("order-7"));
+    assert_eq!(sent[0].message.attributes.get(attr::DEAD_KEY), None);
+    // What was sent again may fail again, which is another failure.
+    let again = DeadLetter {
+        attributes: sent[0].message.attributes.clone(),
+        idempotency_key: "orders:8:validate".into(),
+        ..own()
+    };
+    assert_eq!(world.bus.dead_letter(&topic("orders"), vec![again]).await.expect("new"), 1);
+    visible(&world, "orders-dlq", 2).await;
+    let listed = world.bus.dead_letters(&acme.tenants, &filter()).expect("listed");
+    assert_eq!(listed[0].attribute(attr::IDEMPOTENCY_KEY), "order-7");
 }
 
 #[tokio::test]

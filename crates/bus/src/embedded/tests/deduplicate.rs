@@ -161,3 +161,37 @@ async fn after_a_power_loss_nothing_comes_twice() {
         assert_eq!(kept(&port, &topic), answered.len(), "seed {seed}");
     }
 }
+
+#[tokio::test]
+async fn a_dead_letter_that_is_sent_again_is_no_duplicate_of_its_event() {
+    let port = fresh();
+    let kept = port.port.topic(&name("home/orders")).expect("the folder's topic");
+    let settings = TopicSpec { retention: kept.retention, ..spec("home/orders", HOUR) };
+    port.port.update_topic(settings).await.expect("its settings");
+    let first = send(&port, &name("home/orders"), "acme", "7").await;
+    let bus = &port.world.bus;
+    let letter = crate::DeadLetter {
+        tenant: tenant("acme"),
+        code: "enrich-unavailable".into(),
+        reason: "the service is down".into(),
+        stage: "enrich".into(),
+        attempts: 5,
+        pipeline: "orders".into(),
+        position: first.to_string(),
+        attributes: order("acme", "7").attributes,
+        ordering_key: None,
+        body: bytes::Bytes::from_static(b"order"),
+        idempotency_key: "orders:0:enrich".into(),
+        resendable: true,
+    };
+    let (origin, dead) = (crate::tests::topic("orders"), crate::tests::topic("orders-dlq"));
+    bus.dead_letter(&origin, vec![letter]).await.expect("written");
+    let mut end = bus.end(&dead).expect("topic");
+    end.wait_for(|end| *end >= 1).await.expect("visible");
+    let acme = crate::tests::principal(&["acme"]);
+    assert_eq!(bus.resend(&acme, &dead, None).await.expect("sent").sent, 1);
+    let mut end = bus.end(&origin).expect("topic");
+    let copy = end.wait_for(|end| *end >= first + 2);
+    let copy = tokio::time::timeout(Duration::from_secs(20), copy).await;
+    copy.expect("the copy is a message of its own").expect("the log is open");
+}
