@@ -53,7 +53,7 @@ codes! {
     NO_SCHEMA = "E0110", "a schema file that does not exist", "Create it, or correct the path (it starts at the project folder).";
     SCHEMA_FORM = "E0111", "a schema that is neither a field list nor JSON Schema", "Write {\"fields\": [...]} or a JSON Schema with \"type\": \"object\" and \"properties\".";
     FIELD_TYPE = "E0112", "a field type that Levada does not know", "Use STRING, INT64, FLOAT64, NUMERIC, BOOL, TIMESTAMP, DATETIME, DATE, JSON or RECORD.";
-    COLUMN = "E0113", "a column that cannot be: it exists already or is reserved", "Rename the field; `tenant_id` is carried by every row without being declared.";
+    COLUMN = "E0113", "a column that cannot be: it exists already or is reserved", "Rename the field; `tenant_id` is carried by every row, and a STRING field of that name must agree with it.";
     REMOTE_REF = "E0114", "a schema that refers to another document", "Copy the part into this schema and refer to it as #/$defs/<name>.";
     UNKNOWN_COLUMN = "E0120", "a step reads a field that its input lacks", "Correct the name, or add the field to the schema.";
     UNKNOWN_STEP = "E0121", "a step that Levada does not know", "Use deduplicate, quality, enrich or sql, one a list item.";

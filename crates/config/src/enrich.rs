@@ -5,6 +5,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use crate::codes;
+use crate::columns::TENANT_COLUMN;
 use crate::fields::{Cx, Fields, cut};
 use crate::model::{Enrich, Field, FieldType};
 use crate::schema;
@@ -159,7 +160,7 @@ fn read_fields(steps: &mut StepReader<'_, '_, '_>, list: &Node) -> Option<Vec<Fi
         return None;
     }
     for (field, node) in fields.iter().zip(nodes) {
-        if steps.columns.has(field.name.as_str()) {
+        if steps.columns.has(field.name.as_str()) || field.name.as_str() == TENANT_COLUMN {
             let span = node.get("name").map_or(&node.span, |n| &n.span);
             let message = format!("the rows have a column `{}` already", field.name);
             steps

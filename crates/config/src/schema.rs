@@ -85,13 +85,14 @@ pub(crate) fn field_nodes(cx: &mut Cx<'_>, nodes: &[Node]) -> Vec<Field> {
 }
 
 fn push_unique(cx: &mut Cx<'_>, fields: &mut Vec<Field>, field: Field, span: &Span) {
-    if field.name.as_str() == TENANT_COLUMN {
+    // It makes no second column: the payload may name a tenant, and it must be the event's.
+    if field.name.as_str() == TENANT_COLUMN && field.kind != FieldType::String {
         cx.report(
             codes::COLUMN,
             span,
-            format!("`{TENANT_COLUMN}` is reserved: every row carries its tenant already"),
+            format!("`{TENANT_COLUMN}` names the event's tenant, so it is a STRING"),
         )
-        .hint("take the field out, or give the column another name and keep its `path`");
+        .hint("make it a STRING, or give the column another name and keep its `path`");
     } else if fields.iter().any(|f| f.name == field.name) {
         cx.report(codes::COLUMN, span, format!("a second column `{}`", field.name));
     } else {

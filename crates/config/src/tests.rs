@@ -58,3 +58,27 @@ fn the_weather_service_of_the_starter_comes_from_the_environment() {
     });
     assert_eq!(url, Some("http://w:1/v1/observations/{station}/{checked_in_at}"));
 }
+
+#[test]
+fn a_schema_may_declare_the_tenant_that_a_body_names_and_an_enrichment_may_not() {
+    let pipeline =
+        "pipeline: orders\nsource: {events: {topic: orders}}\nschema: {file: schemas/orders.json}\n";
+    let schema = r#"{"fields": [{"name": "tenant_id", "path": "meta.tenant", "type": "STRING"}, {"name": "n", "type": "INT64"}]}"#;
+    let with = |steps: &str| {
+        project([
+            ("levada.yaml", "name: x\n".to_owned()),
+            ("pipelines/orders.yaml", format!("{pipeline}{steps}")),
+            ("schemas/orders.json", schema.to_owned()),
+        ])
+    };
+    let dir = with("");
+    let loaded = check(dir.path());
+    let project = loaded.project.unwrap_or_else(|| panic!("{:?}", loaded.diagnostics));
+    let field = &project.pipelines[0].schema.as_ref().expect("a schema").fields[0];
+    assert_eq!((field.name.as_str(), field.path.join(".").as_str()), ("tenant_id", "meta.tenant"));
+    let dir = with(
+        "steps:\n  - enrich:\n      name: who\n      url: http://who.example/{n}\n      fields: [{name: tenant_id, type: STRING}]\n",
+    );
+    let codes: Vec<&str> = check(dir.path()).diagnostics.iter().map(|d| d.code).collect();
+    assert_eq!(codes, ["E0113"]);
+}

@@ -199,7 +199,7 @@ impl Decoder {
             _ if field.name.as_str() == TENANT_ID => Err((
                 "schema-tenant-mismatch",
                 name(),
-                "`tenant_id` in the payload is not the tenant that sent it; read it into another column \
+                "`tenant_id` in the payload is not the tenant of the event; read it into another column \
                  with `path` if it means something else"
                     .to_owned(),
             )),
