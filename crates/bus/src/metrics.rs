@@ -20,6 +20,8 @@ pub const SUBSCRIPTION_DELIVERED: &str = "levada_subscription_delivered_total";
 pub const SUBSCRIPTION_REDELIVERED: &str = "levada_subscription_redelivered_total";
 pub const SUBSCRIPTION_ACKNOWLEDGED: &str = "levada_subscription_acknowledged_total";
 pub const SUBSCRIPTION_EXPIRED: &str = "levada_subscription_expired_total";
+pub const LANE_DELIVERED_BYTES: &str = "levada_subscription_lane_delivered_bytes_total";
+pub const LANE_SHARE: &str = "levada_subscription_lane_share_ratio";
 pub const SUBSCRIPTION_DEAD_LETTERED: &str = "levada_subscription_dead_lettered_total";
 
 /// Registers units and descriptions with the installed recorder.
@@ -56,6 +58,7 @@ pub fn describe() {
 }
 
 /// Labelled with `subscription`, as `project/id`; beyond 2,000 names they are counted as `others`.
+/// Those of lanes with `tenant` too: the largest of each subscription, and `others`.
 fn describe_subscriptions() {
     describe_gauge!(SUBSCRIPTION_BACKLOG, Unit::Count, "Messages that are not acknowledged, by subscription");
     describe_gauge!(
@@ -79,5 +82,15 @@ fn describe_subscriptions() {
         SUBSCRIPTION_DEAD_LETTERED,
         Unit::Count,
         "Messages moved to a dead letter, by subscription"
+    );
+    describe_counter!(
+        LANE_DELIVERED_BYTES,
+        Unit::Bytes,
+        "Bytes delivered, repeated deliveries included, by subscription and tenant"
+    );
+    describe_gauge!(
+        LANE_SHARE,
+        Unit::Count,
+        "Share of the bytes that a subscription delivered in the last seconds, by subscription and tenant"
     );
 }

@@ -2,7 +2,10 @@
 //!
 //! A label is the name of a subscription. So that users who make and delete subscriptions all
 //! day cannot fill the memory of whoever collects the metrics, only the first [`MAX_LABELLED`]
-//! names of a process have figures of their own; the others are counted together.
+//! names of a process have figures of their own; the others are counted together, and have no
+//! figures by tenant.
+
+mod lanes;
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
@@ -10,12 +13,15 @@ use std::time::Duration;
 use levada_core::ResourceName;
 use parking_lot::Mutex;
 
+use self::lanes::Lanes;
 use crate::embedded::Embedded;
 use crate::embedded::subscription::Subscription;
 use crate::metrics as names;
 
 /// Names with figures of their own in the life of a process.
 const MAX_LABELLED: usize = 2_000;
+/// Names of tenants beside those of subscriptions, of all subscriptions together.
+const MAX_LANES_LABELLED: usize = 20_000;
 /// The label of all others; no subscription can be called so.
 const OTHERS: &str = "others";
 /// The upkeep comes more often than anybody looks at the figures.
@@ -47,6 +53,7 @@ struct Series {
     acknowledged: ::metrics::Counter,
     expired: ::metrics::Counter,
     dead_lettered: ::metrics::Counter,
+    lanes: Lanes,
     /// The subscription was there at the last look.
     live: bool,
 }
@@ -63,6 +70,7 @@ impl Series {
             acknowledged: counter(names::SUBSCRIPTION_ACKNOWLEDGED),
             expired: counter(names::SUBSCRIPTION_EXPIRED),
             dead_lettered: counter(names::SUBSCRIPTION_DEAD_LETTERED),
+            lanes: Lanes::new(label),
             live: true,
         }
     }
@@ -95,6 +103,7 @@ struct State {
     last: Option<Duration>,
     /// Names that may still get figures of their own.
     room: usize,
+    lane_room: usize,
     series: BTreeMap<ResourceName, Series>,
     others: Option<Series>,
     /// What was counted already, by the number of the subscription.
@@ -106,6 +115,7 @@ impl Default for State {
         Self {
             last: None,
             room: MAX_LABELLED,
+            lane_room: MAX_LANES_LABELLED,
             series: BTreeMap::new(),
             others: None,
             counted: HashMap::new(),
@@ -133,7 +143,7 @@ impl Embedded {
             let catalog = self.catalog.read();
             catalog.subscriptions.iter().map(|(name, s)| (name.clone(), s.clone())).collect()
         };
-        let State { room, series, others, counted, .. } = &mut *state;
+        let State { room, lane_room, series, others, counted, .. } = &mut *state;
         series.values_mut().for_each(|s| s.live = false);
         let before = std::mem::take(counted);
         let (mut rest_backlog, mut rest_oldest_s) = (0, 0.0_f64);
@@ -150,6 +160,7 @@ impl Embedded {
                     own.live = true;
                     own.stand(figures.backlog_messages, figures.oldest_unacked_s);
                     own.grow(&grown, &figures.totals);
+                    self.meter_lanes(&subscription, &mut own.lanes, figures.totals.delivered, lane_room);
                 }
                 None => {
                     rest_backlog += figures.backlog_messages;
@@ -159,10 +170,27 @@ impl Embedded {
             }
         }
         // Nothing waits in what was deleted.
-        series.values().filter(|s| !s.live).for_each(|s| s.stand(0, 0.0));
+        for gone in series.values_mut().filter(|s| !s.live) {
+            gone.stand(0, 0.0);
+            gone.lanes.rest();
+        }
         if let Some(others) = others {
             others.stand(rest_backlog, rest_oldest_s);
         }
+    }
+
+    /// Looks at the tenants of a subscription that delivers; one that rests costs nothing.
+    fn meter_lanes(&self, subscription: &Subscription, lanes: &mut Lanes, delivered: u64, room: &mut usize) {
+        if !lanes.is_due(subscription.number, delivered) {
+            return;
+        }
+        let (delivered, bytes): (u64, BTreeMap<u32, u64>) = {
+            let machine = subscription.machine.lock();
+            let by_lane = machine.state.by_lane().iter().map(|(lane, (_, bytes))| (*lane, *bytes));
+            (machine.state.counts().delivered, by_lane.collect())
+        };
+        let tenant_of = |lane| self.bus.inner.log.lane_name(lane);
+        lanes.look(subscription.number, delivered, &bytes, tenant_of, room);
     }
 
     fn figures(&self, subscription: &Subscription, now_ms: i64) -> Figures {

@@ -110,3 +110,98 @@ async fn names_for_which_there_is_no_room_are_counted_together() {
         values.0.lock().keys().filter(|k| k.0 == backlog).map(|k| k.1.clone()).collect();
     assert_eq!(labels, ["acme/sub-0", "acme/sub-1", "others"], "no name ever makes room for another");
 }
+
+const LANE_BYTES: &str = "levada_subscription_lane_delivered_bytes_total";
+const LANE_SHARE: &str = "levada_subscription_lane_share_ratio";
+
+/// Publishes a body for a tenant.
+async fn publish_for(port: &Port, topic: &ResourceName, owner: &str, body: &str) {
+    let context = TenantContext::system(tenant(owner), "test");
+    let message = Message {
+        tenant: tenant(owner),
+        attributes: Default::default(),
+        ordering_key: None,
+        body: bytes::Bytes::copy_from_slice(body.as_bytes()),
+    };
+    let published = port.port.publish(topic, vec![Publication::new(context, message)]).await;
+    published.expect("published").remove(0).expect("kept");
+}
+
+#[tokio::test]
+async fn each_tenant_has_its_bytes_and_its_share_of_what_came_lately() {
+    let port = fresh();
+    let values = Values::default();
+    let meter = |port: &Port| {
+        port.advance(Duration::from_secs(5));
+        ::metrics::with_local_recorder(&values, || port.port.inner.meter());
+    };
+    let label = "acme/billing";
+    let topic = port.topic("acme/orders").await;
+    let subscription = port.subscribe(label, &topic, |_| {}).await;
+    let bytes = |tenant: &str| values.raw(LANE_BYTES, &format!("{label}{tenant}"));
+    let share = |tenant: &str| values.gauge(LANE_SHARE, &format!("{label}{tenant}"));
+    publish_for(&port, &topic, "large", &"x".repeat(3_000)).await;
+    publish_for(&port, &topic, "small", &"x".repeat(1_000)).await;
+    let got = subscription.pull(limits(9)).await.expect("pulls");
+    assert_eq!(got.len(), 2);
+    meter(&port);
+    let (large, small) = (bytes("large"), bytes("small"));
+    assert!(large >= 3_000 && small >= 1_000 && large < 3_200 && small < 1_200, "{large} {small}");
+    assert_eq!(share("large"), large as f64 / (large + small) as f64);
+    acknowledge(&subscription, &got).await;
+
+    // One that comes later is not mistaken for one of the others.
+    publish_for(&port, &topic, "late", "x").await;
+    assert_eq!(subscription.pull(limits(9)).await.expect("pulls").len(), 1);
+    meter(&port);
+    assert_eq!((bytes("large"), share("large"), share("late")), (large, 0.0, 1.0));
+    assert!(bytes("late") > 0);
+    meter(&port);
+    assert_eq!(share("late"), 0.0, "nothing came since");
+    assert!(!values.0.lock().contains_key(&(LANE_BYTES.to_owned(), format!("{label}others"))));
+}
+
+#[tokio::test]
+async fn only_the_largest_tenants_have_names_and_nothing_is_lost() {
+    let port = fresh();
+    let values = Values::default();
+    let meter = |port: &Port| {
+        port.advance(Duration::from_secs(5));
+        ::metrics::with_local_recorder(&values, || port.port.inner.meter());
+    };
+    let label = "acme/billing";
+    let topic = port.topic("acme/orders").await;
+    let subscription = port.subscribe(label, &topic, |_| {}).await;
+    let sizes = |n: usize| "x".repeat(100 * (n + 1));
+    for n in 0..30 {
+        publish_for(&port, &topic, &format!("t{n:02}"), &sizes(n)).await;
+    }
+    let got = subscription.pull(limits(100)).await.expect("pulls");
+    assert_eq!(got.len(), 30);
+    meter(&port);
+    let named = || -> Vec<String> {
+        values.0.lock().keys().filter(|k| k.0 == LANE_BYTES).map(|k| k.1[label.len()..].to_owned()).collect()
+    };
+    let mut expected: Vec<String> = (10..30).map(|n| format!("t{n:02}")).collect();
+    expected.insert(0, "others".to_owned());
+    assert_eq!(named(), expected);
+    let sum =
+        || -> u64 { named().iter().map(|name| values.raw(LANE_BYTES, &format!("{label}{name}"))).sum() };
+    let delivered = || subscription.stats().by_tenant.values().map(|lane| lane.delivered_bytes).sum::<u64>();
+    assert_eq!(sum(), delivered());
+
+    // The smallest becomes the largest: it gets a name, and what came before stays with the others.
+    acknowledge(&subscription, &got).await;
+    for n in 0..60 {
+        publish_for(&port, &topic, "t00", &"x".repeat(1_000)).await;
+        publish_for(&port, &topic, &format!("new{n:02}"), &"x".repeat(5_000)).await;
+    }
+    let got = subscription.pull(limits(200)).await.expect("pulls");
+    assert_eq!(got.len(), 120);
+    meter(&port);
+    assert!(named().contains(&"t00".to_owned()), "{:?}", named());
+    assert_eq!(named().len(), 41, "and no more, whoever comes");
+    assert_eq!(sum(), delivered());
+    let shares: f64 = named().iter().map(|name| values.gauge(LANE_SHARE, &format!("{label}{name}"))).sum();
+    assert!((shares - 1.0).abs() < 1e-9, "{shares}");
+}
