@@ -215,3 +215,50 @@ pub fn of_message(
         .collect();
     all.into_iter()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::hint::black_box;
+    use std::time::Instant;
+
+    use super::*;
+    use crate::sampler::{Root, Sampler};
+    use crate::tracer::tests::caught;
+
+    /// What a message costs on its way in while it is not sampled. Run with `--release`,
+    /// `--ignored` and `--nocapture`.
+    #[test]
+    #[ignore = "prints figures"]
+    fn overhead_of_what_is_not_sampled() {
+        const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00";
+        let attributes = [
+            (attr::TENANT_ID, "acme"),
+            (attr::EVENT_ID, "0192f0c1-6a5e-7000-8000-000000000000"),
+            (attr::EVENT_TYPE, "order.created"),
+            (attr::SCHEMA_VERSION, "1"),
+            (attr::TIMESTAMP, "2026-11-21T10:00:00.000Z"),
+            (attr::SOURCE_SERVICE, "shop"),
+            (attr::CORRELATION_ID, "order-7"),
+        ];
+        let with_parent = attributes.into_iter().chain([(attr::TRACEPARENT, PARENT)]);
+        let cases = [
+            ("parent not sampled", Sampler::default(), with_parent.collect()),
+            ("off by correlation id", Sampler::new(Root::Never), attributes.into_iter().collect()),
+            (
+                "ratio 0.0001 by correlation id",
+                Sampler::new(Root::Ratio(0.0001)),
+                attributes.into_iter().collect(),
+            ),
+        ];
+        for (name, sampler, attributes) in cases {
+            let (tracer, _spans, ..) = caught(sampler, 10);
+            let tenant = TenantId::new("acme").unwrap();
+            let message = Message { tenant, attributes, ordering_key: None, body: bytes::Bytes::new() };
+            let (rounds, start) = (1_000_000_u32, Instant::now());
+            for _ in 0..rounds {
+                black_box(draft(&tracer, black_box(&message)));
+            }
+            println!("{name}: {} ns a message", start.elapsed().as_nanos() / u128::from(rounds));
+        }
+    }
+}

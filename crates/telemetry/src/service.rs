@@ -283,3 +283,6 @@ impl Figures {
         None
     }
 }
+
+#[cfg(test)]
+mod tests;
