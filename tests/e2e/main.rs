@@ -15,5 +15,6 @@ mod pubsub_crashes;
 mod real_inputs;
 mod second_project;
 mod solutions;
+mod telemetry;
 mod weather_service;
 mod world;

@@ -1,4 +1,5 @@
-//! A Python environment with the clients that people really use: psycopg and Google's Pub/Sub.
+//! A Python environment with what people really use: psycopg, Google's Pub/Sub client, and the
+//! messages of OpenTelemetry.
 //!
 //! It is made once in a folder under the target directory and kept.
 
@@ -11,9 +12,10 @@ use serde_json::Value;
 
 use crate::program::workspace;
 
-const PACKAGES: [&str; 8] = [
+const PACKAGES: [&str; 9] = [
     "psycopg[binary]==3.3.*",
     "google-cloud-pubsub==2.*",
+    "opentelemetry-proto==1.*",
     // What the system tests of Google's client are written with.
     "google-cloud-testutils==1.*",
     "pytest==9.*",
@@ -22,8 +24,8 @@ const PACKAGES: [&str; 8] = [
     "psutil==7.*",
     "mock==5.*",
 ];
-const IMPORTS: &str =
-    "import psycopg, google.cloud.pubsub_v1, test_utils, pytest, xdist, flaky, psutil, mock";
+const IMPORTS: &str = "import psycopg, google.cloud.pubsub_v1, opentelemetry.proto.trace.v1.trace_pb2
+import test_utils, pytest, xdist, flaky, psutil, mock";
 
 static MAKING: Mutex<()> = Mutex::new(());
 
