@@ -8,6 +8,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::exporter::Sent;
+use crate::metrics::Drops;
 
 const BACKOFF: Backoff = Backoff { base: Duration::from_secs(1), cap: Duration::from_secs(30) };
 /// A batch is tried again for so long. Meanwhile others wait in the queue.
@@ -63,6 +64,8 @@ struct Told {
     fails: bool,
     at: Option<Instant>,
     unsaid: u64,
+    lost: u64,
+    lost_at: Option<Instant>,
 }
 
 impl Voice {
@@ -82,6 +85,18 @@ impl Voice {
             }
             Sent::Retry { why, .. } | Sent::Refused { why } => self.fails(why),
         }
+    }
+
+    /// Says how many spans were lost since it last said so, once a minute.
+    pub fn lost(&self, drops: &Drops) {
+        let mut told = self.told.lock();
+        let total = drops.total();
+        if total == told.lost || told.lost_at.is_some_and(|at| at.elapsed() < TELL_EVERY) {
+            return;
+        }
+        let (new, reasons) = (total - told.lost, drops.told());
+        (told.lost, told.lost_at) = (total, Some(Instant::now()));
+        tracing::warn!(signal = self.signal, new, total, reasons, "spans were dropped");
     }
 
     fn works(&self) {

@@ -67,9 +67,9 @@ impl RequestTrace {
     pub fn publish<'m>(
         &self,
         topic: &TopicName,
-        messages: impl Iterator<Item = &'m levada_core::Message>,
+        messages: impl ExactSizeIterator<Item = &'m levada_core::Message>,
     ) -> Option<PublishTrace> {
-        let topic = format!("{}/{topic}", self.ingest.home);
+        let topic = format_args!("{}/{topic}", self.ingest.home);
         let cause = self.sampled.then_some(Cause { trace: self.trace, span: self.span });
         let drafts = Drafts::of(&self.ingest.tracer, &topic, messages, cause)?;
         Some(PublishTrace { tracer: self.ingest.tracer.clone(), drafts })
@@ -116,5 +116,91 @@ impl PublishTrace {
     /// The outcomes are in the order of the messages.
     pub fn finish<'a>(self, outcomes: impl Iterator<Item = Outcome<'a>>) {
         self.drafts.finish(&self.tracer, outcomes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use levada_core::{Message, attr};
+    use tokio::sync::mpsc;
+
+    use super::*;
+    use crate::context::{parent_of, publish_span_of};
+    use crate::sampler::Sampler;
+    use crate::tracer::tests::caught;
+
+    const OWN: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    const CLIENT: &str = "00-0af7651916cd43dd8448eb211c80319c-00f067aa0ba902b7-01";
+
+    fn gateway() -> (Ingest, mpsc::Receiver<Span>) {
+        let (tracer, spans, ..) = caught(Sampler::default(), 10);
+        (Ingest::new(tracer, ProjectId::new("shop").unwrap()), spans)
+    }
+
+    fn message(traceparent: &str) -> Message {
+        Message {
+            tenant: TenantId::new("acme").unwrap(),
+            attributes: [(attr::EVENT_ID, "e1"), (attr::TRACEPARENT, traceparent)].into_iter().collect(),
+            ordering_key: None,
+            body: bytes::Bytes::new(),
+        }
+    }
+
+    fn published(request: &RequestTrace, message: &Message, outcome: Outcome<'_>) {
+        let topic = TopicName::new("orders").unwrap();
+        let trace = request.publish(&topic, std::iter::once(message)).unwrap();
+        trace.finish(std::iter::once(outcome));
+    }
+
+    #[test]
+    fn an_event_is_below_its_request_and_its_delivery_below_the_event() {
+        let (ingest, mut spans) = gateway();
+        let request = ingest.request(OWN, Some(CLIENT)).unwrap();
+        let tenant = TenantId::new("acme").unwrap();
+        let message = message(&request.traceparent(&tenant, Some("order-7"), "e1"));
+        published(&request, &message, Outcome::Kept(7));
+        request.answered("POST", "/v1/events", 202);
+        let (publish, server) = (spans.try_recv().unwrap(), spans.try_recv().unwrap());
+        assert_eq!(
+            (server.trace.to_string(), server.id.to_string()),
+            (OWN[3..35].into(), OWN[36..52].into())
+        );
+        assert_eq!(server.parent.unwrap().to_string(), CLIENT[36..52]);
+        assert_eq!((publish.trace, publish.parent, publish.link), (server.trace, Some(server.id), None));
+        let parent = parent_of(&message.attributes);
+        assert_eq!(publish_span_of(&message, parent.as_ref(), "shop/orders", 7), Some(publish.id));
+    }
+
+    #[test]
+    fn without_a_clients_trace_it_is_the_correlations_linked_to_the_request() {
+        let (ingest, mut spans) = gateway();
+        let request = ingest.request(OWN, None).unwrap();
+        let tenant = TenantId::new("acme").unwrap();
+        let message = message(&request.traceparent(&tenant, Some("order-7"), "e1"));
+        published(&request, &message, Outcome::Kept(7));
+        let publish = spans.try_recv().unwrap();
+        assert_eq!((publish.trace, publish.parent), (TraceId::of_correlation(&tenant, "order-7"), None));
+        assert_eq!(publish.link, Some((request.trace, request.span)));
+        assert_eq!(&*publish.name, "publish shop/orders");
+        // A duplicate is another span than the publish that it repeats.
+        published(&request, &message, Outcome::Duplicate(7));
+        let duplicate = spans.try_recv().unwrap();
+        assert_eq!(duplicate.trace, publish.trace);
+        assert_ne!(duplicate.id, publish.id);
+    }
+
+    #[test]
+    fn the_context_that_the_sender_gave_stays_the_parent() {
+        let (ingest, mut spans) = gateway();
+        let sent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        published(&ingest.request(OWN, None).unwrap(), &message(sent), Outcome::Failed("tenant-mismatch"));
+        let publish = spans.try_recv().unwrap();
+        assert_eq!(publish.trace.to_string(), sent[3..35]);
+        assert_eq!(publish.parent.unwrap().to_string(), sent[36..52]);
+        assert_eq!(publish.failure.as_deref(), Some("tenant-mismatch"));
+        let unsampled =
+            ingest.request(&OWN.replace("-01", "-00"), Some(&CLIENT.replace("-01", "-00"))).unwrap();
+        unsampled.answered("POST", "/v1/events", 500);
+        assert!(spans.try_recv().is_err(), "as the client wishes");
     }
 }

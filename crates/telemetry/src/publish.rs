@@ -32,11 +32,14 @@ pub struct Cause {
     pub span: SpanId,
 }
 
-/// The drafts of one publish; `None` for a message that is not sampled.
+/// The drafts of one publish.
 pub struct Drafts {
     topic: Arc<str>,
     start_ns: u64,
-    drafts: Vec<Option<Draft>>,
+    /// Of the messages that are sampled, with their places in the publish.
+    drafts: Vec<(usize, Draft)>,
+    /// All messages of the publish.
+    messages: usize,
     cause: Option<Cause>,
 }
 
@@ -61,71 +64,50 @@ impl<'a> From<&'a Result<u64, Problem>> for Outcome<'a> {
 }
 
 impl Drafts {
-    /// `None` where no message is sampled, so that nothing is to be finished.
+    /// `None` where no message is sampled: nothing was allocated, and nothing is to be finished.
     pub fn of<'m>(
         tracer: &Tracer,
-        topic: &str,
-        messages: impl Iterator<Item = &'m Message>,
+        topic: &impl std::fmt::Display,
+        messages: impl ExactSizeIterator<Item = &'m Message>,
         cause: Option<Cause>,
     ) -> Option<Self> {
-        let drafts: Vec<Option<Draft>> = messages.map(|message| draft(tracer, message)).collect();
-        if drafts.iter().all(Option::is_none) {
+        let count = messages.len();
+        let sampled = messages.enumerate().filter_map(|(at, message)| Some((at, draft(tracer, message)?)));
+        let drafts: Vec<(usize, Draft)> = sampled.collect();
+        if drafts.is_empty() {
             return None;
         }
-        Some(Self { topic: topic.into(), start_ns: tracer.now_ns(), drafts, cause })
+        let (topic, start_ns) = (topic.to_string().into(), tracer.now_ns());
+        Some(Self { topic, start_ns, drafts, messages: count, cause })
     }
 
     /// Hands the spans over. The outcomes are in the order of the messages.
     pub fn finish<'a>(self, tracer: &Tracer, outcomes: impl Iterator<Item = Outcome<'a>>) {
-        let Self { topic, start_ns, drafts, cause } = self;
-        let end_ns = tracer.now_ns();
-        let name: Arc<str> = format!("publish {topic}").into();
-        let count = drafts.len();
-        for (at, (draft, outcome)) in drafts.into_iter().zip(outcomes).enumerate() {
-            let Some(draft) = draft else { continue };
-            let place = match outcome {
-                Outcome::Kept(id) => Some(id),
-                Outcome::Duplicate(_) | Outcome::Failed(_) => None,
-            };
-            // Of what got no place of its own: nothing will ask for this id again.
-            let lone = |domain| -> Vec<u8> {
-                let mut bytes = [0; 32];
-                blake3::Hasher::new()
-                    .update(domain)
-                    .update(topic.as_bytes())
-                    .update(&start_ns.to_le_bytes())
-                    .update(&at.to_le_bytes())
-                    .update(&end_ns.to_le_bytes())
-                    .finalize_xof()
-                    .fill(&mut bytes);
-                bytes.to_vec()
-            };
-            let trace = draft.trace.unwrap_or_else(|| match place {
-                Some(id) => TraceId::of_message(&topic, id),
-                None => TraceId::of("lone", &[&lone(b"trace")]),
-            });
+        let (name, end_ns): (Arc<str>, u64) = (format!("publish {}", self.topic).into(), tracer.now_ns());
+        let mut drafts = self.drafts.iter().peekable();
+        for (at, outcome) in outcomes.enumerate() {
+            let Some((_, draft)) = drafts.next_if(|(place, _)| *place == at) else { continue };
+            let (trace, id) = self.ids(draft, at, outcome, end_ns);
             if draft.trace.is_none() && !tracer.sampler().samples(trace, None) {
                 continue;
             }
-            let id = match (place, draft.is_own, draft.parent) {
-                (Some(_), true, Some(parent)) => parent.span,
-                (Some(id), ..) => SpanId::of_publish(&topic, id),
-                (None, ..) => SpanId::of("lone", &[&lone(b"span")]),
+            let (here, elsewhere) = match self.cause {
+                Some(cause) if cause.trace == trace => (Some(cause.span), None),
+                Some(cause) => (None, Some((cause.trace, cause.span))),
+                None => (None, None),
             };
-            let cause_here = cause.filter(|cause| cause.trace == trace).map(|cause| cause.span);
-            let parent = if draft.is_own { cause_here } else { draft.parent.map(|p| p.span).or(cause_here) };
-            let link = cause.filter(|cause| cause.trace != trace).map(|cause| (cause.trace, cause.span));
+            let brought = draft.parent.filter(|_| !draft.is_own).map(|parent| parent.span);
             tracer.emit(Span {
                 trace,
                 id,
-                parent,
-                link,
+                parent: brought.or(here),
+                link: elsewhere,
                 state: draft.state.clone(),
                 name: name.clone(),
                 kind: Kind::Producer,
-                start_ns,
+                start_ns: self.start_ns,
                 end_ns,
-                attributes: attributes(&draft, &topic, count, outcome),
+                attributes: attributes(draft, &self.topic, self.messages, outcome),
                 failure: match outcome {
                     Outcome::Failed(code) => Some(code.into()),
                     Outcome::Kept(_) | Outcome::Duplicate(_) => None,
@@ -134,9 +116,30 @@ impl Drafts {
         }
     }
 
+    /// What got a place has ids that its deliveries find again; nobody asks for those of the rest.
+    fn ids(&self, draft: &Draft, at: usize, outcome: Outcome<'_>, end_ns: u64) -> (TraceId, SpanId) {
+        let lone =
+            [self.topic.as_bytes(), &self.start_ns.to_le_bytes(), &end_ns.to_le_bytes(), &at.to_le_bytes()];
+        let place = match outcome {
+            Outcome::Kept(id) => Some(id),
+            Outcome::Duplicate(_) | Outcome::Failed(_) => None,
+        };
+        let trace = match (draft.trace, place) {
+            (Some(trace), _) => trace,
+            (None, Some(id)) => TraceId::of_message(&self.topic, id),
+            (None, None) => TraceId::of("lone", &lone),
+        };
+        let span = match (place, draft.parent.filter(|_| draft.is_own)) {
+            (Some(_), Some(own)) => own.span,
+            (Some(id), None) => SpanId::of_publish(&self.topic, id),
+            (None, _) => SpanId::of("lone", &lone),
+        };
+        (trace, span)
+    }
+
     /// Finishes a publish that failed as a whole.
     pub fn fail(self, tracer: &Tracer, error_type: &str) {
-        let count = self.drafts.len();
+        let count = self.messages;
         self.finish(tracer, std::iter::repeat_n(Outcome::Failed(error_type), count));
     }
 }

@@ -209,6 +209,7 @@ impl Spans {
         loop {
             let sent = self.exporter.send(&request, self.common.clock.now_ms()).await;
             heard(&self.voice, &sent);
+            self.voice.lost(&self.drops);
             match sent {
                 Sent::Taken { rejected, .. } => {
                     let rejected = rejected.min(count);

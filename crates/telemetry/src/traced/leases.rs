@@ -80,6 +80,7 @@ impl Leases {
     /// Begins spans for what was delivered just now. `topic` is empty where it is gone.
     pub fn delivered(&self, tracer: &Tracer, topic: &Arc<str>, received: &[Received], lease: Duration) {
         let mut begun = Vec::new();
+        let now_ns = tracer.now_ns();
         for delivery in received {
             let parent = context::parent_of(&delivery.message.attributes);
             let trace = context::trace_of(&delivery.message, parent.as_ref())
@@ -93,7 +94,7 @@ impl Leases {
             }
             let above =
                 context::publish_span_of(&delivery.message, parent.as_ref(), topic, delivery.message_id);
-            begun.push((delivery.ack_id, self.begin(trace, above, topic, delivery, tracer.now_ns())));
+            begun.push((delivery.ack_id, self.begin(trace, above, topic, delivery, now_ns)));
         }
         if begun.is_empty() {
             return;

@@ -26,7 +26,7 @@ use crate::publish::{Drafts, Outcome};
 use crate::tracer::Tracer;
 
 /// Deliveries that wait for their acknowledgement, of all subscriptions together.
-const MAX_OPEN: usize = 65_536;
+const MAX_OPEN: usize = 32_768;
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
 /// See the module.
@@ -90,7 +90,7 @@ impl BusPort for TracedBus {
         items: Vec<Publication>,
     ) -> BoxFuture<'_, Result<Vec<Result<u64, Problem>>, PortError>> {
         let messages = items.iter().map(|item| &item.message);
-        let Some(drafts) = Drafts::of(&self.tracer, &topic.to_string(), messages, None) else {
+        let Some(drafts) = Drafts::of(&self.tracer, topic, messages, None) else {
             return self.inner.publish(topic, items);
         };
         let published = self.inner.publish(topic, items);
