@@ -11,6 +11,7 @@
 mod browse;
 mod redrive;
 mod resend;
+mod topics;
 mod weights;
 
 use std::collections::BTreeMap;
@@ -27,6 +28,7 @@ use crate::port::{
 pub use browse::{Browsed, MAX_BROWSE};
 pub use redrive::{MAX_REDRIVE, Redrive, Redriven, Refused};
 pub use resend::{Edit, MessageRule, Resent};
+pub use topics::{TopicAdmin, TopicChange, TopicReport};
 pub use weights::{MAX_WEIGHED_TENANTS, MAX_WEIGHT, Weighing};
 
 /// The most blocked keys of one answer.

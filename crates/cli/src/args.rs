@@ -1,6 +1,7 @@
 //! The arguments, with the help that `--help` prints.
 
 mod subscriptions;
+mod topics;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -11,6 +12,8 @@ pub use subscriptions::{
     MessagesArgs, RedriveArgs, ResendArgs, SubscriptionName, SubscriptionsArgs, SubscriptionsCommand,
     UnblockArgs, Weight,
 };
+
+pub use topics::{SetTopicArgs, TopicName, TopicsArgs, TopicsCommand};
 
 const AFTER_HELP: &str = "\
 Start here:
@@ -80,6 +83,8 @@ pub enum Command {
     Deadletters(DeadlettersArgs),
     /// List Pub/Sub subscriptions, look at one, free its blocked ordering keys
     Subscriptions(SubscriptionsArgs),
+    /// List Pub/Sub topics, set their durability and deduplication
+    Topics(TopicsArgs),
     /// Run a program on the messages of a Pub/Sub subscription
     Work(WorkArgs),
     /// Look after the message log of a stopped server

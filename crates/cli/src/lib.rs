@@ -30,6 +30,7 @@ pub async fn run(global: &Global, command: Command) -> Result<(), Failure> {
         Command::Keys(args) => commands::keys::keys(&output, global, args).await,
         Command::Deadletters(args) => commands::deadletters::deadletters(&output, global, args).await,
         Command::Subscriptions(args) => commands::subscriptions::subscriptions(&output, global, args).await,
+        Command::Topics(args) => commands::topics::topics(&output, global, args).await,
         Command::Work(args) => commands::work::work(&output, global, args).await,
         Command::Log(args) => commands::log::log(&output, args),
         Command::Completions(args) => {

@@ -8,6 +8,7 @@ pub mod publish;
 pub mod sql;
 pub mod subscriptions;
 pub mod tail;
+pub mod topics;
 pub mod work;
 
 use clap::CommandFactory;

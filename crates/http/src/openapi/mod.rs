@@ -3,6 +3,7 @@
 //! A route without documentation panics when the document is first made, which a test does.
 
 mod operations;
+mod pubsub_topics;
 mod schemas;
 mod subscriptions;
 
@@ -37,7 +38,7 @@ fn build() -> Value {
             { "name": "events", "description": "Publish events" },
             { "name": "data", "description": "Query tables and read topics" },
             { "name": "operations", "description": "Pipelines, models, dead letters, status" },
-            { "name": "subscriptions", "description": "Subscriptions of the Pub/Sub bus" },
+            { "name": "subscriptions", "description": "Subscriptions and topics of the Pub/Sub bus" },
             { "name": "keys", "description": "API keys" },
             { "name": "health", "description": "Probes, metrics, this document" },
         ],

@@ -13,7 +13,9 @@ pub fn describe(id: &str) -> Value {
         "listDeadLetters" | "resendDeadLetters" => dead_letters(id),
         "listKeys" | "createKey" | "revokeKey" => keys(id),
         "listPipelines" | "listModels" | "runModel" | "getStatus" => operations(id),
-        _ => super::subscriptions::describe(id).unwrap_or_else(|| health(id)),
+        _ => super::subscriptions::describe(id)
+            .or_else(|| super::pubsub_topics::describe(id))
+            .unwrap_or_else(|| health(id)),
     }
 }
 

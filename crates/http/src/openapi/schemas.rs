@@ -13,6 +13,7 @@ pub fn all() -> Value {
         data(),
         dead_letters(),
         super::subscriptions::schemas(),
+        super::pubsub_topics::schemas(),
         keys(),
         operations(),
         status(),

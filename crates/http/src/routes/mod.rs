@@ -8,6 +8,7 @@ mod dead_letters;
 mod health;
 mod keys;
 mod operations;
+mod pubsub_topics;
 mod redrive;
 mod resend;
 mod sql;
@@ -118,6 +119,15 @@ pub(crate) const ENDPOINTS: &[Endpoint] = &[
         Access::Key,
         || post(resend::resend),
     ),
+    route(Method::GET, "/v1/pubsub/topics/{project}", "listPubsubTopics", Access::Key, || {
+        get(pubsub_topics::list)
+    }),
+    route(Method::GET, "/v1/pubsub/topics/{project}/{id}", "getPubsubTopic", Access::Key, || {
+        get(pubsub_topics::show)
+    }),
+    route(Method::PATCH, "/v1/pubsub/topics/{project}/{id}", "updatePubsubTopic", Access::Key, || {
+        patch(pubsub_topics::change)
+    }),
     route(Method::GET, "/v1/keys", "listKeys", Access::Key, || get(keys::list)),
     route(Method::POST, "/v1/keys", "createKey", Access::Key, || post(keys::create)),
     route(Method::DELETE, "/v1/keys/{id}", "revokeKey", Access::Key, || delete(keys::revoke)),

@@ -47,8 +47,8 @@ pub(super) async fn blocking<T: Send + 'static>(
 #[serde(deny_unknown_fields)]
 pub struct ListQuery {
     /// Go on after this name.
-    after: Option<String>,
-    limit: Option<usize>,
+    pub(super) after: Option<String>,
+    pub(super) limit: Option<usize>,
 }
 
 pub async fn list(

@@ -58,6 +58,8 @@ async fn snapshot(gateway: &Gateway) -> Vec<Value> {
         "/v1/pipelines",
         "/v1/models",
         "/v1/subscriptions",
+        "/v1/pubsub/topics/project-a",
+        "/v1/pubsub/topics/home",
     ] {
         for key in ["admin", "admin-a"] {
             seen.push(gateway.get(key, path).send().await.json());
@@ -124,6 +126,18 @@ fn attempts(gateway: &Gateway, method: &str, path: &str, key_of_a: &str) -> Vec<
                 _ => post(&address(of), body.clone()),
             };
             crate::subscriptions::OF_A.into_iter().map(call).collect()
+        }
+        (method, path) if path.starts_with("/v1/pubsub/topics/{project}") => {
+            let places = [("project-a", "orders"), ("project-a", "orders-dead"), ("home", "shared")];
+            let address =
+                |(project, id): (&str, &str)| path.replace("{project}", project).replace("{id}", id);
+            let call = |place| match method {
+                "get" => get(&address(place)),
+                _ => gateway
+                    .call(Method::PATCH, &address(place))
+                    .json(json!({"deduplication": {"attribute": "order", "window_s": 60}}).to_string()),
+            };
+            places.into_iter().map(call).collect()
         }
         ("get", "/v1/topics" | "/v1/keys" | "/v1/pipelines" | "/v1/models" | "/v1/status") => vec![get(path)],
         ("get", "/healthz" | "/readyz" | "/metrics" | "/openapi.json") => vec![get(path)],

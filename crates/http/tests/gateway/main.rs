@@ -6,6 +6,7 @@ mod edges;
 mod ingest;
 mod isolation;
 mod limits;
+mod pubsub_topics;
 mod secrets;
 mod sql;
 mod subscriptions;

@@ -134,23 +134,41 @@ pub(super) fn subscription_name(
     pubsub_project: Option<&str>,
     folder: &Path,
 ) -> Result<ResourceName, Failure> {
+    resource_name(name, "subscriptions", pubsub_project, folder)
+}
+
+/// A resource as a person names it: its path in the API, or its id alone.
+pub(super) fn resource_name(
+    name: &str,
+    collection: &str,
+    pubsub_project: Option<&str>,
+    folder: &Path,
+) -> Result<ResourceName, Failure> {
     let usage = |message: String| Failure::new(exit::USAGE, message);
     if name.contains('/') {
-        return ResourceName::parse_path(name, "subscriptions").map_err(|e| usage(e.to_string()));
+        return ResourceName::parse_path(name, collection).map_err(|e| usage(e.to_string()));
     }
     let id: ResourceId = name.parse().map_err(|e| usage(format!("{e}")))?;
+    Ok(ResourceName::new(project_of(id.as_str(), pubsub_project, folder)?, id))
+}
+
+/// The Pub/Sub project that is meant where none stands before a name.
+pub(super) fn project_of(
+    what: &str,
+    pubsub_project: Option<&str>,
+    folder: &Path,
+) -> Result<ProjectId, Failure> {
+    let usage = |message: String| Failure::new(exit::USAGE, message);
     let project = match pubsub_project {
         Some(project) => project.to_owned(),
         None => project_name(folder).ok_or_else(|| {
-            usage(format!("the Pub/Sub project of `{id}` is not known"))
+            usage(format!("the Pub/Sub project of `{what}` is not known"))
                 .hint("name it with --pubsub-project, or the folder of a Levada project with --project")
         })?,
     };
-    let project: ProjectId = project.parse().map_err(|e| {
-        usage(format!("{e}"))
-            .hint("name another with --pubsub-project, or give the full name of the subscription")
-    })?;
-    Ok(ResourceName::new(project, id))
+    project
+        .parse()
+        .map_err(|e| usage(format!("{e}")).hint("name another with --pubsub-project, or give the full name"))
 }
 
 fn project_name(folder: &Path) -> Option<String> {
