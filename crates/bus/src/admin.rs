@@ -10,6 +10,7 @@
 
 mod browse;
 mod redrive;
+mod replay;
 mod resend;
 mod topics;
 mod weights;
@@ -27,6 +28,7 @@ use crate::port::{
 
 pub use browse::{Browsed, MAX_BROWSE};
 pub use redrive::{MAX_REDRIVE, Redrive, Redriven, Refused};
+pub use replay::{MAX_RATE_PER_S, NewReplay};
 pub use resend::{Edit, MessageRule, Resent};
 pub use topics::{TopicAdmin, TopicChange, TopicReport};
 pub use weights::{MAX_WEIGHED_TENANTS, MAX_WEIGHT, Weighing};
@@ -87,6 +89,10 @@ pub enum SubscriptionState {
     Idle,
     /// Nothing can arrive: it is detached, or its topic was deleted.
     Ended,
+    /// A replay that still has something to deliver; how old that is says nothing.
+    Replaying,
+    /// A replay of which everything is acknowledged.
+    Finished,
     /// The oldest message waits for longer than [`LATE`].
     Late,
     /// The oldest message waits for longer than [`STUCK`], or is near the end of its retention.
@@ -99,6 +105,8 @@ impl SubscriptionState {
             Self::Healthy => "healthy",
             Self::Idle => "idle",
             Self::Ended => "ended",
+            Self::Replaying => "replaying",
+            Self::Finished => "finished",
             Self::Late => "late",
             Self::Stuck => "stuck",
         }
@@ -138,6 +146,11 @@ impl SubscriptionReport {
         let near_its_end = age > LATE && age > self.spec.retention.mul_f64(0.8);
         if self.spec.detached {
             (SubscriptionState::Ended, Some("it is detached from its topic: nothing arrives any more"))
+        } else if let Some(finished) = self.stats.replay_finished {
+            match finished {
+                true => (SubscriptionState::Finished, Some("all of it was delivered: delete it")),
+                false => (SubscriptionState::Replaying, None),
+            }
         } else if near_its_end {
             (SubscriptionState::Stuck, Some("the oldest messages are about to be lost: their retention ends"))
         } else if age > STUCK {
@@ -262,14 +275,17 @@ impl SubscriptionAdmin {
     }
 
     fn may_see(&self, principal: &Principal, spec: &SubscriptionSpec) -> bool {
+        self.sees(principal, &spec.name.project, spec.tenant.as_ref())
+    }
+
+    /// Whether a principal sees what is of that tenant in that project.
+    fn sees(&self, principal: &Principal, project: &ProjectId, tenant: Option<&TenantId>) -> bool {
         if principal.tenants == TenantSet::All {
             return true;
         }
-        match (self.owner_of)(&spec.name.project) {
+        match (self.owner_of)(project) {
             Some(ProjectOwner::Tenant(owner)) => principal.tenants.contains(&owner),
-            Some(ProjectOwner::Platform) => {
-                spec.tenant.as_ref().is_some_and(|tenant| principal.tenants.contains(tenant))
-            }
+            Some(ProjectOwner::Platform) => tenant.is_some_and(|tenant| principal.tenants.contains(tenant)),
             None => false,
         }
     }

@@ -9,8 +9,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use subscriptions::{
-    MessagesArgs, RedriveArgs, ResendArgs, SubscriptionName, SubscriptionsArgs, SubscriptionsCommand,
-    UnblockArgs, Weight,
+    MessagesArgs, RedriveArgs, ReplayArgs, ResendArgs, SubscriptionName, SubscriptionsArgs,
+    SubscriptionsCommand, UnblockArgs, Weight,
 };
 
 pub use topics::{SetTopicArgs, TopicName, TopicsArgs, TopicsCommand};

@@ -53,6 +53,16 @@ pub enum SubscriptionsCommand {
         #[arg(required = true, value_name = "TENANT=WEIGHT")]
         weights: Vec<Weight>,
     },
+    /// Bound how many messages a second a subscription delivers
+    Rate {
+        #[command(flatten)]
+        subscription: SubscriptionName,
+        /// Messages a second, 1 to 1000000, or - for no bound
+        #[arg(value_name = "RATE")]
+        rate: Rate,
+    },
+    /// Make a subscription that delivers once more what this one got
+    Replay(ReplayArgs),
     /// Send the messages of a dead-letter topic's subscription back to where they came from
     Redrive(RedriveArgs),
     /// Edit one dead letter and send it back to where it came from
@@ -113,6 +123,42 @@ pub struct RedriveArgs {
     /// Messages a second, at most [default: as fast as it goes]
     #[arg(long, value_name = "N")]
     pub rate: Option<f64>,
+}
+
+/// A bound on messages a second; `None`: none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rate(pub Option<u32>);
+
+impl FromStr for Rate {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "-" => Ok(Self(None)),
+            number => match number.parse() {
+                Ok(rate @ 1..=1_000_000) => Ok(Self(Some(rate))),
+                _ => Err("a rate is a whole number of 1 to 1000000, or - for no bound"),
+            },
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub struct ReplayArgs {
+    #[command(flatten)]
+    pub subscription: SubscriptionName,
+    /// The name of the replay, a subscription in the same Pub/Sub project
+    #[arg(long = "name", value_name = "ID")]
+    pub id: String,
+    /// Where to begin: `earliest`, or a time such as 2026-11-01T00:00:00Z
+    #[arg(long, value_name = "TIME", required_unless_present = "from_snapshot")]
+    pub from: Option<String>,
+    /// Begin at the state that a snapshot remembers: its id, or PROJECT/ID
+    #[arg(long, value_name = "SNAPSHOT", conflicts_with = "from")]
+    pub from_snapshot: Option<String>,
+    /// Messages a second, at most [default: as fast as its consumers take them]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub rate: Option<u32>,
 }
 
 #[derive(Debug, Args)]

@@ -1,6 +1,7 @@
 //! `levada subscriptions`: what an operator asks of Pub/Sub subscriptions.
 
 mod redrive;
+mod replay;
 mod resend;
 mod weigh;
 
@@ -46,6 +47,14 @@ pub async fn subscriptions(output: &Output, global: &Global, args: Subscriptions
         SubscriptionsCommand::Weigh { subscription, weights } => {
             let path = address(&subscription, folder)?;
             weigh::weigh(output, &Connection::open(global)?, &path, &weights).await
+        }
+        SubscriptionsCommand::Rate { subscription, rate } => {
+            let path = address(&subscription, folder)?;
+            replay::rate(output, &Connection::open(global)?, &path, rate.0).await
+        }
+        SubscriptionsCommand::Replay(args) => {
+            let path = address(&args.subscription, folder)?;
+            replay::replay(output, &Connection::open(global)?, &path, &args).await
         }
         SubscriptionsCommand::Redrive(args) => {
             let path = format!("{}/redrive", address(&args.subscription, folder)?);
@@ -161,6 +170,8 @@ fn show(output: &Output, shown: &Value) {
         ("expires after", shown.get("expires_after_s").map_or_else(|| "never".to_owned(), age)),
         ("dead letter", dead_letter(&shown["dead_letter"])),
         ("weights", weigh::text(&shown["weights"])),
+        ("rate", replay::bound(shown)),
+        ("replay of", text(&shown["replay"], "source")),
         ("backlog", backlog(stats)),
         ("oldest unacked", age(&stats["oldest_unacked_age_s"])),
     ];

@@ -39,7 +39,7 @@ pub fn describe(id: &str) -> Option<Value> {
             "summary": "Change settings of a subscription",
             "description": "A merge patch: what is absent stays as it is. `weights` are shares of tenants in delivery; \
                 null takes a tenant's weight, or all of them, away, and a tenant without one counts 1. A tenant's key \
-                names its own tenants. Everything else of a subscription is changed by the Pub/Sub API.",
+                names its own tenants. `max_rate_per_s` bounds delivery; null ends the bound. Everything else of a subscription is changed by the Pub/Sub API.",
             "parameters": [project, own],
             "requestBody": body("SubscriptionPatch"),
             "responses": { "200": json_answer("The subscription as it is now.", "Subscription") },
@@ -99,6 +99,15 @@ pub fn describe(id: &str) -> Option<Value> {
             "requestBody": body("ResendMessage"),
             "responses": { "200": json_answer("It was sent.", "ResentMessage") },
         }),
+        "createReplay" => json!({
+            "summary": "Replay what a subscription got into one beside it",
+            "description": "Makes a subscription that delivers once more what the topic has from `from` until now, \
+                with topic, tenant, filter and ordering of the one that is replayed, which notices nothing. It is \
+                consumed as any other, is `finished` when everything is acknowledged, and then may be deleted.",
+            "parameters": [project, own],
+            "requestBody": body("NewReplay"),
+            "responses": { "201": json_answer("The replay.", "Subscription") },
+        }),
         _ => return None,
     };
     operation["tags"] = json!(["subscriptions"]);
@@ -110,6 +119,7 @@ pub fn schemas() -> Value {
     let flag = || json!({ "type": "boolean" });
     let seconds = || json!({ "type": "number", "minimum": 0 });
     let weight = |kind: Value| json!({ "type": kind, "minimum": 1, "maximum": 1000 });
+    let rate = |kind: Value| json!({ "type": kind, "minimum": 1, "maximum": 1_000_000 });
     let tenant = json!({
         "tenant_id": text(), "weight": count(), "backlog_messages": count(), "delivered": count(),
         "delivered_bytes": count(), "share": { "type": "number", "minimum": 0, "maximum": 1 },
@@ -122,7 +132,7 @@ pub fn schemas() -> Value {
     });
     let subscription = json!({
         "name": text(), "project": text(), "id": text(), "tenant_id": or_null("string"), "topic": or_null("string"),
-        "delivery": { "enum": ["pull", "push"] }, "state": { "enum": ["healthy", "idle", "ended", "late", "stuck"] }, "note": text(),
+        "delivery": { "enum": ["pull", "push"] }, "state": { "enum": ["healthy", "idle", "ended", "late", "stuck", "replaying", "finished"] }, "note": text(),
         "push_endpoint": text(), "ack_deadline_s": seconds(),
         "ordered": flag(), "exactly_once": flag(), "filter": text(), "retention_s": seconds(), "retain_acked": flag(),
         "expires_after_s": seconds(), "detached": flag(),
@@ -130,6 +140,8 @@ pub fn schemas() -> Value {
         "dead_letter": object(&[], json!({ "topic": text(), "max_delivery_attempts": count() })),
         "labels": { "type": "object", "additionalProperties": text() },
         "weights": { "type": "object", "additionalProperties": weight(json!("integer")) },
+        "max_rate_per_s": rate(json!("integer")),
+        "replay": object(&["source", "finished"], json!({ "source": text(), "finished": flag() })),
         "stats": reference("SubscriptionStats"),
     });
     let blocked = json!({
@@ -165,6 +177,14 @@ pub fn schemas() -> Value {
                 "code": text(), "count": count(), "detail": text(),
             }))),
         })),
+        "NewReplay": object(&["name", "from"], json!({
+            "name": { "type": "string", "description": "The id of the new subscription, in the same project." },
+            "from": { "oneOf": [
+                { "const": "earliest" }, time(),
+                object(&["snapshot"], json!({ "snapshot": { "type": "string", "description": "Its id, or `project/id`." } })),
+            ] },
+            "rate_per_s": rate(json!("integer")),
+        })),
         "ResendMessage": object(&[], json!({
             "data": { "type": "string", "contentEncoding": "base64", "description": "A new body, instead of `json`." },
             "json": { "description": "A new body, any JSON value as it stands here." },
@@ -178,6 +198,7 @@ pub fn schemas() -> Value {
         "SubscriptionPatch": object(&[], json!({
             "weights": { "type": ["object", "null"], "maxProperties": 10000,
                 "additionalProperties": weight(json!(["integer", "null"])) },
+            "max_rate_per_s": rate(json!(["integer", "null"])),
         })),
         "UnblockKey": object(&["tenant", "key"], json!({ "tenant": text(), "key": text() })),
         "UnblockedKey": object(&["tenant_id", "key", "done"], json!({

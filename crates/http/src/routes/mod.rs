@@ -10,6 +10,7 @@ mod keys;
 mod operations;
 mod pubsub_topics;
 mod redrive;
+mod replays;
 mod resend;
 mod sql;
 mod status;
@@ -119,6 +120,9 @@ pub(crate) const ENDPOINTS: &[Endpoint] = &[
         Access::Key,
         || post(resend::resend),
     ),
+    route(Method::POST, "/v1/subscriptions/{project}/{id}/replays", "createReplay", Access::Key, || {
+        post(replays::create)
+    }),
     route(Method::GET, "/v1/pubsub/topics/{project}", "listPubsubTopics", Access::Key, || {
         get(pubsub_topics::list)
     }),

@@ -43,7 +43,18 @@ pub(super) struct SubscriptionView<'a> {
     labels: &'a BTreeMap<String, String>,
     /// Shares of tenants in delivery; those that are not named count 1.
     weights: &'a BTreeMap<TenantId, u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_rate_per_s: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    replay: Option<ReplayView<'a>>,
     stats: StatsView,
+}
+
+/// What a replay is of.
+#[derive(Serialize)]
+struct ReplayView<'a> {
+    source: &'a ResourceName,
+    finished: bool,
 }
 
 #[derive(Serialize)]
@@ -132,6 +143,11 @@ pub(super) fn view(report: &SubscriptionReport, now_ms: i64) -> SubscriptionView
         }),
         labels: &spec.labels,
         weights: &report.weights,
+        max_rate_per_s: spec.max_rate_per_s,
+        replay: spec.replay.as_ref().map(|replay| ReplayView {
+            source: &replay.source,
+            finished: stats.replay_finished == Some(true),
+        }),
         stats: StatsView {
             backlog_messages: stats.backlog_messages,
             backlog_is_exact: report.backlog_is_exact,

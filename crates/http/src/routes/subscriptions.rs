@@ -93,6 +93,8 @@ pub async fn show(
 pub struct SubscriptionPatch {
     #[serde(default, deserialize_with = "some")]
     weights: Option<Option<BTreeMap<TenantId, Option<u32>>>>,
+    #[serde(default, deserialize_with = "some")]
+    max_rate_per_s: Option<Option<u32>>,
 }
 
 /// Tells a field that is `null` from one that is absent.
@@ -115,7 +117,12 @@ pub async fn change(
         Some(tenants) => Weighing { from_nothing: tenants.is_none(), tenants: tenants.unwrap_or_default() },
     };
     // To the end, also when the client leaves in between.
-    let changed = tokio::spawn(async move { admin.weigh(&caller.principal, &name, &weighing).await });
+    let changed = tokio::spawn(async move {
+        if let Some(rate_per_s) = patch.max_rate_per_s {
+            admin.limit_rate(&caller.principal, &name, rate_per_s).await?;
+        }
+        admin.weigh(&caller.principal, &name, &weighing).await
+    });
     let report = changed.await.map_err(|_| Problem::new(500, "internal", "the change failed"))??;
     Ok(json(&view(&report, now_ms)))
 }

@@ -22,6 +22,7 @@ pub fn attempt(method: &str, path: &str) -> String {
     match path.rsplit('/').next() {
         Some("{id}") if method == "patch" => json!({"weights": {"a": 5}}).to_string(),
         Some("resend") => json!({"json": {"n": 1}}).to_string(),
+        Some("replays") => json!({"name": "again", "from": "earliest"}).to_string(),
         Some("redrive") => json!({"limit": 5}).to_string(),
         Some("{id}" | "messages" | "blocked-keys" | "blocked-keys:skip" | "blocked-keys:park") => {
             json!({"tenant": "a", "key": "k"}).to_string()
@@ -66,6 +67,12 @@ pub async fn publish(gateway: &Gateway, topic: &str, owner: &str, key: Option<&s
 
 pub async fn pull(subscription: &Arc<dyn SubscriptionPort>, max_messages: usize) -> Vec<Received> {
     let limits = PullLimits { max_messages, max_bytes: 1 << 20, wait: Duration::ZERO, ack_deadline: None };
+    subscription.pull(limits).await.expect("pulls")
+}
+
+/// What comes first, when it comes.
+pub async fn pull_some(subscription: &Arc<dyn SubscriptionPort>) -> Vec<Received> {
+    let limits = PullLimits { max_messages: 10, max_bytes: 1 << 20, wait: PATIENCE, ack_deadline: None };
     subscription.pull(limits).await.expect("pulls")
 }
 
@@ -251,8 +258,13 @@ async fn a_dead_letter_is_edited_and_sent_once() {
     let ordered = gateway.port.subscription(&name(OF_A[0])).expect("there");
     ordered.unblock(&tenant("a"), "k", levada_bus::port::Unblock::Park).await.expect("parked");
     let browse = "/v1/subscriptions/project-a/dead/messages";
-    let letters = gateway.get("engineer-a", browse).send().await.json();
-    let second = letters["messages"][1]["message_id"].as_str().expect("an id").to_owned();
+    // What was just written can be read a moment later.
+    let second = loop {
+        let letters = gateway.get("engineer-a", browse).send().await.json();
+        if letters["messages"].as_array().is_some_and(|all| all.len() == 3) {
+            break letters["messages"][1]["message_id"].as_str().expect("an id").to_owned();
+        }
+    };
     let resend = async |caller: &'static str, id: &str, body: Value| {
         gateway.post(caller, &format!("{browse}/{id}/resend"), body.to_string()).send().await
     };
@@ -273,7 +285,7 @@ async fn a_dead_letter_is_edited_and_sent_once() {
     let edit = json!({"json": {"mended": true}, "attributes": {"by": "hand", "levada.none": null}});
     let sent = resend("engineer-a", &second, edit).await.json();
     assert_eq!((&sent["topic"], &sent["acknowledged"]), (&json!("project-a/orders"), &json!(true)));
-    let again = pull(&ordered, 10).await;
+    let again = pull_some(&ordered).await;
     assert_eq!(again[0].message.body, "{\"mended\":true}");
     assert_eq!(again[0].message.attributes.iter().collect::<Vec<_>>(), [("by", "hand")]);
     resend("engineer-a", &second, json!({})).await.problem(409, "message-not-waiting");
@@ -341,4 +353,55 @@ async fn tenants_are_weighed_by_a_merge_patch() {
     patch("admin-b", OF_A[1], of_a.clone()).await.problem(404, "subscription-unknown");
     patch("engineer-a", OF_A[1], json!({"weights": {"b": 2}})).await.problem(403, "tenant-forbidden");
     assert_eq!(patch("engineer-a", OF_A[1], of_a).await.json()["weights"], json!({"a": 2}));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replay_is_made_consumed_and_finished() {
+    let gateway = Gateway::start().await;
+    blocked_subscription_of_a(&gateway).await;
+    publish(&gateway, "home/shared", "a", None, &["1", "2"]).await;
+    let of_a = gateway.port.subscription(&name(OF_A[1])).expect("there");
+    let mut received = pull_some(&of_a).await;
+    while received.len() < 2 {
+        received.extend(pull_some(&of_a).await);
+    }
+    of_a.acknowledge(received.iter().map(|r| r.ack_id).collect()).await.expect("acknowledged");
+    let replay = async |caller: &'static str, body: Value| {
+        let path = format!("/v1/subscriptions/{}/replays", OF_A[1]);
+        gateway.post(caller, &path, body.to_string()).send().await
+    };
+    let earliest = json!({"name": "again", "from": "earliest", "rate_per_s": 500});
+    replay("client-a", earliest.clone()).await.problem(403, "role-forbidden");
+    replay("admin-b", earliest.clone()).await.problem(404, "subscription-unknown");
+    let none = json!({"name": "again", "from": {"snapshot": "none"}});
+    replay("engineer-a", none).await.problem(404, "snapshot-unknown");
+    for bad in [
+        json!({"name": "again"}),
+        json!({"name": "again", "from": "yesterday"}),
+        json!({"name": "again", "from": {"snapshot": "NO/NAME/AT/ALL"}}),
+        json!({"name": "again", "from": {"snapshot": "s", "what": 1}}),
+        json!({"name": "a", "from": "earliest"}),
+        json!({"name": "again", "from": "earliest", "rate_per_s": 0}),
+    ] {
+        replay("engineer-a", bad).await.problem(422, "body-invalid");
+    }
+    let made = replay("engineer-a", earliest.clone()).await;
+    assert_eq!(made.status, 201);
+    let made = made.json();
+    assert_eq!((&made["name"], &made["max_rate_per_s"]), (&json!("home/again"), &json!(500)));
+    assert_eq!(made["replay"], json!({"source": OF_A[1], "finished": false}));
+    replay("engineer-a", earliest).await.problem(409, "subscription-state");
+    let path = "/v1/subscriptions/home/again";
+    let call = gateway.call(Method::PATCH, path).bearer(gateway.key("engineer-a"));
+    let unbound = call.json(json!({"max_rate_per_s": null}).to_string()).send().await.json();
+    assert_eq!(unbound["max_rate_per_s"], Value::Null);
+    let again = gateway.port.subscription(&name("home/again")).expect("there");
+    let received = pull(&again, 10).await;
+    assert_eq!(received.iter().map(|r| &*r.message.body).collect::<Vec<_>>(), [b"1", b"2"]);
+    again.acknowledge(received.iter().map(|r| r.ack_id).collect()).await.expect("acknowledged");
+    let shown = gateway.get("engineer-a", path).send().await.json();
+    assert_eq!((&shown["state"], &shown["replay"]["finished"]), (&json!("finished"), &json!(true)));
+    gateway.get("admin-b", path).send().await.problem(404, "subscription-unknown");
+    let late = json!({"name": "empty", "from": "2100-01-01T00:00:00Z"});
+    assert_eq!(replay("engineer-a", late).await.json()["state"], "finished");
 }

@@ -116,8 +116,8 @@ impl PlatformData {
 
 fn health(state: SubscriptionState) -> Health {
     match state {
-        SubscriptionState::Healthy => Health::Healthy,
-        SubscriptionState::Idle => Health::Idle,
+        SubscriptionState::Healthy | SubscriptionState::Replaying => Health::Healthy,
+        SubscriptionState::Idle | SubscriptionState::Finished => Health::Idle,
         SubscriptionState::Ended => Health::Waiting,
         SubscriptionState::Late => Health::Degraded,
         SubscriptionState::Stuck => Health::Failing,

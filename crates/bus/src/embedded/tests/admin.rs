@@ -3,9 +3,12 @@
 use levada_core::{Clock, Principal, Problem, Role, TenantSet};
 
 use super::*;
-use crate::admin::{MAX_WEIGHED_TENANTS, ProjectOwner, SubscriptionAdmin, SubscriptionReport, Weighing};
+use crate::admin::{
+    MAX_WEIGHED_TENANTS, NewReplay, ProjectOwner, SubscriptionAdmin, SubscriptionReport, TopicChange,
+    TopicReport, Weighing,
+};
 use crate::filter::Filter;
-use crate::port::{DeadLetterPolicy, PageRequest, Unblock};
+use crate::port::{DeadLetterPolicy, Deduplication, PageRequest, SeekTo, Unblock};
 
 /// The project `acme` is the tenant's of that name, `shared` the platform's, others nobody's.
 pub fn admin(port: &Port) -> SubscriptionAdmin {
@@ -240,4 +243,101 @@ async fn weights_are_set_by_who_sees_the_subscription_for_its_own_tenants() {
     let from_nothing = Weighing { from_nothing: true, ..Weighing::default() };
     let report = admin.weigh(&principal(&[]), &all, &from_nothing).await.expect("weighed");
     assert!(report.weights.is_empty());
+}
+
+#[tokio::test]
+async fn a_replay_is_made_beside_a_subscription_by_who_sees_it() {
+    let (port, admin) = world().await;
+    let of_acme = name("shared/of-acme");
+    let sent = ["1", "2", "3"].map(|body| message("acme", body)).into();
+    port.try_publish(&name("shared/orders"), sent).await.expect("published");
+    let source = port.open_subscription("shared/of-acme");
+    let mut got = Vec::new();
+    while got.len() < 3 {
+        got.extend(source.pull(limits(9)).await.expect("pulls"));
+        tokio::task::yield_now().await;
+    }
+    acknowledge(&source, &got).await;
+    let new =
+        |id: &str, from: SeekTo, rate_per_s| NewReplay { id: id.parse().expect("an id"), from, rate_per_s };
+    let earliest = SeekTo::TimeMs(0);
+    let acme = principal(&["acme"]);
+    let made = admin.replay(&acme, &of_acme, new("again", earliest.clone(), Some(500))).await.expect("made");
+    assert_eq!((made.spec.name.to_string().as_str(), made.spec.max_rate_per_s), ("shared/again", Some(500)));
+    assert_eq!((made.tenant.clone(), made.state(0).0.as_str()), (Some(tenant("acme")), "replaying"));
+    let now_ms = port.world.clock.now_ms() + 30 * 24 * 3_600_000;
+    assert_eq!(made.state(now_ms).0.as_str(), "replaying", "old messages are what it is for");
+    let faster = admin.limit_rate(&acme, &name("shared/again"), None).await.expect("its own");
+    assert_eq!(faster.spec.max_rate_per_s, None);
+    let again = port.open_subscription("shared/again");
+    let pulled = again.pull(limits(9)).await.expect("pulls");
+    assert_eq!(bodies(&pulled), ["1", "2", "3"]);
+    acknowledge(&again, &pulled).await;
+    let shown = admin.show(&acme, &name("shared/again")).expect("seen");
+    assert_eq!(shown.state(now_ms).0.as_str(), "finished");
+
+    let code = |refused: Result<SubscriptionReport, Problem>| refused.expect_err("refused").code;
+    let globex = principal(&["globex"]);
+    let third = || new("third", earliest.clone(), None);
+    assert_eq!(code(admin.replay(&globex, &of_acme, third()).await), "subscription-unknown");
+    assert_eq!(
+        code(admin.replay(&acme, &of_acme, new("again", earliest.clone(), None)).await),
+        "subscription-state"
+    );
+    assert_eq!(
+        code(admin.replay(&acme, &of_acme, new("third", earliest.clone(), Some(0))).await),
+        "body-invalid"
+    );
+    assert_eq!(
+        code(admin.replay(&acme, &name("shared/again"), third()).await),
+        "body-invalid",
+        "of a replay"
+    );
+    assert_eq!(code(admin.limit_rate(&acme, &of_acme, Some(0)).await), "body-invalid");
+    // A snapshot of another tenant is one that does not exist.
+    port.port
+        .create_snapshot(name("shared/theirs"), &name("shared/of-globex"), [].into())
+        .await
+        .expect("made");
+    port.port.create_snapshot(name("shared/ours"), &of_acme, [].into()).await.expect("made");
+    let theirs = SeekTo::Snapshot(name("shared/theirs"));
+    assert_eq!(code(admin.replay(&acme, &of_acme, new("third", theirs, None)).await), "snapshot-unknown");
+    let ours = SeekTo::Snapshot(name("shared/ours"));
+    let none = admin.replay(&acme, &of_acme, new("third", ours, None)).await.expect("made");
+    assert_eq!(none.state(0).0.as_str(), "finished", "all of it was acknowledged by then");
+}
+
+#[tokio::test]
+async fn topics_are_seen_and_changed_by_who_owns_their_project() {
+    let (port, admin) = world().await;
+    let topics = admin.topics();
+    let by = |attribute: &str| TopicChange {
+        durability: None,
+        deduplication: Some(Some(Deduplication {
+            attribute: attribute.into(),
+            window: Duration::from_secs(60),
+        })),
+    };
+    let (acme, globex, all) = (principal(&["acme"]), principal(&["globex"]), principal(&[]));
+    let (own, shared) = (name("acme/orders"), name("shared/orders"));
+    let changed = topics.change(&acme, &own, &by("n")).await.expect("its own");
+    assert_eq!(changed.spec.deduplication.as_ref().map(|d| &*d.attribute), Some("n"));
+    assert_eq!(topics.change(&acme, &own, &TopicChange::default()).await, Ok(changed));
+    let code = |refused: Result<TopicReport, Problem>| refused.expect_err("refused").code;
+    assert_eq!(code(topics.change(&globex, &own, &by("n")).await), "topic-unknown");
+    assert_eq!(code(topics.change(&acme, &shared, &by("n")).await), "tenant-forbidden");
+    assert_eq!(code(topics.change(&acme, &own, &by("")).await), "body-invalid");
+    assert_eq!(code(topics.show(&all, &name("acme/none"))), "topic-unknown");
+    topics.change(&all, &shared, &by("n")).await.expect("the platform's");
+    let listed = |principal: &Principal, project: &str| {
+        let project = ProjectId::new(project).expect("a project");
+        let found = topics.list(principal, &project, &PageRequest::default());
+        found.items.iter().map(|t| (t.spec.name.to_string(), t.may_change)).collect::<Vec<_>>()
+    };
+    assert_eq!(listed(&acme, "shared"), [("shared/orders".to_owned(), false)]);
+    assert_eq!(listed(&acme, "acme"), [("acme/orders".to_owned(), true)]);
+    assert!(listed(&globex, "acme").is_empty());
+    let port = port.restart().await;
+    let again = super::admin::admin(&port).topics().show(&acme, &own).expect("there");
+    assert!(again.spec.deduplication.is_some(), "it outlives the process");
 }
