@@ -122,6 +122,14 @@ pub fn router(data: Arc<dyn ConsoleData>, config: ConsoleConfig) -> Router {
         .route("/console/subscriptions", get(pages::subscriptions::list))
         .route("/console/subscriptions/{project}/{id}", get(pages::subscriptions::detail))
         .route("/console/subscriptions/{project}/{id}/unblock", post(pages::subscriptions::unblock))
+        .route("/console/subscriptions/{project}/{id}/weights", post(pages::subscriptions::weigh))
+        .route("/console/subscriptions/{project}/{id}/redrive", post(pages::messages::redrive))
+        .route("/console/subscriptions/{project}/{id}/messages", get(pages::messages::list))
+        .route(
+            "/console/subscriptions/{project}/{id}/messages/{message_id}",
+            get(pages::resend::detail).post(pages::resend::send),
+        )
+        .route("/console/subscriptions/{project}/{id}/messages/{message_id}/body", get(pages::resend::body))
         .route("/console/dead-letters", get(pages::dead_letters::list))
         .route("/console/dead-letters/resend", post(pages::dead_letters::resend))
         .route("/console/dead-letters/{topic}/{offset}", get(pages::dead_letters::detail))

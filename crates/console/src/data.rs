@@ -11,6 +11,9 @@ use bytes::Bytes;
 use levada_core::{Principal, Problem, ResourceName, TopicName};
 use serde::{Deserialize, Serialize};
 
+use crate::message::{
+    MessageEdit, MessageFilter, MessagePage, MessageRow, PubsubTopicRow, RedriveDone, RedriveOrder,
+};
 pub use crate::subscription::{BlockedRow, LaneRow, SubscriptionDetail, SubscriptionRow, Unblock};
 
 /// What the console asks of the platform. One method an operation.
@@ -90,7 +93,82 @@ pub trait ConsoleData: Send + Sync + 'static {
         _key: &str,
         _how: Unblock,
     ) -> Result<String, Problem> {
-        Err(Problem::new(404, "subscription-unknown", format!("there is no subscription `{name}`")))
+        Err(no_subscription(name))
+    }
+
+    /// Sets a tenant's weight in a subscription, `None` takes it away; the answer is a sentence.
+    ///
+    /// # Errors
+    /// A problem to show above the page.
+    async fn weigh(
+        &self,
+        _principal: &Principal,
+        name: &ResourceName,
+        _tenant: &str,
+        _weight: Option<u32>,
+    ) -> Result<String, Problem> {
+        Err(no_subscription(name))
+    }
+
+    /// Messages of a subscription's topic that it would get, newest first, without consuming any.
+    ///
+    /// # Errors
+    /// A problem to show in place of the page.
+    async fn messages(
+        &self,
+        _principal: &Principal,
+        name: &ResourceName,
+        _filter: &MessageFilter,
+    ) -> Result<MessagePage, Problem> {
+        Err(no_subscription(name))
+    }
+
+    /// One of them; `None` if there is no such one.
+    ///
+    /// # Errors
+    /// A problem to show in place of the page.
+    async fn message(
+        &self,
+        _principal: &Principal,
+        name: &ResourceName,
+        _message_id: u64,
+    ) -> Result<Option<MessageRow>, Problem> {
+        Err(no_subscription(name))
+    }
+
+    /// Sends dead letters back to where they came from.
+    ///
+    /// # Errors
+    /// A problem to show above the page.
+    async fn redrive(
+        &self,
+        _principal: &Principal,
+        name: &ResourceName,
+        _order: &RedriveOrder,
+    ) -> Result<RedriveDone, Problem> {
+        Err(no_subscription(name))
+    }
+
+    /// Edits one dead letter and sends it back; the answer is a sentence for the user.
+    ///
+    /// # Errors
+    /// A problem to show above the form, which keeps what was typed.
+    async fn resend_message(
+        &self,
+        _principal: &Principal,
+        name: &ResourceName,
+        _message_id: u64,
+        _edit: &MessageEdit,
+    ) -> Result<String, Problem> {
+        Err(no_subscription(name))
+    }
+
+    /// The topics of the Pub/Sub projects that the principal sees; at most a thousand.
+    ///
+    /// # Errors
+    /// A problem to show in place of the page.
+    async fn pubsub_topics(&self, _principal: &Principal) -> Result<Vec<PubsubTopicRow>, Problem> {
+        Ok(Vec::new())
     }
 
     /// Newest first, at most `filter.limit`.
@@ -136,6 +214,10 @@ pub trait ConsoleData: Send + Sync + 'static {
     /// # Errors
     /// A problem to show in place of the list.
     async fn tables(&self, principal: &Principal) -> Result<Vec<TableRow>, Problem>;
+}
+
+fn no_subscription(name: &ResourceName) -> Problem {
+    Problem::new(404, "subscription-unknown", format!("there is no subscription `{name}`"))
 }
 
 /// How a part is. Shown as a word with a mark, never by colour alone.

@@ -13,6 +13,7 @@ mod flash;
 mod form;
 mod format;
 mod live;
+mod message;
 mod pages;
 mod session;
 mod signin_limit;
@@ -24,3 +25,7 @@ pub use data::{
     ModelRow, Overview, PipelineDetail, PipelineRow, QueryAnswer, ReasonCount, Resent, StepCounts, StepRow,
     SubscriptionDetail, SubscriptionRow, TableRow, TopicRow, Unblock, ZoneRow,
 };
+pub use message::{
+    DeadMark, MessageEdit, MessageFilter, MessagePage, MessageRow, PubsubTopicRow, RedriveDone, RedriveOrder,
+};
+pub use subscription::ReplayMark;

@@ -35,6 +35,17 @@ pub struct SubscriptionRow {
     pub health: Health,
     /// Why, where health is not good.
     pub note: Option<String>,
+    /// It delivers once more what another one got.
+    #[serde(default)]
+    pub replay: Option<ReplayMark>,
+}
+
+/// What a replay is of, and whether it is done.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ReplayMark {
+    /// `project/id` of the subscription that is replayed.
+    pub source: String,
+    pub finished: bool,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -43,6 +54,9 @@ pub struct SubscriptionDetail {
     /// Settings by name, in the order to show them.
     pub settings: Vec<(String, String)>,
     pub lanes: Vec<LaneRow>,
+    /// Weights of tenants, at most a hundred; others count 1.
+    #[serde(default)]
+    pub weights: Vec<(String, u32)>,
     /// The longest blocked first, at most a hundred.
     pub blocked: Vec<BlockedRow>,
     /// There is a dead-letter policy to park messages by.

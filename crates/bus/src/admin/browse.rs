@@ -2,7 +2,7 @@
 
 use levada_core::{Principal, Problem, ResourceName};
 
-use super::{SubscriptionAdmin, problem};
+use super::{Seen, SubscriptionAdmin, problem};
 use crate::filter::Filter;
 use crate::port::{Peeked, PortError};
 
@@ -38,22 +38,14 @@ impl SubscriptionAdmin {
     ) -> Result<Browsed, Problem> {
         let seen = self.find(principal, name)?;
         let failed = |error: PortError| problem(&error);
-        let topic = seen.spec.topic.as_ref().ok_or_else(|| {
-            failed(PortError::FailedPrecondition(format!("the topic of the subscription {name} was deleted")))
-        })?;
-        let own = Filter::parse(&seen.spec.filter)
-            .map_err(|error| failed(PortError::Internal(format!("the filter of {name}: {error}"))))?;
+        let (topic, own) = seen.reads()?;
         let wanted = |peeked: &Peeked| {
-            let (tenant, attributes) = (&peeked.message.tenant, &peeked.message.attributes);
-            principal.tenants.contains(tenant)
-                && seen.spec.tenant.as_ref().is_none_or(|only| only == tenant)
-                && own.matches(attributes)
-                && filter.matches(attributes)
+            seen.would_get(principal, &own, peeked) && filter.matches(&peeked.message.attributes)
         };
         let (mut browsed, mut looked_at, mut bytes) = (Browsed { before, ..Browsed::default() }, 0, 0);
         let limit = limit.clamp(1, MAX_BROWSE);
         while looked_at < LOOKED_AT {
-            let peeked = self.port.peek(topic, browsed.before, STEP).map_err(failed)?;
+            let peeked = self.port.peek(&topic, browsed.before, STEP).map_err(failed)?;
             if peeked.is_empty() {
                 browsed.before = None;
                 break;
@@ -71,5 +63,48 @@ impl SubscriptionAdmin {
             }
         }
         Ok(browsed)
+    }
+
+    /// The message of that id, of those that a subscription would get. Blocks on the disk.
+    ///
+    /// # Errors
+    /// `subscription-unknown` and `message-unknown` (404), `subscription-state` (409) when its
+    /// topic was deleted.
+    pub fn message(
+        &self,
+        principal: &Principal,
+        name: &ResourceName,
+        message_id: u64,
+    ) -> Result<Peeked, Problem> {
+        let seen = self.find(principal, name)?;
+        let (topic, own) = seen.reads()?;
+        let mut found =
+            self.port.peek(&topic, Some(message_id.saturating_add(1)), 1).map_err(|e| problem(&e))?;
+        found.retain(|peeked| peeked.message_id == message_id && seen.would_get(principal, &own, peeked));
+        found.pop().ok_or_else(|| {
+            Problem::new(404, "message-unknown", format!("`{name}` has no message {message_id}"))
+                .hint("GET /v1/subscriptions/{project}/{id}/messages lists the messages with their ids")
+        })
+    }
+}
+
+impl Seen {
+    /// The topic, and the subscription's own filter.
+    fn reads(&self) -> Result<(ResourceName, Filter), Problem> {
+        let name = &self.spec.name;
+        let topic = self.spec.topic.clone().ok_or_else(|| {
+            let text = format!("the topic of the subscription {name} was deleted");
+            problem(&PortError::FailedPrecondition(text))
+        })?;
+        let own = Filter::parse(&self.spec.filter)
+            .map_err(|error| problem(&PortError::Internal(format!("the filter of {name}: {error}"))))?;
+        Ok((topic, own))
+    }
+
+    fn would_get(&self, principal: &Principal, own: &Filter, peeked: &Peeked) -> bool {
+        let (tenant, attributes) = (&peeked.message.tenant, &peeked.message.attributes);
+        principal.tenants.contains(tenant)
+            && self.spec.tenant.as_ref().is_none_or(|only| only == tenant)
+            && own.matches(attributes)
     }
 }

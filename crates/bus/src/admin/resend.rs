@@ -17,8 +17,7 @@ use tokio::time::Instant;
 
 use super::redrive::{BATCH_BYTES, BUDGET, LEASE, MAX_HELD, is_of_dead_letter};
 use super::{Seen, SubscriptionAdmin, problem};
-use crate::filter::Filter;
-use crate::port::{AckId, AckOutcome, Peeked, PortError, PullLimits, TopicSpec};
+use crate::port::{AckId, AckOutcome, PullLimits, TopicSpec};
 
 const PULL: usize = 1_000;
 
@@ -78,7 +77,11 @@ impl SubscriptionAdmin {
         edit: &Edit,
     ) -> Result<Resent, Problem> {
         let seen = self.find(principal, name)?;
-        let letter = self.letter(principal, &seen, message_id).await?;
+        let letter = {
+            let (admin, asked, named) = (self.clone(), principal.clone(), name.clone());
+            let found = tokio::task::spawn_blocking(move || admin.message(&asked, &named, message_id)).await;
+            found.map_err(|_| Problem::new(500, "internal", "the read failed"))??
+        };
         let (topic, mut publication) = self.target(principal, &seen, &letter.message)?;
         publication.message = self.edited(&topic, publication.message, edit).await?;
         let lease = match seen.take(message_id).await? {
@@ -115,33 +118,6 @@ impl SubscriptionAdmin {
             "dead letter sent again"
         );
         Ok(Resent { topic, message_id: message_id_there, acknowledged })
-    }
-
-    /// The message of that id, if the subscription would get it and the caller may see it.
-    async fn letter(&self, principal: &Principal, seen: &Seen, message_id: u64) -> Result<Peeked, Problem> {
-        let name = &seen.spec.name;
-        let topic = seen.spec.topic.clone().ok_or_else(|| {
-            problem(&PortError::FailedPrecondition(format!(
-                "the topic of the subscription {name} was deleted"
-            )))
-        })?;
-        let port = self.port.clone();
-        let before = message_id.saturating_add(1);
-        let peeked = tokio::task::spawn_blocking(move || port.peek(&topic, Some(before), 1)).await;
-        let peeked = peeked.map_err(|_| Problem::new(500, "internal", "the read failed"))?;
-        let found = peeked.map_err(|error| problem(&error))?.pop();
-        let own = Filter::parse(&seen.spec.filter)
-            .map_err(|error| problem(&PortError::Internal(format!("the filter of {name}: {error}"))))?;
-        let is_its = |letter: &Peeked| {
-            letter.message_id == message_id
-                && principal.tenants.contains(&letter.message.tenant)
-                && seen.spec.tenant.as_ref().is_none_or(|only| *only == letter.message.tenant)
-                && own.matches(&letter.message.attributes)
-        };
-        found.filter(is_its).ok_or_else(|| {
-            Problem::new(404, "message-unknown", format!("`{name}` has no message {message_id}"))
-                .hint("GET /v1/subscriptions/{project}/{id}/messages lists the messages with their ids")
-        })
     }
 
     async fn edited(&self, topic: &ResourceName, message: Message, edit: &Edit) -> Result<Message, Problem> {

@@ -13,17 +13,13 @@ use crate::app::{App, Signed};
 use crate::data::{DeadLetter, DeadLetterFilter, DeadLetterPage};
 use crate::form::Fields;
 use crate::format::{ago, bytes, count, utc};
+use crate::pages::bytes::original;
 use crate::pages::frame::{Frame, Nav, title};
 use crate::pages::{
     back, check_csrf, csrf_field, encode, local, may_operate, missing, nothing, plural, problem_page,
 };
 
 const PAGE_ROWS: usize = 50;
-/// Bytes of a body that a page shows; the rest is a download away.
-const SHOWN_BYTES: usize = 64 * 1024;
-/// Bytes shown as hexadecimal where a body is no text.
-const SHOWN_HEX_BYTES: usize = 4 * 1024;
-
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(crate) struct Filter {
@@ -289,37 +285,6 @@ fn facts(letter: &DeadLetter) -> Markup {
     html! {
         dl.facts { @for (name, value) in &rows { @if let Some(value) = value { div { dt { (name) } dd { (value) } } } } }
     }
-}
-
-/// Text as it came; anything else as hexadecimal beside its printable characters.
-fn original(body: &[u8]) -> Markup {
-    let (text, shown) = match std::str::from_utf8(body) {
-        Ok(text) => {
-            let end = text.floor_char_boundary(SHOWN_BYTES);
-            (text[..end].to_owned(), end)
-        }
-        Err(_) => {
-            let end = body.len().min(SHOWN_HEX_BYTES);
-            (hex_dump(&body[..end]), end)
-        }
-    };
-    html! {
-        pre.bytes tabindex="0" { (text) }
-        @if shown < body.len() { p.faint { "The first " (bytes(shown as u64)) "; the download has all." } }
-    }
-}
-
-fn hex_dump(body: &[u8]) -> String {
-    use std::fmt::Write;
-    let mut out = String::with_capacity(body.len() * 5);
-    for (row, chunk) in body.chunks(16).enumerate() {
-        let hex: Vec<String> = chunk.iter().map(|b| format!("{b:02x}")).collect();
-        let text: String =
-            chunk.iter().map(|b| if (0x20..0x7f).contains(b) { char::from(*b) } else { '·' }).collect();
-        // Writing to a String cannot fail.
-        let _ = writeln!(out, "{:06x}  {:<47}  {text}", row * 16, hex.join(" "));
-    }
-    out
 }
 
 /// The original bytes, as a file: never shown by the browser as a page of ours.

@@ -1,10 +1,13 @@
 //! The pages, one a file, and what they share: the frame, tables' small parts, answers.
 
+pub(crate) mod bytes;
 pub(crate) mod dead_letters;
 pub(crate) mod frame;
+pub(crate) mod messages;
 pub(crate) mod models;
 pub(crate) mod overview;
 pub(crate) mod pipelines;
+pub(crate) mod resend;
 pub(crate) mod signin;
 pub(crate) mod sql;
 pub(crate) mod subscriptions;

@@ -15,6 +15,7 @@ use crate::pages::pipelines::number;
 use crate::pages::{
     back, check_csrf, csrf_field, encode, health, may_operate, missing, nothing, problem_page,
 };
+use crate::subscription::ReplayMark;
 
 /// The id of the form that the buttons of blocked keys send: live updates replace the table,
 /// and the form with its token stays.
@@ -49,7 +50,7 @@ pub(crate) async fn list_parts(app: &App, principal: &Principal) -> Result<Parts
     Ok(Parts { parts: vec![("live-subscriptions", table(&rows))], spoken })
 }
 
-fn address(name: &str) -> String {
+pub(crate) fn address(name: &str) -> String {
     let (project, id) = name.split_once('/').unwrap_or((name, ""));
     format!("/console/subscriptions/{}/{}", encode(project), encode(id))
 }
@@ -75,6 +76,7 @@ fn table(rows: &[SubscriptionRow]) -> Markup {
                 th scope="row" {
                     a href=(address(&row.name)) { (row.name) }
                     @if row.owner != "shared" { span.tag title="Tenant" { (row.owner) } }
+                    (replay_mark(row))
                     span.under { (topic(row)) " → " (row.delivery) }
                 }
                 td.long data-l="Health" { (health(row.health)) @if let Some(note) = &row.note { span.under.note { (note) } } }
@@ -88,6 +90,12 @@ fn table(rows: &[SubscriptionRow]) -> Markup {
             } } }
         }
     }
+}
+
+fn replay_mark(row: &SubscriptionRow) -> Markup {
+    html! { @if let Some(replay) = &row.replay {
+        span.tag title={ "Replay of " (replay.source) } { @if replay.finished { "replay, finished" } @else { "replay" } }
+    } }
 }
 
 fn topic(row: &SubscriptionRow) -> &str {
@@ -125,6 +133,7 @@ pub(crate) async fn detail(
     let body = html! {
         nav.crumbs aria-label="Breadcrumb" { a href="/console/subscriptions" { "Subscriptions" } }
         (title(&row.name, Some(&view), &html! { div #live-health { (health(row.health)) } }))
+        p.lead { a href={ (address(&row.name)) "/messages" } { "Look at its messages" } }
         dl.facts { @for (name, value) in &detail.settings { div { dt { (name) } dd { (value) } } } }
         section #live-figures aria-label="Figures" { (figures(row)) }
         section aria-labelledby="h-blocked" {
@@ -138,6 +147,7 @@ pub(crate) async fn detail(
             div.bar { h2 #h-lanes { "Delivery by tenant" } span.faint { "since the platform was started" } }
             div.scroll #live-lanes tabindex="0" role="region" aria-labelledby="h-lanes" { (lanes(&detail.lanes)) }
         }
+        (weights(&signed, &detail))
     };
     Frame { title: &row.name, active: Some(Nav::Subscriptions), live: Some(&view) }
         .render(&app, &signed, &body)
@@ -175,7 +185,8 @@ async fn load(
 fn figures(row: &SubscriptionRow) -> Markup {
     let total = |n: u64| html! { dd.big title=[(n >= 1_000_000).then(|| count(n))] { (compact(n)) } };
     html! {
-        @if let Some(note) = &row.note { ul.notes { li { (note) } } }
+        @if let Some(note) = &row.note { ul.notes.(if row.replay.is_some() { "idle" } else { "" }) { li { (note) } } }
+        @if let Some(replay) = &row.replay { (progress(row, replay)) }
         dl.figures.small {
             div { dt { "Backlog" } dd.big { (backlog(row)) } }
             div { dt { "Oldest waits" } dd.big { (oldest(row)) } }
@@ -186,6 +197,84 @@ fn figures(row: &SubscriptionRow) -> Markup {
                 dd.second { (compact(row.dead_lettered)) " dead letters" } }
         }
     }
+}
+
+/// How far a replay is, by what was acknowledged since the platform was started.
+fn progress(row: &SubscriptionRow, replay: &ReplayMark) -> Markup {
+    let whole = row.acknowledged.saturating_add(row.backlog).max(1);
+    let part = if replay.finished { 1.0 } else { row.acknowledged as f64 / whole as f64 };
+    html! {
+        div.progress {
+            p {
+                "Replay of " a href=(address(&replay.source)) { (replay.source) } ": "
+                @if replay.finished { "finished." }
+                @else { strong { (count(row.acknowledged)) } " acknowledged, " strong { (backlog(row)) } " to go." }
+            }
+            svg viewBox="0 0 100 8" preserveAspectRatio="none" role="img" aria-label={ (format!("{:.0} %", part * 100.0)) } {
+                rect width=(format!("{:.1}", part * 100.0)) height="8" {}
+            }
+        }
+    }
+}
+
+/// Weights and the forms that change them, outside of what live updates replace.
+fn weights(signed: &Signed, detail: &SubscriptionDetail) -> Markup {
+    let action = format!("{}/weights", address(&detail.row.name));
+    html! {
+        section aria-labelledby="h-weights" {
+            div.bar { h2 #h-weights { "Weights of tenants" }
+                span.faint { "shares in delivery while several wait; a tenant without a weight counts 1" } }
+            @if !detail.weights.is_empty() {
+                form.weights method="post" action=(action) {
+                    (csrf_field(signed))
+                    @for (tenant, weight) in &detail.weights {
+                        span.weight { strong { (tenant) } " " (weight)
+                            button.small type="submit" name="remove" value=(tenant) aria-label={ "Take the weight of " (tenant) " away" } { "Remove" } }
+                    }
+                }
+            }
+            form.filter method="post" action=(action) {
+                (csrf_field(signed))
+                div.field {
+                    label for="w-tenant" { "Tenant" }
+                    input #w-tenant type="text" name="tenant" list="w-tenants" autocomplete="off" spellcheck="false" required;
+                    datalist #w-tenants { @for lane in &detail.lanes { option value=(lane.tenant) {} } }
+                }
+                div.field.short {
+                    label for="w-weight" { "Weight" }
+                    input #w-weight type="number" name="weight" min="1" max="1000" step="1" required;
+                }
+                button type="submit" { "Set weight" }
+            }
+        }
+    }
+}
+
+pub(crate) async fn weigh(
+    State(app): State<App>,
+    signed: Signed,
+    Path((project, id)): Path<(String, String)>,
+    fields: Fields,
+) -> Response {
+    let checked = may_operate(&signed).and_then(|()| check_csrf(&signed, &fields));
+    let name = match checked.and_then(|()| crate::pages::messages::parse(&project, &id)) {
+        Ok(name) => name,
+        Err(problem) => return problem_page(&app, &signed, Some(Nav::Subscriptions), &problem),
+    };
+    let asked = match (fields.get("remove"), fields.get("tenant"), fields.get("weight")) {
+        (Some(tenant), _, _) => Ok((tenant, None)),
+        (None, Some(tenant), Some(weight)) => {
+            let weight = weight.trim().parse().ok().filter(|weight| (1..=1_000).contains(weight));
+            let invalid = || Problem::new(422, "body-invalid", "a weight is a whole number of 1 to 1000");
+            weight.ok_or_else(invalid).map(|weight: u32| (tenant.trim(), Some(weight)))
+        }
+        _ => Err(Problem::new(422, "nothing-selected", "no tenant was named")),
+    };
+    let outcome = match asked {
+        Ok((tenant, weight)) => app.data.weigh(&signed.principal, &name, tenant, weight).await,
+        Err(problem) => Err(problem),
+    };
+    back(&app, &signed, &address(&name.to_string()), outcome)
 }
 
 fn blocked(detail: &SubscriptionDetail, now_ms: i64) -> Markup {

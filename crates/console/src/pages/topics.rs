@@ -9,22 +9,30 @@ use crate::app::{App, Signed};
 use crate::data::TopicRow;
 use crate::format::{bytes, compact, count, rate};
 use crate::live::{Parts, View};
+use crate::message::PubsubTopicRow;
 use crate::pages::frame::{Frame, Nav, title};
 use crate::pages::{encode, may_operate, missing, nothing, problem_page};
 
 pub(crate) async fn list(State(app): State<App>, signed: Signed) -> Response {
-    let shown = match may_operate(&signed) {
-        Ok(()) => app.data.topics(&signed.principal).await,
-        Err(problem) => Err(problem),
+    let shown = async {
+        may_operate(&signed)?;
+        let rows = app.data.topics(&signed.principal).await?;
+        Ok::<_, Problem>((rows, app.data.pubsub_topics(&signed.principal).await?))
     };
-    let rows = match shown {
-        Ok(rows) => rows,
+    let (rows, pubsub) = match shown.await {
+        Ok(shown) => shown,
         Err(problem) => return problem_page(&app, &signed, Some(Nav::Topics), &problem),
     };
     let view = View::Topics;
     let body = html! {
         (title("Topics", Some(&view), &html! {}))
         div.scroll #live-topics tabindex="0" role="region" aria-label="Topics" { (table(&rows)) }
+        @if !pubsub.is_empty() {
+            section aria-labelledby="h-pubsub" {
+                div.bar { h2 #h-pubsub { "Pub/Sub topics" } }
+                div.scroll tabindex="0" role="region" aria-labelledby="h-pubsub" { (pubsub_table(&pubsub)) }
+            }
+        }
     };
     Frame { title: "Topics", active: Some(Nav::Topics), live: Some(&view) }
         .render(&app, &signed, &body)
@@ -73,6 +81,28 @@ fn table(rows: &[TopicRow]) -> Markup {
                 td data-l="Acknowledged when" { (row.durability) }
                 td data-l="Retention" { @match &row.retention { Some(text) => (text), None => "keeps all" } }
                 td.wrap.long data-l="Read by" { @if row.readers.is_empty() { span.faint { "nobody" } } @else { (row.readers.join(", ")) } }
+            } } }
+        }
+    }
+}
+
+fn pubsub_table(rows: &[PubsubTopicRow]) -> Markup {
+    html! {
+        table.data.cards {
+            thead { tr {
+                th scope="col" { "Topic" }
+                th scope="col" { "Acknowledged when" }
+                th scope="col" { "Deduplication" }
+                th scope="col" { "Schema" }
+            } }
+            tbody { @for row in rows { tr {
+                th scope="row" {
+                    span.name { (row.name) }
+                    @if row.owner != "shared" { span.tag title="Tenant" { (row.owner) } }
+                }
+                td.wrap data-l="Acknowledged when" { (row.durability) }
+                td.wrap data-l="Deduplication" { @match &row.deduplication { Some(text) => (text), None => span.faint { "none" } } }
+                td.wrap data-l="Schema" { @match &row.schema { Some(text) => (text), None => span.faint { "none" } } }
             } } }
         }
     }

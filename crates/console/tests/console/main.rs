@@ -3,6 +3,7 @@
 #[path = "../../examples/preview/double/mod.rs"]
 mod double;
 mod figures;
+mod messages;
 mod site;
 mod subscriptions;
 

@@ -2,6 +2,7 @@
 //! A file a page.
 
 mod dead_letters;
+mod messages;
 mod models;
 mod overview;
 mod pipelines;
@@ -18,8 +19,9 @@ use levada_bus::Bus;
 use levada_bus::admin::SubscriptionAdmin;
 use levada_config::model::Owner;
 use levada_console::{
-    ConsoleData, DeadLetter, DeadLetterFilter, DeadLetterPage, Health, ModelRow, Overview, PipelineDetail,
-    PipelineRow, QueryAnswer, Resent, SubscriptionDetail, SubscriptionRow, TableRow, TopicRow, Unblock,
+    ConsoleData, DeadLetter, DeadLetterFilter, DeadLetterPage, Health, MessageEdit, MessageFilter,
+    MessagePage, MessageRow, ModelRow, Overview, PipelineDetail, PipelineRow, PubsubTopicRow, QueryAnswer,
+    RedriveDone, RedriveOrder, Resent, SubscriptionDetail, SubscriptionRow, TableRow, TopicRow, Unblock,
 };
 use levada_core::{Authenticator, Clock, Principal, Problem, ResourceName, TenantSet, TopicName};
 use levada_lake::{Lake, QueryLimits};
@@ -163,6 +165,57 @@ impl ConsoleData for PlatformData {
         how: Unblock,
     ) -> Result<String, Problem> {
         self.free_key(principal, name, tenant, key, how).await
+    }
+
+    async fn weigh(
+        &self,
+        principal: &Principal,
+        name: &ResourceName,
+        tenant: &str,
+        weight: Option<u32>,
+    ) -> Result<String, Problem> {
+        self.weigh_tenant(principal, name, tenant, weight).await
+    }
+
+    async fn messages(
+        &self,
+        principal: &Principal,
+        name: &ResourceName,
+        filter: &MessageFilter,
+    ) -> Result<MessagePage, Problem> {
+        self.message_page(principal, name, filter).await
+    }
+
+    async fn message(
+        &self,
+        principal: &Principal,
+        name: &ResourceName,
+        message_id: u64,
+    ) -> Result<Option<MessageRow>, Problem> {
+        self.one_message(principal, name, message_id).await
+    }
+
+    async fn redrive(
+        &self,
+        principal: &Principal,
+        name: &ResourceName,
+        order: &RedriveOrder,
+    ) -> Result<RedriveDone, Problem> {
+        self.send_back(principal, name, order).await
+    }
+
+    async fn resend_message(
+        &self,
+        principal: &Principal,
+        name: &ResourceName,
+        message_id: u64,
+        edit: &MessageEdit,
+    ) -> Result<String, Problem> {
+        self.send_one_back(principal, name, message_id, edit).await
+    }
+
+    async fn pubsub_topics(&self, principal: &Principal) -> Result<Vec<PubsubTopicRow>, Problem> {
+        self.pubsub_topic_rows(principal).await
     }
 
     async fn dead_letters(

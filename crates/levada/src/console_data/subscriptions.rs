@@ -5,13 +5,15 @@ use std::time::{Duration, Instant};
 
 use levada_bus::admin::{SubscriptionAdmin, SubscriptionReport, SubscriptionState};
 use levada_bus::port::{self, BlockedKey, PageRequest};
-use levada_console::{BlockedRow, Health, LaneRow, SubscriptionDetail, SubscriptionRow, Unblock};
+use levada_console::{BlockedRow, Health, LaneRow, ReplayMark, SubscriptionDetail, SubscriptionRow, Unblock};
 use levada_core::{Principal, Problem, ResourceName, TenantId};
 
 use super::{PlatformData, urgency};
 
 /// Subscriptions that the list shows.
 const MAX_ROWS: usize = 1_000;
+/// Weights that a page shows.
+const MAX_WEIGHTS: usize = 100;
 /// Blocked keys that a page shows.
 const MAX_BLOCKED: usize = 100;
 
@@ -45,6 +47,7 @@ impl PlatformData {
                 row: self.subscription_row(&report),
                 settings: settings(&report),
                 lanes: lanes(&report),
+                weights: report.weights.iter().take(MAX_WEIGHTS).map(|(t, w)| (t.to_string(), *w)).collect(),
                 blocked: blocked.into_iter().map(blocked_row).collect(),
                 can_park: report.spec.dead_letter.is_some(),
             })),
@@ -75,7 +78,7 @@ impl PlatformData {
     }
 
     /// Figures may take a look at the disk.
-    async fn of_subscriptions<T: Send + 'static>(
+    pub(super) async fn of_subscriptions<T: Send + 'static>(
         &self,
         ask: impl FnOnce(&SubscriptionAdmin) -> Result<T, Problem> + Send + 'static,
     ) -> Result<T, Problem> {
@@ -110,6 +113,10 @@ impl PlatformData {
             blocked_keys: stats.blocked_keys,
             health: health(state),
             note: note.map(str::to_owned),
+            replay: spec.replay.as_ref().map(|replay| ReplayMark {
+                source: replay.source.to_string(),
+                finished: stats.replay_finished == Some(true),
+            }),
         }
     }
 }
@@ -155,6 +162,7 @@ fn settings(report: &SubscriptionReport) -> Vec<(String, String)> {
         ("Ack deadline", Some(time(spec.ack_deadline))),
         ("Delivers again", Some(retry.unwrap_or_else(|| "at once".to_owned()))),
         ("Dead letter", dead_letter),
+        ("Rate", spec.max_rate_per_s.map(|rate| format!("at most {rate} messages a second"))),
         ("Keeps messages", Some(time(spec.retention))),
         ("Expires", spec.expires_after.map(|after| format!("after {} without use", time(after)))),
     ];
@@ -162,7 +170,7 @@ fn settings(report: &SubscriptionReport) -> Vec<(String, String)> {
 }
 
 /// A setting's time in its largest whole unit.
-fn time(time: Duration) -> String {
+pub(super) fn time(time: Duration) -> String {
     let seconds = time.as_secs();
     for (unit_s, unit) in [(86_400, "d"), (3_600, "h"), (60, "min")] {
         if seconds >= unit_s && seconds.is_multiple_of(unit_s) {

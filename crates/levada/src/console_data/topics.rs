@@ -1,14 +1,20 @@
 //! Topics: how much each holds, how fast it grows, who reads it.
 
+use std::collections::BTreeSet;
 use std::time::Instant;
 
 use levada_bus::TopicInfo;
+use levada_bus::admin::TopicReport;
+use levada_bus::port::{Durability, PageRequest};
 use levada_config::model::{Pipeline, Source};
-use levada_console::TopicRow;
-use levada_core::{Principal, TenantSet, TopicName};
+use levada_console::{PubsubTopicRow, TopicRow};
+use levada_core::{Principal, Problem, ProjectId, ResourceId, ResourceName, TenantSet, TopicName};
 
 use super::PlatformData;
 use crate::operations::sees;
+
+/// Pub/Sub topics that the page shows.
+const MAX_ROWS: usize = 1_000;
 
 impl PlatformData {
     pub(super) fn topic_rows(&self, principal: &Principal) -> Vec<TopicRow> {
@@ -34,12 +40,56 @@ impl PlatformData {
                 next: if platform { topic.next } else { own },
                 bytes: if platform { topic.bytes } else { 0 },
                 rate_per_s: self.topic_rate(&topic, &principal.tenants, own, now),
-                durability: "synced to disk".to_owned(),
+                durability: self.durability_text(&topic.name),
                 retention: self.retention_text(&topic.name),
                 readers,
             })
         });
         rows.collect()
+    }
+
+    /// What an acknowledgement of a topic of the project folder means.
+    fn durability_text(&self, topic: &TopicName) -> String {
+        let home = crate::pubsub::home(&self.engines.project);
+        let name = ResourceId::new(topic.as_str()).map(|id| ResourceName::new(home, id));
+        let everybody = Principal {
+            id: String::new(),
+            name: String::new(),
+            tenants: TenantSet::All,
+            roles: Default::default(),
+        };
+        let shown = name.ok().and_then(|name| self.subscriptions.topics().show(&everybody, &name).ok());
+        durability(shown.map_or_else(Durability::default, |shown| shown.spec.durability)).to_owned()
+    }
+
+    /// Topics of the Pub/Sub projects that are declared, and of those that subscriptions are in.
+    pub(super) async fn pubsub_topic_rows(
+        &self,
+        principal: &Principal,
+    ) -> Result<Vec<PubsubTopicRow>, Problem> {
+        let project = &self.engines.project;
+        let declared = project.server.namespaces.iter().map(|namespace| namespace.project.clone());
+        let mut projects: BTreeSet<ProjectId> = declared.collect();
+        projects.insert(crate::pubsub::home(project));
+        let asked = principal.clone();
+        self.of_subscriptions(move |admin| {
+            let page = PageRequest { size: MAX_ROWS, after: None };
+            // Under `--dev` any project exists.
+            for report in admin.list(&asked, &page).items {
+                let topic = report.spec.topic.as_ref().map(|topic| topic.project.clone());
+                projects.extend(std::iter::once(report.spec.name.project.clone()).chain(topic));
+            }
+            let mut rows: Vec<PubsubTopicRow> = Vec::new();
+            for project in &projects {
+                if rows.len() >= MAX_ROWS {
+                    break;
+                }
+                let page = PageRequest { size: MAX_ROWS - rows.len(), after: None };
+                rows.extend(admin.topics().list(&asked, project, &page).items.iter().map(pubsub_row));
+            }
+            Ok(rows)
+        })
+        .await
     }
 
     /// Events a second of some tenants, of which `published` have come so far. The lanes are
@@ -60,5 +110,27 @@ impl PlatformData {
         let age = asked.or(levada_bus::Retention::default().max_age)?;
         let hours = age.as_secs() / 3_600;
         Some(if hours >= 48 { format!("{} days", hours / 24) } else { format!("{hours} hours") })
+    }
+}
+
+fn durability(class: Durability) -> &'static str {
+    match class {
+        Durability::Fsync => "synced to disk",
+        Durability::Interval => "written: a power loss may take the last moments",
+        Durability::Memory => "in memory: a crash may take the last moments",
+    }
+}
+
+fn pubsub_row(report: &TopicReport) -> PubsubTopicRow {
+    let spec = &report.spec;
+    PubsubTopicRow {
+        name: spec.name.to_string(),
+        owner: report.tenant.as_ref().map_or_else(|| "shared".to_owned(), ToString::to_string),
+        durability: durability(spec.durability).to_owned(),
+        deduplication: spec
+            .deduplication
+            .as_ref()
+            .map(|of| format!("by {} within {}", of.attribute, super::subscriptions::time(of.window))),
+        schema: spec.schema.as_ref().map(|of| of.schema.clone()),
     }
 }

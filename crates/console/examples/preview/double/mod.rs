@@ -2,10 +2,11 @@
 
 mod lake;
 mod letters;
+mod messages;
 mod pipelines;
 mod subscriptions;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -20,6 +21,11 @@ pub struct Double {
     revoked: Mutex<BTreeSet<String>>,
     /// `topic/offset` of what was sent again.
     pub resent: Mutex<BTreeSet<String>>,
+    pub weights: Mutex<BTreeMap<String, u32>>,
+    /// What redrives were asked for.
+    pub redriven: Mutex<Vec<RedriveOrder>>,
+    /// How messages were edited before they were sent again.
+    pub edits: Mutex<Vec<MessageEdit>>,
     pub authentications: AtomicU64,
 }
 
@@ -39,6 +45,9 @@ impl Double {
             start_ms,
             revoked: Mutex::default(),
             resent: Mutex::default(),
+            weights: Mutex::new(BTreeMap::from([("coast".to_owned(), 2)])),
+            redriven: Mutex::default(),
+            edits: Mutex::default(),
             authentications: AtomicU64::new(0),
         }
     }
@@ -180,6 +189,83 @@ impl ConsoleData for Double {
         how: Unblock,
     ) -> Result<String, Problem> {
         self.unblock_key(principal, &name.to_string(), key, how)
+    }
+
+    async fn weigh(
+        &self,
+        principal: &Principal,
+        name: &ResourceName,
+        tenant: &str,
+        weight: Option<u32>,
+    ) -> Result<String, Problem> {
+        let none = || Problem::new(404, "subscription-unknown", "there is no such subscription");
+        self.subscription_detail(principal, &name.to_string()).ok_or_else(none)?;
+        let mut weights = self.weights.lock();
+        match weight {
+            Some(weight) => weights.insert(tenant.to_owned(), weight),
+            None => weights.remove(tenant),
+        };
+        Ok(format!("The weight of {tenant} was changed."))
+    }
+
+    async fn messages(
+        &self,
+        principal: &Principal,
+        name: &ResourceName,
+        filter: &MessageFilter,
+    ) -> Result<MessagePage, Problem> {
+        self.message_page(principal, &name.to_string(), filter)
+    }
+
+    async fn message(
+        &self,
+        principal: &Principal,
+        name: &ResourceName,
+        message_id: u64,
+    ) -> Result<Option<MessageRow>, Problem> {
+        Ok(self.one_message(principal, &name.to_string(), message_id))
+    }
+
+    async fn redrive(
+        &self,
+        _principal: &Principal,
+        _name: &ResourceName,
+        order: &RedriveOrder,
+    ) -> Result<RedriveDone, Problem> {
+        self.redriven.lock().push(order.clone());
+        let refused =
+            vec![(2, "the message cannot be sent again: its source is not there any more".to_owned())];
+        Ok(RedriveDone { published: order.limit.min(118), skipped: 3, refused, more: false })
+    }
+
+    async fn resend_message(
+        &self,
+        _principal: &Principal,
+        _name: &ResourceName,
+        message_id: u64,
+        edit: &MessageEdit,
+    ) -> Result<String, Problem> {
+        self.edits.lock().push(edit.clone());
+        self.resend_one(message_id, edit)
+    }
+
+    async fn pubsub_topics(&self, principal: &Principal) -> Result<Vec<PubsubTopicRow>, Problem> {
+        let row = |name: &str, owner: &str, durability: &str, deduplication: Option<&str>| PubsubTopicRow {
+            name: name.to_owned(),
+            owner: owner.to_owned(),
+            durability: durability.to_owned(),
+            deduplication: deduplication.map(str::to_owned),
+            schema: None,
+        };
+        let mut rows = vec![
+            row("coast-tides/tides", "coast", "in memory: a crash may lose the last moments", None),
+            row("mountain-weather/checkins", "shared", "synced to disk", Some("by checkin_id within 6 h")),
+            row("mountain-weather/fraud-dead", "shared", "synced to disk", None),
+        ];
+        if let TenantSet::Only(tenants) = &principal.tenants {
+            rows.retain(|row| row.owner == "shared" || tenants.iter().any(|t| t.as_str() == row.owner));
+        }
+        Ok(rows)
     }
 
     async fn dead_letters(

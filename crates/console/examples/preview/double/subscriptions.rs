@@ -29,6 +29,7 @@ impl Double {
                 blocked_keys: 0,
                 health: if share > 0.0 { Health::Healthy } else { Health::Idle },
                 note: None,
+                replay: None,
             }
         };
         let mut rows = vec![
@@ -49,6 +50,26 @@ impl Double {
                 backlog_is_exact: false,
                 ..row("mountain-weather/huts", "alpine", Some("mountain-weather/checkins"), 0.07)
             },
+            SubscriptionRow {
+                backlog: 48_120,
+                acknowledged: 20_311,
+                replay: Some(ReplayMark {
+                    source: "mountain-weather/fraud-alerts".to_owned(),
+                    finished: false,
+                }),
+                ..row("mountain-weather/fraud-again", "shared", Some("mountain-weather/checkins"), 0.05)
+            },
+            SubscriptionRow {
+                backlog: 0,
+                note: Some("all of it was delivered: delete it".to_owned()),
+                health: Health::Idle,
+                replay: Some(ReplayMark {
+                    source: "mountain-weather/station-board".to_owned(),
+                    finished: true,
+                }),
+                ..row("mountain-weather/october", "shared", Some("mountain-weather/checkins"), 0.01)
+            },
+            row("mountain-weather/fraud-dead", "shared", Some("mountain-weather/fraud-dead"), 0.01),
             row("coast-tides/tide-log", "coast", Some("coast-tides/tides"), 0.02),
             SubscriptionRow {
                 health: Health::Waiting,
@@ -99,7 +120,9 @@ impl Double {
         ] {
             settings.push((name.to_owned(), value.to_owned()));
         }
-        Some(SubscriptionDetail { can_park: row.owner == "shared", settings, lanes, blocked, row })
+        let mut weights: Vec<(String, u32)> = self.weights.lock().clone().into_iter().collect();
+        weights.retain(|(tenant, _)| lanes.iter().any(|lane| lane.tenant == *tenant));
+        Some(SubscriptionDetail { can_park: row.owner == "shared", settings, lanes, weights, blocked, row })
     }
 
     pub fn unblock_key(

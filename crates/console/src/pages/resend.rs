@@ -1,0 +1,283 @@
+//! One message of a subscription: its bytes and attributes, and of a dead letter the form by
+//! which it is edited and sent back to where it came from.
+
+use std::collections::BTreeMap;
+
+use axum::extract::{Path, State};
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use levada_core::{Problem, ResourceName};
+use maud::{Markup, PreEscaped, html};
+
+use crate::app::{App, Signed};
+use crate::form::Fields;
+use crate::format::{bytes, utc};
+use crate::message::{DeadMark, MessageEdit, MessageRow};
+use crate::pages::bytes::{laid_out, original};
+use crate::pages::frame::{Frame, Nav, title};
+use crate::pages::messages::{crumbs, parse};
+use crate::pages::subscriptions::address;
+use crate::pages::{back, check_csrf, csrf_field, may_operate, missing, problem_box, problem_page, status};
+
+/// Larger bodies are edited at the command line; a form may have 256 KiB, encoded.
+const EDITED_BYTES: usize = 64 * 1024;
+/// Empty rows for new attributes.
+const NEW_ROWS: usize = 2;
+
+/// What stands in the form.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Typed {
+    /// `None`: the body cannot be edited here.
+    body: Option<String>,
+    attributes: Vec<(String, String)>,
+    even_if_taken: bool,
+}
+
+/// Whether an attribute stays as it is, whatever the form says.
+fn is_fixed(attribute: &str) -> bool {
+    DeadMark::owns(attribute) || attribute == "tenant_id" || attribute.starts_with("googclient_schema")
+}
+
+impl Typed {
+    /// The message as the form begins with it.
+    fn of(message: &MessageRow) -> Self {
+        let text = std::str::from_utf8(&message.body).ok().filter(|text| text.len() <= EDITED_BYTES);
+        let own = message.attributes.iter().filter(|(name, _)| !is_fixed(name));
+        Self { body: text.map(laid_out), attributes: own.cloned().collect(), even_if_taken: false }
+    }
+
+    /// What was sent. Browsers end the lines of a text with CR LF, whatever they were.
+    fn read(fields: &Fields, message: &MessageRow) -> Self {
+        let has_cr = message.body.contains(&b'\r');
+        let body = fields.get("body").map(|text| match has_cr {
+            true => text.to_owned(),
+            false => text.replace("\r\n", "\n"),
+        });
+        let pairs = fields.all("name").zip(fields.all("value"));
+        let attributes = pairs.filter(|(name, _)| !name.trim().is_empty());
+        let attributes = attributes.map(|(name, value)| (name.trim().to_owned(), value.to_owned()));
+        Self { body, attributes: attributes.collect(), even_if_taken: fields.get("taken").is_some() }
+    }
+
+    /// What differs from the message as it is.
+    fn edit(self, message: &MessageRow) -> MessageEdit {
+        let before = Self::of(message);
+        let given: BTreeMap<String, String> = self.attributes.into_iter().collect();
+        let mut attributes: BTreeMap<String, Option<String>> = BTreeMap::new();
+        for (name, _) in before.attributes.iter().filter(|(name, _)| !given.contains_key(name)) {
+            attributes.insert(name.clone(), None);
+        }
+        for (name, value) in given {
+            if !before.attributes.contains(&(name.clone(), value.clone())) {
+                attributes.insert(name, Some(value));
+            }
+        }
+        let same = |text: &String| before.body.as_ref().is_some_and(|b| b.trim_end() == text.trim_end());
+        let body = self.body.filter(|text| !same(text)).map(|text| text.into_bytes().into());
+        MessageEdit { body, attributes, even_if_taken: self.even_if_taken }
+    }
+}
+
+async fn load(
+    app: &App,
+    signed: &Signed,
+    project: &str,
+    id: &str,
+    message_id: u64,
+) -> Result<(ResourceName, MessageRow), Problem> {
+    may_operate(signed)?;
+    let name = parse(project, id)?;
+    let found = app.data.message(&signed.principal, &name, message_id).await?;
+    Ok((name, found.ok_or_else(|| missing("there is no such message"))?))
+}
+
+pub(crate) async fn detail(
+    State(app): State<App>,
+    signed: Signed,
+    Path((project, id, message_id)): Path<(String, String, u64)>,
+) -> Response {
+    match load(&app, &signed, &project, &id, message_id).await {
+        Ok((name, message)) => {
+            let typed = Typed::of(&message);
+            page(&app, &signed, &name.to_string(), &message, &typed, None)
+        }
+        Err(problem) => problem_page(&app, &signed, Some(Nav::Subscriptions), &problem),
+    }
+}
+
+pub(crate) async fn send(
+    State(app): State<App>,
+    signed: Signed,
+    Path((project, id, message_id)): Path<(String, String, u64)>,
+    fields: Fields,
+) -> Response {
+    let found = match may_operate(&signed).and_then(|()| check_csrf(&signed, &fields)) {
+        Ok(()) => load(&app, &signed, &project, &id, message_id).await,
+        Err(problem) => Err(problem),
+    };
+    let (name, message) = match found {
+        Ok(found) => found,
+        Err(problem) => return problem_page(&app, &signed, Some(Nav::Subscriptions), &problem),
+    };
+    let typed = Typed::read(&fields, &message);
+    let edit = typed.clone().edit(&message);
+    match app.data.resend_message(&signed.principal, &name, message_id, &edit).await {
+        Ok(text) => {
+            let list = format!("{}/messages", address(&name.to_string()));
+            back(&app, &signed, &list, Ok(text))
+        }
+        // Nothing of what was typed is lost.
+        Err(problem) => page(&app, &signed, &name.to_string(), &message, &typed, Some(&problem)),
+    }
+}
+
+fn page(
+    app: &App,
+    signed: &Signed,
+    name: &str,
+    message: &MessageRow,
+    typed: &Typed,
+    problem: Option<&Problem>,
+) -> Response {
+    let place = format!("{}/messages/{}", address(name), message.message_id);
+    let heading = format!("Message {}", message.message_id);
+    let body = html! {
+        (crumbs(name, Some(message.message_id)))
+        (title(&heading, None, &html! {}))
+        @if let Some(problem) = problem { (problem_box(problem)) }
+        @if let Some(dead) = &message.dead { (verdict(dead)) }
+        dl.facts {
+            div { dt { "Published" } dd { (utc(message.published_ms)) " UTC" } }
+            div { dt { "Tenant" } dd { (message.tenant) } }
+            @if let Some(key) = &message.ordering_key { div { dt { "Ordering key" } dd { (key) } } }
+            div { dt { "Size" } dd { (bytes(message.body.len() as u64)) } }
+        }
+        section aria-labelledby="h-body" {
+            div.bar { h2 #h-body { "Body" } a href={ (place) "/body" } download { "Download" } }
+            @match std::str::from_utf8(&message.body) {
+                Ok(text) => (original(laid_out(text).as_bytes())),
+                Err(_) => (original(&message.body)),
+            }
+        }
+        section aria-labelledby="h-attributes" {
+            div.bar { h2 #h-attributes { "Attributes" } }
+            @if message.attributes.is_empty() { p.faint { "none" } }
+            dl.attributes { @for (name, value) in &message.attributes { div { dt { (name) } dd { (value) } } } }
+        }
+        @if message.dead.is_some() { (form(signed, &place, typed)) }
+    };
+    let page =
+        Frame { title: &heading, active: Some(Nav::Subscriptions), live: None }.render(app, signed, &body);
+    match problem {
+        Some(problem) => (status(problem), page).into_response(),
+        None => page.into_response(),
+    }
+}
+
+fn verdict(dead: &DeadMark) -> Markup {
+    html! {
+        div.verdict {
+            @if !dead.code.is_empty() { p { code { (dead.code) } } }
+            p.reason { @if dead.reason.is_empty() { "A dead letter" } @else { (dead.reason) } }
+            p { "from " a href=(address(&dead.source)) { (dead.source) } }
+        }
+    }
+}
+
+fn form(signed: &Signed, place: &str, typed: &Typed) -> Markup {
+    let blank = (String::new(), String::new());
+    let rows = typed.attributes.iter().chain(std::iter::repeat_n(&blank, NEW_ROWS));
+    html! {
+        section aria-labelledby="h-edit" {
+            div.bar { h2 #h-edit { "Edit and send back" } }
+            form.edit method="post" action=(place) {
+                (csrf_field(signed))
+                @match &typed.body {
+                    // A first new line of a text area is dropped by browsers.
+                    Some(text) => div.field {
+                        label for="e-body" { "Body" }
+                        textarea #e-body name="body" rows="10" spellcheck="false" autocomplete="off" { (PreEscaped("\n")) (text) }
+                    },
+                    None => p.faint { "The body is sent as it is: it is no text, or too long for a form. `levada subscriptions resend --data FILE` replaces it." },
+                }
+                fieldset.pairs {
+                    legend { "Attributes" }
+                    @for (name, value) in rows {
+                        div {
+                            input type="text" name="name" value=(name) aria-label="Name" maxlength="256" autocomplete="off" spellcheck="false" placeholder="new attribute";
+                            input type="text" name="value" value=(value) aria-label={ "Value of " (if name.is_empty() { "the new attribute" } else { name }) } maxlength="1024" autocomplete="off" spellcheck="false";
+                        }
+                    }
+                    p.faint { "Empty a name to take its attribute away. What tells where the letter came from is left out by itself." }
+                }
+                label.check { input type="checkbox" name="taken" value="1" checked[typed.even_if_taken];
+                    span { "Send it also if it was acknowledged already, or a consumer has it" } }
+                div.actions { button.primary type="submit" { "Send back" } }
+            }
+        }
+    }
+}
+
+/// The bytes, as a file: never shown by the browser as a page of ours.
+pub(crate) async fn body(
+    State(app): State<App>,
+    signed: Signed,
+    Path((project, id, message_id)): Path<(String, String, u64)>,
+) -> Response {
+    match load(&app, &signed, &project, &id, message_id).await {
+        Ok((_, message)) => {
+            let headers = [
+                (header::CONTENT_TYPE, "application/octet-stream".to_owned()),
+                (header::CONTENT_DISPOSITION, format!("attachment; filename=\"message-{message_id}.bin\"")),
+            ];
+            (headers, message.body).into_response()
+        }
+        Err(problem) => problem_page(&app, &signed, Some(Nav::Subscriptions), &problem),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(body: &str, attributes: &[(&str, &str)]) -> MessageRow {
+        MessageRow {
+            message_id: 7,
+            published_ms: 0,
+            tenant: "acme".to_owned(),
+            ordering_key: None,
+            attributes: attributes.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
+            body: body.to_owned().into(),
+            dead: Some(DeadMark::default()),
+        }
+    }
+
+    fn edit(form: &str, message: &MessageRow) -> MessageEdit {
+        Typed::read(&Fields::parse(form.as_bytes()), message).edit(message)
+    }
+
+    #[test]
+    fn only_what_was_changed_is_an_edit() {
+        let before =
+            message("{\"n\":1}", &[("a", "1"), ("b", "2"), ("tenant_id", "acme"), ("levada.dead.code", "x")]);
+        let as_it_was = "body=%7B%0D%0A++%22n%22%3A+1%0D%0A%7D&name=a&value=1&name=b&value=2&name=&value=";
+        assert_eq!(edit(as_it_was, &before), MessageEdit::default(), "lines of a form are no change");
+        let changed = edit("body=%7B%7D&name=a&value=9&name=&value=2&name=c&value=3&taken=1", &before);
+        assert_eq!(changed.body.as_deref(), Some(&b"{}"[..]));
+        let expected = [("a", Some("9")), ("b", None), ("c", Some("3"))];
+        let expected = expected.map(|(name, value)| (name.to_owned(), value.map(str::to_owned)));
+        assert_eq!((changed.attributes, changed.even_if_taken), (expected.into(), true));
+        let lines = message("one\ntwo", &[]);
+        assert_eq!(edit("body=one%0D%0Atwo", &lines).body, None);
+        assert_eq!(edit("body=one%0D%0A2", &lines).body.as_deref(), Some(&b"one\n2"[..]));
+    }
+
+    #[test]
+    fn a_body_that_is_no_text_cannot_be_edited() {
+        let mut binary = message("", &[]);
+        binary.body = vec![0xff, 0].into();
+        assert_eq!(Typed::of(&binary).body, None);
+        assert_eq!(edit("name=a&value=1", &binary).body, None);
+        assert_eq!(Typed::of(&message(&"x".repeat(EDITED_BYTES + 1), &[])).body, None);
+    }
+}
