@@ -10,6 +10,7 @@ mod enrichment;
 mod inputs;
 mod isolation;
 mod lifecycle;
+mod operating;
 mod pubsub;
 mod pubsub_crashes;
 mod real_inputs;

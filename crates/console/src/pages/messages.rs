@@ -137,7 +137,7 @@ fn redrive_form(signed: &Signed, name: &str, filter: &str) -> Markup {
                     input #r-limit type="number" name="limit" value=(REDRIVE) min="1" max=(MAX_REDRIVE) required;
                 }
                 div.field.short {
-                    label for="r-rate" { "A second" }
+                    label for="r-rate" { "Per second" }
                     input #r-rate type="number" name="rate" min="0.1" max="100000" step="any" placeholder="no bound";
                 }
                 button.primary type="submit" { "Send back" }
@@ -177,7 +177,7 @@ fn table(name: &str, messages: &[MessageRow], now_ms: i64) -> Markup {
                             }
                         }
                     }
-                    td.wrap.long data-l="Body and attributes" {
+                    td.wrap.wide.long data-l="Body and attributes" {
                         @if text.is_empty() { span.faint { "empty body" } }
                         @else { span.kind { (kind) } code.line { (text) } }
                         span.under { (own(message)) }

@@ -162,7 +162,7 @@ fn page(
         section aria-labelledby="h-attributes" {
             div.bar { h2 #h-attributes { "Attributes" } }
             @if message.attributes.is_empty() { p.faint { "none" } }
-            dl.attributes { @for (name, value) in &message.attributes { div { dt { (name) } dd { (value) } } } }
+            dl.attributes.long { @for (name, value) in &message.attributes { div { dt { (name) } dd { (value) } } } }
         }
         @if message.dead.is_some() { (form(signed, &place, typed)) }
     };

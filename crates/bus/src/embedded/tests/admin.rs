@@ -227,7 +227,7 @@ async fn weights_are_set_by_who_sees_the_subscription_for_its_own_tenants() {
     let port = port.restart().await;
     let admin = super::admin::admin(&port);
     assert_eq!(admin.show(&principal(&[]), &all).expect("seen").weights, [(tenant("acme"), 5)].into());
-    let of = |n: usize| message(if n % 2 == 0 { "acme" } else { "globex" }, &"x".repeat(1_024));
+    let of = |n: usize| message(if n.is_multiple_of(2) { "acme" } else { "globex" }, &"x".repeat(1_024));
     for _ in 0..20 {
         port.try_publish(&name("shared/orders"), (0..20).map(of).collect()).await.expect("published");
     }
