@@ -191,7 +191,6 @@ fn rfc3339(at_ms: i64) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "a defect: idle time goes by the wall clock"]
 async fn a_subscription_is_not_idle_because_the_clock_was_set_forward() {
     let _turn = beside_others().await;
     let (ground, clocks) = (Ground::simulated(5), Clocks::new());
