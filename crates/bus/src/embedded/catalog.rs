@@ -60,7 +60,7 @@ impl Embedded {
     }
 
     /// The log's topic behind a name of the home project that the project folder uses.
-    fn configured(&self, name: &ResourceName) -> Option<Arc<TopicState>> {
+    pub fn configured(&self, name: &ResourceName) -> Option<Arc<TopicState>> {
         if name.project != self.home {
             return None;
         }

@@ -130,6 +130,13 @@ impl Embedded {
         for document in self.documents.all::<TopicDocument>(Kind::Topic)? {
             let TopicDocument { number, spec, log, deduplicated_from } = document;
             let configured = log.is_none();
+            if !configured && self.configured(&spec.name).is_some() {
+                tracing::warn!(
+                    topic = %spec.name,
+                    "the project folder names a topic that the API had made: the folder's is used, and the \
+                     messages of the API's are seen by its subscriptions only; give one of them another name"
+                );
+            }
             let log = match log {
                 Some(log) => self.log_topic(&log)?,
                 // Settings of a topic that the folder may name no more: kept until it does again.
