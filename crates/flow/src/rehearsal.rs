@@ -15,6 +15,7 @@ use crate::engine::{self, Maker};
 use crate::error::FlowError;
 use crate::models;
 use crate::names;
+use crate::rows::ROW;
 use crate::steps::enrich::EnrichContext;
 
 /// Plans all pipelines and models. `lake` is an empty one on a disk in memory; nothing is called
@@ -123,7 +124,8 @@ fn refused_pipeline(pipeline: &Pipeline, error: &FlowError) -> Refused {
         Some(problem) => Refused {
             place,
             reason: problem.detail.clone(),
-            hint: problem.hint.clone(),
+            // The column by which a row finds its record is nobody's to name.
+            hint: problem.hint.as_ref().map(|hint| hint.replace(&format!(", {ROW}"), "")),
             at: problem.at,
             ..refused
         },

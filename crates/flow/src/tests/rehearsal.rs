@@ -102,6 +102,7 @@ async fn a_step_that_does_not_plan_is_named_with_its_place() {
         assert_eq!(one.place, Place::Step { index, query }, "{one:?}");
         assert!(at.is_none() || one.at == at, "{one:?}");
         assert!(one.reason.contains(said), "{one:?}");
+        assert!(one.hint.as_ref().is_none_or(|hint| !hint.contains(crate::rows::ROW)), "{one:?}");
         assert_eq!((&one.owner, one.name.as_str()), (&Owner::Shared, "events"));
     }
 }
