@@ -7,35 +7,31 @@
 //! below come out, and no limit goes in.
 
 use std::collections::BTreeSet;
-use std::fmt;
 use std::sync::Arc;
 
 use arrow::array::{Array, AsArray, BooleanArray, BooleanBufferBuilder, RecordBatch};
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::DataType;
-use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{internal_err, project_schema};
 use datafusion::error::Result;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
-use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
+use datafusion::physical_expr::EquivalenceProperties;
 use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
-use datafusion::physical_plan::{
-    DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, Partitioning, PlanProperties,
-};
+use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties, Partitioning, PlanProperties};
 use futures::StreamExt;
 use levada_core::TenantId;
+
+use crate::node::{Node, Operator};
 
 /// See the module's description.
 #[derive(Debug)]
 pub(crate) struct TenantGuard {
-    input: Arc<dyn ExecutionPlan>,
     tenants: Arc<BTreeSet<TenantId>>,
     /// Where the tenant column is in the input.
     tenant_index: usize,
     /// Columns of the input that the query asked for.
     output: Vec<usize>,
-    properties: Arc<PlanProperties>,
 }
 
 impl TenantGuard {
@@ -44,7 +40,7 @@ impl TenantGuard {
         tenants: Arc<BTreeSet<TenantId>>,
         tenant_index: usize,
         output: Vec<usize>,
-    ) -> Result<Self> {
+    ) -> Result<Node<Self>> {
         if input.schema().field(tenant_index).data_type() != &DataType::Utf8 {
             return internal_err!("the tenant column is not text");
         }
@@ -55,58 +51,33 @@ impl TenantGuard {
             EmissionType::Incremental,
             Boundedness::Bounded,
         );
-        Ok(Self { input, tenants, tenant_index, output, properties: Arc::new(properties) })
+        Ok(Node::new(Self { tenants, tenant_index, output }, input, Arc::new(properties)))
     }
 }
 
-impl DisplayAs for TenantGuard {
-    fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("TenantGuard")
-    }
-}
+impl Operator for TenantGuard {
+    const NAME: &'static str = "TenantGuard";
 
-impl ExecutionPlan for TenantGuard {
-    fn name(&self) -> &str {
-        "TenantGuard"
+    fn over(&self, input: Arc<dyn ExecutionPlan>) -> Result<Node<Self>> {
+        Self::try_new(input, Arc::clone(&self.tenants), self.tenant_index, self.output.clone())
     }
 
-    fn properties(&self) -> &Arc<PlanProperties> {
-        &self.properties
-    }
-
-    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
-        vec![&self.input]
-    }
-
-    fn benefits_from_input_partitioning(&self) -> Vec<bool> {
-        vec![false]
-    }
-
-    fn apply_expressions(
+    fn run(
         &self,
-        _: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
-    ) -> Result<TreeNodeRecursion> {
-        Ok(TreeNodeRecursion::Continue)
-    }
-
-    fn with_new_children(
-        self: Arc<Self>,
-        mut children: Vec<Arc<dyn ExecutionPlan>>,
-    ) -> Result<Arc<dyn ExecutionPlan>> {
-        let Some(input) = children.pop() else { return internal_err!("a guard without input") };
-        let guard = Self::try_new(input, Arc::clone(&self.tenants), self.tenant_index, self.output.clone())?;
-        Ok(Arc::new(guard))
-    }
-
-    fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
-        let input = self.input.execute(partition, context)?;
+        input: &dyn ExecutionPlan,
+        properties: &PlanProperties,
+        partition: usize,
+        context: Arc<TaskContext>,
+    ) -> Result<SendableRecordBatchStream> {
+        let input = input.execute(partition, context)?;
         let (tenants, tenant_index) = (Arc::clone(&self.tenants), self.tenant_index);
         let output = self.output.clone();
         let stream = input.filter_map(move |batch| {
             let kept = batch.and_then(|batch| keep(&batch, &tenants, tenant_index, &output));
             std::future::ready(kept.transpose())
         });
-        Ok(Box::pin(RecordBatchStreamAdapter::new(self.schema(), stream)))
+        let schema = Arc::clone(properties.equivalence_properties().schema());
+        Ok(Box::pin(RecordBatchStreamAdapter::new(schema, stream)))
     }
 }
 

@@ -48,6 +48,7 @@ mod lake;
 mod limits;
 mod maintain;
 mod metrics;
+mod node;
 mod pins;
 mod program;
 mod provider;

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use arrow::datatypes::{FieldRef, Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
-use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{JoinType, internal_err};
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::{RecordBatchStream, SendableRecordBatchStream, TaskContext};
@@ -30,10 +30,11 @@ use datafusion::physical_plan::joins::utils::JoinFilter;
 use datafusion::physical_plan::joins::{
     HashJoinExec, NestedLoopJoinExec, NestedLoopJoinExecBuilder, SortMergeJoinExec,
 };
-use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties};
+use datafusion::physical_plan::{ExecutionPlan, PlanProperties};
 use futures::{Stream, StreamExt};
 
 use crate::answer;
+use crate::node::{Node, Operator};
 
 /// See [`Watch::check_often`].
 const CALLS: u32 = 64;
@@ -129,7 +130,7 @@ pub(crate) fn install(plan: Arc<dyn ExecutionPlan>, watch: &Watch) -> Result<Arc
         // The operator above was made for these properties and shall see no others.
         let properties = Arc::clone(node.properties());
         let input = with_watched_filter(node, watch)?;
-        let watched = WatchExec { input, properties, watch: watch.clone() };
+        let watched = Node::new(WatchExec { watch: watch.clone() }, input, properties);
         Ok(Transformed::yes(Arc::new(watched) as Arc<dyn ExecutionPlan>))
     })?;
     Ok(installed.data)
@@ -231,49 +232,26 @@ impl PhysicalExpr for WatchExpr {
 /// queries of the thread a turn now and then, which not every operator does.
 #[derive(Debug)]
 struct WatchExec {
-    input: Arc<dyn ExecutionPlan>,
-    properties: Arc<PlanProperties>,
     watch: Watch,
 }
 
-impl DisplayAs for WatchExec {
-    fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("WatchExec")
-    }
-}
+impl Operator for WatchExec {
+    const NAME: &'static str = "WatchExec";
 
-impl ExecutionPlan for WatchExec {
-    fn name(&self) -> &str {
-        "WatchExec"
-    }
-
-    fn properties(&self) -> &Arc<PlanProperties> {
-        &self.properties
-    }
-
-    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
-        vec![&self.input]
-    }
-
-    fn apply_expressions(
-        &self,
-        _: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
-    ) -> Result<TreeNodeRecursion> {
-        Ok(TreeNodeRecursion::Continue)
-    }
-
-    fn with_new_children(
-        self: Arc<Self>,
-        mut children: Vec<Arc<dyn ExecutionPlan>>,
-    ) -> Result<Arc<dyn ExecutionPlan>> {
-        let Some(input) = children.pop() else { return internal_err!("a watch without input") };
+    fn over(&self, input: Arc<dyn ExecutionPlan>) -> Result<Node<Self>> {
         let properties = Arc::clone(input.properties());
-        Ok(Arc::new(Self { input, properties, watch: self.watch.clone() }))
+        Ok(Node::new(Self { watch: self.watch.clone() }, input, properties))
     }
 
-    fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
+    fn run(
+        &self,
+        input: &dyn ExecutionPlan,
+        _: &PlanProperties,
+        partition: usize,
+        context: Arc<TaskContext>,
+    ) -> Result<SendableRecordBatchStream> {
         self.watch.check()?;
-        let input = make_cooperative(self.input.execute(partition, context)?);
+        let input = make_cooperative(input.execute(partition, context)?);
         Ok(Box::pin(Watched { input, watch: self.watch.clone(), ended: false }))
     }
 }
