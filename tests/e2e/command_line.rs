@@ -129,6 +129,8 @@ fn help_completions_and_exit_codes_are_there() -> Result<()> {
     for command in ["init", "check", "up", "publish", "tail", "sql", "keys", "deadletters", "demo"] {
         ensure!(help.contains(command), "{command} is not in the help");
     }
+    let help = ok(levada(&["up", "--help"])?, "up --help")?.split_whitespace().collect::<Vec<_>>().join(" ");
+    ensure!(help.contains("tenants need not be declared"), "{help}");
     ensure!(ok(levada(&["completions", "bash"])?, "completions")?.contains("levada"));
     ensure!(levada(&["nonsense"])?.status.code() == Some(2));
     let dir = tempfile::tempdir()?;

@@ -163,6 +163,49 @@ fn projects_belong_to_somebody_and_tenants_are_kept_apart() -> Result<()> {
 }
 
 #[test]
+fn a_topic_that_the_api_made_is_not_hidden_by_one_of_the_folder() -> Result<()> {
+    let mut world = World::of(&[("levada.yaml", SETTINGS)], &[])?;
+    let key = world.admin.clone();
+    for topic in ["orders", "bills-dlq", "free"] {
+        call(&world, "PUT", &key, &format!("shop/topics/{topic}"), &json!({}))?.expect(200)?;
+    }
+    let (subscription, of) = ("shop/subscriptions/worker", json!({ "topic": "projects/shop/topics/orders" }));
+    call(&world, "PUT", &key, subscription, &of)?.expect(200)?;
+    let publish = message("aGVsbG8=", &json!({ "tenant_id": "acme" }));
+    call(&world, "POST", &key, "shop/topics/orders:publish", &publish)?.expect(200)?;
+    world.levada.terminate(world::SOON)?;
+    let pipeline = |topic: &str| {
+        format!(
+            "pipeline: {topic}\nsource: {{events: {{topic: {topic}}}}}\nschema: {{file: schemas/any.json}}\n"
+        )
+    };
+    let write = |name: &str, text: &str| -> Result<()> {
+        let path = world.project.join(name);
+        std::fs::create_dir_all(path.parent().context("a folder")?)?;
+        Ok(std::fs::write(path, text)?)
+    };
+    write("schemas/any.json", r#"{"fields": [{"name": "n", "type": "INT64"}]}"#)?;
+    // As often as it is tried: a start that is refused must not take the name.
+    for topic in ["orders", "bills", "orders"] {
+        write(&format!("pipelines/{topic}.yaml"), &pipeline(topic))?;
+        let output =
+            world::levada(&["up", world::text(&world.project), "--data", world::text(world.data())])?;
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        ensure!(!output.status.success() && said.contains("topic-taken"), "{topic}: {said}");
+        ensure!(said.contains(&format!("pipelines/{topic}.yaml")) && said.contains("mend"), "{said}");
+        std::fs::remove_file(world.project.join(format!("pipelines/{topic}.yaml")))?;
+    }
+    world.restart()?;
+    ensure!(await_pull(&world, &key, subscription, 1)? == ["aGVsbG8="]);
+    call(&world, "DELETE", &key, "shop/topics/orders", &json!({}))?.expect(200)?;
+    world.levada.terminate(world::SOON)?;
+    std::fs::write(world.project.join("pipelines/orders.yaml"), pipeline("orders"))?;
+    world.restart()?;
+    call(&world, "GET", &key, "shop/topics/orders", &json!({}))?.expect(200)?;
+    Ok(())
+}
+
+#[test]
 fn what_was_answered_comes_after_a_kill_and_what_was_confirmed_does_not() -> Result<()> {
     let mut world = World::of(&[("levada.yaml", SETTINGS)], &[])?;
     let key = world.key(&["acme"], &["engineer"])?;

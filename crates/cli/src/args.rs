@@ -126,7 +126,8 @@ pub struct UpArgs {
     /// Run although parts of the project are only parsed so far
     #[arg(long)]
     pub allow_inactive: bool,
-    /// For development: serve the Pub/Sub API without credentials, on loopback only
+    /// For development: serve the Pub/Sub API without credentials, on loopback only; every
+    /// project exists, and tenants need not be declared (`tenant_id` names any, `default` without)
     #[arg(long)]
     pub dev: bool,
     /// Send traces and metrics to this OpenTelemetry collector (OTLP over HTTP), such as

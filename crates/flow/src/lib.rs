@@ -50,6 +50,7 @@ pub use error::FlowError;
 pub use history::EpochDone;
 pub use manifest::Totals;
 pub use models::{ModelState, ModelStatus, Models, ModelsConfig};
+pub use names::dead_letter_origin;
 pub use pipelines::{FileReaders, Pipelines};
 pub use status::{PipelineStatus, RunState, Signals, TenantFigures};
 pub use steps::enrich::{Breakers, EnrichContext, Jitter, Secrets};

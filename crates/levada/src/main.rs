@@ -15,6 +15,7 @@ mod pubsub;
 mod sampler;
 mod server;
 mod telemetry;
+mod topics;
 mod up;
 
 use std::process::ExitCode;

@@ -8,11 +8,13 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use levada_access::{KeyRing, Rate, RateLimiter};
 use levada_bus::port::BusPort;
-use levada_bus::{Bus, BusConfig, EmbeddedBus, TopicConfig};
+use levada_bus::{Bus, BusConfig, EmbeddedBus};
 use levada_config::Secrets;
 use levada_config::model::{Limits, Owner, Pipeline, Project, Source};
 use levada_connect::{FileReader, FileReaderConfig};
-use levada_core::{Backoff, Clock, IdSource, Principal, RandomIds, ReadError, SystemClock, TenantId};
+use levada_core::{
+    Backoff, Clock, IdSource, Principal, ProjectId, RandomIds, ReadError, SystemClock, TenantId,
+};
 use levada_disk::{Disk, RealDisk};
 use levada_flow::{FileReaders, Models, ModelsConfig, Pipelines};
 use levada_http::{
@@ -35,6 +37,7 @@ use crate::operations::{EngineOperations, Engines};
 use crate::pubsub::{self, StoredPolicies};
 use crate::sampler::Sampler;
 use crate::telemetry::Export;
+use crate::topics;
 
 const LAKE_DIR: &str = "lake";
 const KEYS_DIR: &str = "store/access";
@@ -93,7 +96,10 @@ impl Server {
         let export = Export::start(options.telemetry.take(), project, metrics.as_ref(), &clock)?;
         let metrics = metrics.map(|(handle, _)| handle);
 
-        let bus = open_bus(disk.clone(), clock.clone(), project).await?;
+        let bus = open_bus(disk.clone(), clock.clone()).await?;
+        let home = pubsub::home(project);
+        let port = open_port(home.clone(), &bus).await?;
+        topics::ensure(project, routes(project).topics(), &home, &bus, &*port).await?;
         let lake = Lake::open(disk.clone(), LAKE_DIR, LakeConfig::default(), clock.clone())
             .context("cannot open the lake")?;
         let keys = Arc::new(open_keys(disk.clone(), clock.clone())?);
@@ -139,7 +145,7 @@ impl Server {
         let (census, counting) = Census::start(disk.clone(), LAKE_DIR, clock.clone(), stopped.clone());
         tasks.push(counting);
 
-        let port = export.follow(open_port(project, &bus).await?);
+        let port = export.follow(port);
         // Not before the port has said how long messages are needed: upkeep deletes the others.
         tasks.push(maintenance::start(bus.clone(), lake.clone(), metrics.clone(), stopped.clone()));
         let projects = Arc::new(pubsub::projects(project, options.dev));
@@ -262,8 +268,7 @@ fn install_metrics() -> Option<(PrometheusHandle, levada_telemetry::Units)> {
     Some(installed)
 }
 
-async fn open_bus(disk: Arc<dyn Disk>, clock: Arc<dyn Clock>, project: &Project) -> Result<Bus> {
-    let topics = routes(project).topics();
+async fn open_bus(disk: Arc<dyn Disk>, clock: Arc<dyn Clock>) -> Result<Bus> {
     let open = move || -> Result<Bus> {
         let (bus, recovery) =
             Bus::open(disk, BusConfig::default(), clock).context("cannot recover the log")?;
@@ -273,17 +278,14 @@ async fn open_bus(disk: Arc<dyn Disk>, clock: Arc<dyn Clock>, project: &Project)
             log = ?recovery.log,
             "the log is open"
         );
-        for topic in topics {
-            bus.ensure_topic(&topic, TopicConfig::default())?;
-        }
         Ok(bus)
     };
     tokio::task::spawn_blocking(open).await?
 }
 
 /// The topics and subscriptions that the log keeps.
-async fn open_port(project: &Project, bus: &Bus) -> Result<Arc<dyn BusPort>> {
-    let (home, bus) = (pubsub::home(project), bus.clone());
+async fn open_port(home: ProjectId, bus: &Bus) -> Result<Arc<dyn BusPort>> {
+    let bus = bus.clone();
     let open = move || EmbeddedBus::open(bus, home).context("cannot open the subscriptions");
     Ok(Arc::new(tokio::task::spawn_blocking(open).await??))
 }

@@ -82,7 +82,7 @@ pub async fn run(global: &Global, args: UpArgs) -> Result<(), Failure> {
         )
         .hint("add --listen 127.0.0.1:8080, or leave out --dev and give clients a key"));
     }
-    let server = Server::start(options).await.map_err(|e| Failure::new(exit::FAILED, format!("{e:#}")))?;
+    let server = Server::start(options).await.map_err(failure)?;
     server.engines.settled(SETTLED_WITHIN).await;
     announce(&output, &server);
     wait_for_signal().await;
@@ -106,6 +106,14 @@ fn options(args: &UpArgs, ready: Ready) -> Options {
         telemetry: None,
         project: ready.project,
         secrets: ready.secrets,
+    }
+}
+
+/// A problem with a code keeps it, and its mend.
+fn failure(error: anyhow::Error) -> Failure {
+    match error.downcast::<levada_core::Problem>() {
+        Ok(problem) => Failure::from(problem),
+        Err(error) => Failure::new(exit::FAILED, format!("{error:#}")),
     }
 }
 
