@@ -10,6 +10,7 @@ mod clocks;
 mod consumers;
 mod disk;
 mod ground;
+mod model;
 mod scale;
 mod storage;
 mod world;
