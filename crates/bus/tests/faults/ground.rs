@@ -42,6 +42,12 @@ impl Ground {
         [Self::simulated(7), Self::real()]
     }
 
+    /// A real one and simulated ones of several seeds: a power loss takes all that was not synced,
+    /// nothing of it or a part, by the seed.
+    pub fn several() -> Vec<Ground> {
+        (0..8).map(Self::simulated).chain([Self::real()]).collect()
+    }
+
     fn of_simulated(disk: SimDisk) -> Self {
         let failing = FailingDisk { below: Arc::new(disk.clone()), switches: Arc::default() };
         Self { kind: Kind::Simulated(disk), disk: failing }

@@ -43,7 +43,7 @@ async fn publish_until_refused(world: &World, publisher: usize, answered: &Atomi
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn after_a_failed_sync_nothing_is_answered_and_a_restart_has_all_that_was() {
     let _turn = beside_others().await;
-    for ground in Ground::both() {
+    for ground in Ground::several() {
         let (clocks, kind) = (Clocks::new(), ground.name());
         let world = Arc::new(open(ground.disk(), &clocks).await);
         let topic = world.topic("orders").await;
@@ -106,7 +106,7 @@ async fn after_a_failed_sync_nothing_is_answered_and_a_restart_has_all_that_was(
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_disk_refuses_and_loses_nothing_and_all_goes_on_with_space() {
     let _turn = beside_others().await;
-    for ground in Ground::both() {
+    for ground in Ground::several() {
         let (clocks, kind) = (Clocks::new(), ground.name());
         let world = open(ground.disk(), &clocks).await;
         let topic = world.topic("orders").await;
