@@ -12,6 +12,7 @@ mod isolation;
 mod lifecycle;
 mod operating;
 mod pubsub;
+mod pubsub_clients;
 mod pubsub_crashes;
 mod real_inputs;
 mod second_project;

@@ -1,11 +1,11 @@
 //! The Pub/Sub API of the built binary: Google's own Python client, projects and tenants,
-//! and what a kill leaves.
+//! and what a kill leaves. The other clients are in `pubsub_clients.rs`.
 
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use levada_testkit::{Answer, Request, node, program, python};
+use levada_testkit::{Answer, Request, program, python};
 use serde_json::{Value, json};
 
 use crate::world::{self, World};
@@ -49,19 +49,6 @@ fn the_system_tests_of_googles_python_client_pass() -> Result<()> {
     });
     println!("{}", out.lines().last().unwrap_or_default());
     ensure!(passed.is_some_and(|passed| passed >= 60), "{out}");
-    Ok(())
-}
-
-#[test]
-fn the_official_node_client_works_unmodified() -> Result<()> {
-    let world = World::of_with(&[("levada.yaml", "name: node\n")], &[], &["--dev"])?;
-    let output = Command::new("node")
-        .arg(program::workspace().join("tests/node/pubsub_client.js"))
-        .env("NODE_PATH", node::modules()?)
-        .env("PUBSUB_EMULATOR_HOST", &world.levada.http)
-        .output()?;
-    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    ensure!(output.status.success(), "{out}\n{err}\n{}", world.levada.log_tail());
     Ok(())
 }
 
@@ -202,6 +189,42 @@ fn a_topic_that_the_api_made_is_not_hidden_by_one_of_the_folder() -> Result<()> 
     std::fs::write(world.project.join("pipelines/orders.yaml"), pipeline("orders"))?;
     world.restart()?;
     call(&world, "GET", &key, "shop/topics/orders", &json!({}))?.expect(200)?;
+    Ok(())
+}
+
+#[test]
+fn the_home_project_cannot_be_given_to_a_tenant() -> Result<()> {
+    // It has the topics of the gateway, and with them everybody's events.
+    const TAKEN: &str = "name: shop
+tenants: [acme, globex]
+pubsub:
+  projects:
+    - {id: shop, tenant: acme}
+";
+    let dir = tempfile::tempdir()?;
+    std::fs::write(dir.path().join("levada.yaml"), TAKEN)?;
+    let checked = world::levada(&["check", world::text(dir.path())])?;
+    if !checked.status.success() {
+        // Told before it runs: so much the better.
+        let said = String::from_utf8_lossy(&checked.stderr);
+        ensure!(said.contains("shop"), "{said}");
+        return Ok(());
+    }
+    let world = World::of(&[("levada.yaml", TAKEN)], &[])?;
+    let acme = world.key(&["acme"], &["engineer"])?;
+    let platform = world.key(&[], &["engineer"])?;
+    call(&world, "PUT", &platform, "shop/topics/orders", &json!({}))?.expect(200)?;
+    call(&world, "PUT", &acme, "shop/topics/mine", &json!({}))?.expect(403)?;
+    call(&world, "DELETE", &acme, "shop/topics/orders", &json!({}))?.expect(403)?;
+    let of = json!({ "topic": "projects/shop/topics/orders" });
+    call(&world, "PUT", &acme, "shop/subscriptions/acme-sub", &of)?.expect(200)?;
+    let publish = "shop/topics/orders:publish";
+    for tenant in ["globex", "acme"] {
+        let body = message("eA==", &json!({ "tenant_id": tenant }));
+        call(&world, "POST", &platform, publish, &body)?.expect(200)?;
+    }
+    let got = await_pull(&world, &acme, "shop/subscriptions/acme-sub", 1)?;
+    ensure!(got.len() == 1 && pull(&world, &acme, "shop/subscriptions/acme-sub")?.is_empty());
     Ok(())
 }
 

@@ -2,14 +2,31 @@
 //
 //     PUBSUB_EMULATOR_HOST=127.0.0.1:8085 node tests/node/pubsub_client.js
 //
-// Needs `npm install @google-cloud/pubsub` and a server in development mode. Ends with status 1
-// when a case failed.
+// Needs `npm install @google-cloud/pubsub` and a server in development mode. With LEVADA_HOST and
+// LEVADA_KEY instead, every call carries the key over TLS (GRPC_DEFAULT_SSL_ROOTS_FILE_PATH names
+// the certificate to trust), and LEVADA_PROJECT names a project that the key may use. Ends with
+// status 1 when a case failed.
 'use strict';
 
 const assert = require('assert');
 const {PubSub} = require('@google-cloud/pubsub');
 
-const client = new PubSub({projectId: 'node-suite'});
+const {LEVADA_HOST, LEVADA_KEY, LEVADA_PROJECT} = process.env;
+
+function connect(key) {
+  if (!key) return new PubSub({projectId: 'node-suite'});
+  // As docs/pubsub.md has it.
+  const {credentials, Metadata} = require('@grpc/grpc-js');
+  const call = credentials.createFromMetadataGenerator((_, callback) => {
+    const metadata = new Metadata();
+    metadata.set('authorization', `Bearer ${key}`);
+    callback(null, metadata);
+  });
+  const sslCreds = credentials.combineChannelCredentials(credentials.createSsl(), call);
+  return new PubSub({projectId: LEVADA_PROJECT, apiEndpoint: LEVADA_HOST, emulatorMode: false, sslCreds});
+}
+
+const client = connect(LEVADA_KEY);
 const run = Date.now().toString(36);
 const LIMIT_MS = 30000;
 
@@ -112,6 +129,11 @@ const cases = {
     assert.deepStrictEqual(subscriptions.map(({name}) => name), [subscription.name]);
     await subscription.delete();
     await assert.rejects(subscription.getMetadata(), {code: 5});
+  },
+
+  async aWrongKeyIsRefused() {
+    if (!LEVADA_KEY) return;
+    await assert.rejects(connect('wrong').createTopic(`refused-${run}`), {code: 16});
   },
 };
 

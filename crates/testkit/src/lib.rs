@@ -6,6 +6,7 @@
 //! a user sees.
 
 pub mod bus_conformance;
+pub mod go;
 pub mod http;
 pub mod node;
 pub mod program;
