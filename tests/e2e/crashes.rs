@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use levada_testkit::{Connection, Request};
@@ -19,6 +19,9 @@ use crate::world::{World, event};
 const PUBLISHERS: u64 = 3;
 const ROWS_PER_FILE: u64 = 500;
 const PARTS: u64 = 16;
+/// A publisher sends so many events a millisecond at most. Unbounded, each life would begin with
+/// more to work off than the one before it, and the campaign would spend its time on that.
+const PACE_EVENTS_PER_MS: u64 = 4;
 
 const PIPELINE: &str = "\
 pipeline: ticks
@@ -120,7 +123,12 @@ fn publish(
 ) -> u64 {
     let mut tried = 0;
     let Ok(mut connection) = Connection::open(address) else { return 0 };
+    let began = Instant::now();
     while !stop.load(Ordering::SeqCst) {
+        if u128::from(tried) > began.elapsed().as_millis() * u128::from(PACE_EVENTS_PER_MS) {
+            thread::sleep(Duration::from_millis(1));
+            continue;
+        }
         let size = 1 + (first + tried) % 60;
         let from = first + tried;
         tried += size;
