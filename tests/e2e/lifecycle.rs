@@ -97,3 +97,36 @@ fn a_tenant_over_its_rate_is_told_when_to_come_back() -> Result<()> {
     world.send(&batch(40))?.expect(202)?;
     Ok(())
 }
+
+const FIELDS: &str = r#"{"source_id": "any", "version": "1", "fields": [
+  {"name": "n", "type": "INT64", "mode": "REQUIRED"}
+]}"#;
+
+#[test]
+fn a_topic_of_several_pipelines_is_kept_as_long_as_the_longest_asks_for() -> Result<()> {
+    let pipeline = |name: &str, topic: &str, retention: &str| {
+        let source = format!("source:\n  events: {{topic: {topic}}}\nschema: {{file: schemas/any.json}}");
+        format!("pipeline: {name}\n{source}\n{retention}")
+    };
+    let files = [
+        ("levada.yaml", "name: shop\n".to_owned()),
+        ("schemas/any.json", FIELDS.to_owned()),
+        ("pipelines/a.yaml", pipeline("a", "shared", "retention: 3d\n")),
+        ("pipelines/b.yaml", pipeline("b", "shared", "retention: 20d\n")),
+        ("pipelines/c.yaml", pipeline("c", "shared", "retention: 5d\n")),
+        ("pipelines/d.yaml", pipeline("d", "own", "retention: 2d\n")),
+        ("pipelines/e.yaml", pipeline("e", "silent", "")),
+    ];
+    let files: Vec<(&str, &str)> = files.iter().map(|(name, text)| (*name, text.as_str())).collect();
+    let mut world = World::of(&files, &[])?;
+    for _ in 0..2 {
+        for (topic, days) in [("shared", 20), ("own", 2), ("silent", 7)] {
+            let found = world.get(&world.admin, &format!("/v1/projects/shop/topics/{topic}"))?;
+            let wanted = format!("{}s", days * 24 * 3_600);
+            ensure!(found["messageRetentionDuration"] == wanted, "{topic}: {found}, not {wanted}");
+        }
+        world.levada.kill();
+        world.restart()?;
+    }
+    Ok(())
+}
