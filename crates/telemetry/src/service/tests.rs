@@ -1,3 +1,5 @@
+//! The export against a collector that the test leads.
+
 use std::collections::VecDeque;
 use std::io::Read;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -1,3 +1,5 @@
+//! A message through the traced bus, over the embedded one.
+
 use std::sync::Arc;
 use std::time::Duration;
 
