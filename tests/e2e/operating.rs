@@ -206,6 +206,12 @@ fn a_topic_drops_duplicates_when_it_is_told_to() -> Result<()> {
     ensure!(listed.contains("acme-prod/orders") && listed.contains("fsync"), "{listed}");
     shop.ran(&["topics", "set", "acme-prod/orders", "--no-deduplication"])?;
     ensure!(shop.publish("orders", "MQ==", &json!({ "order": "1" }))? != first);
+    for class in ["memory", "interval"] {
+        let shown = shop.ran(&["topics", "set", "acme-prod/orders", "--durability", class])?;
+        ensure!(shown.contains(class), "{shown}");
+        shop.publish("orders", "Mw==", &json!({}))?;
+    }
+    ensure!(shop.take("billing", 3)?.len() == 3, "what was answered early is delivered all the same");
     let platform = json!({ "deduplication": { "attribute": "order", "window_s": 60 } });
     shop.call("PATCH", "pubsub/topics/shop/events", &platform)?.expect(403)?;
     Ok(())

@@ -386,6 +386,9 @@ pub struct TopicRow {
     pub rate_per_s: f64,
     /// What an acknowledgement means, such as `synced to disk`.
     pub durability: String,
+    /// 99 of 100 publishes were answered by the log within this time; `None`: not known.
+    #[serde(default)]
+    pub commit_p99_us: Option<u64>,
     /// Such as `7 days`; `None` keeps all.
     pub retention: Option<String>,
     /// Who reads it: pipelines and subscriptions.

@@ -7,7 +7,7 @@ use maud::{Markup, html};
 
 use crate::app::{App, Signed};
 use crate::data::TopicRow;
-use crate::format::{bytes, compact, count, rate};
+use crate::format::{bytes, compact, count, millis, rate};
 use crate::live::{Parts, View};
 use crate::message::PubsubTopicRow;
 use crate::pages::frame::{Frame, Nav, title};
@@ -63,6 +63,7 @@ fn table(rows: &[TopicRow]) -> Markup {
                 th.n scope="col" { "Offsets" }
                 th.n scope="col" { "Size" }
                 th scope="col" { "Acknowledged when" }
+                th.n scope="col" title="99 of 100 publishes were answered by the log within this time" { "Commit p99" }
                 th scope="col" { "Retention" }
                 th scope="col" { "Read by" }
             } }
@@ -78,7 +79,8 @@ fn table(rows: &[TopicRow]) -> Markup {
                     @if row.next > row.first { (count(row.first)) "–" (count(row.next - 1)) } @else { "empty" }
                 }
                 td.n data-l="Size" { (bytes(row.bytes)) }
-                td data-l="Acknowledged when" { (row.durability) }
+                td.wrap data-l="Acknowledged when" { (row.durability) }
+                td.n data-l="Commit p99" { @match row.commit_p99_us { Some(us) => (millis(us as f64 / 1000.0)), None => span.faint { "–" } } }
                 td data-l="Retention" { @match &row.retention { Some(text) => (text), None => "keeps all" } }
                 td.wrap.long data-l="Read by" { @if row.readers.is_empty() { span.faint { "nobody" } } @else { (row.readers.join(", ")) } }
             } } }

@@ -132,6 +132,7 @@ fn data() -> Value {
         })),
         "Topics": object(&["topics"], json!({ "topics": list(object(&["name", "published", "lanes"], json!({
             "name": text(), "first": count(), "next": count(), "bytes": count(), "duplicates": count(),
+            "durability": { "enum": ["fsync", "interval", "memory"] }, "commit_us_p50": count(), "commit_us_p99": count(),
             "published": count(), "published_bytes": count(), "lanes": list(lane),
         }))) })),
         "Messages": object(&["messages", "next"], json!({

@@ -41,6 +41,13 @@ struct TopicView {
     bytes: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     duplicates: Option<u64>,
+    /// When a publish is answered: `fsync`, `interval` or `memory`.
+    durability: &'static str,
+    /// From a publish until the log answered it, in microseconds: upper bounds, of all lanes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    commit_us_p50: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    commit_us_p99: Option<u64>,
     /// Messages published since the program started, of the lanes below.
     published: u64,
     published_bytes: u64,
@@ -75,6 +82,9 @@ fn view(topic: TopicInfo, caller: &Caller) -> TopicView {
         next: all.then_some(topic.next),
         bytes: all.then_some(topic.bytes),
         duplicates: all.then_some(topic.duplicates),
+        durability: topic.durability,
+        commit_us_p50: all.then_some(topic.commit_us_p50),
+        commit_us_p99: all.then_some(topic.commit_us_p99),
         published: lanes.iter().map(|l| l.published).sum(),
         published_bytes: lanes.iter().map(|l| l.published_bytes).sum(),
         lanes,

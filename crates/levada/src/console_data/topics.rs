@@ -5,10 +5,10 @@ use std::time::Instant;
 
 use levada_bus::TopicInfo;
 use levada_bus::admin::TopicReport;
-use levada_bus::port::{Durability, PageRequest};
+use levada_bus::port::PageRequest;
 use levada_config::model::{Pipeline, Source};
 use levada_console::{PubsubTopicRow, TopicRow};
-use levada_core::{Principal, Problem, ProjectId, ResourceId, ResourceName, TenantSet, TopicName};
+use levada_core::{Principal, Problem, ProjectId, TenantSet, TopicName};
 
 use super::PlatformData;
 use crate::operations::sees;
@@ -40,26 +40,13 @@ impl PlatformData {
                 next: if platform { topic.next } else { own },
                 bytes: if platform { topic.bytes } else { 0 },
                 rate_per_s: self.topic_rate(&topic, &principal.tenants, own, now),
-                durability: self.durability_text(&topic.name),
+                durability: durability(topic.durability).to_owned(),
+                commit_p99_us: Some(topic.commit_us_p99).filter(|us| platform && *us > 0),
                 retention: self.retention_text(&topic.name),
                 readers,
             })
         });
         rows.collect()
-    }
-
-    /// What an acknowledgement of a topic of the project folder means.
-    fn durability_text(&self, topic: &TopicName) -> String {
-        let home = crate::pubsub::home(&self.engines.project);
-        let name = ResourceId::new(topic.as_str()).map(|id| ResourceName::new(home, id));
-        let everybody = Principal {
-            id: String::new(),
-            name: String::new(),
-            tenants: TenantSet::All,
-            roles: Default::default(),
-        };
-        let shown = name.ok().and_then(|name| self.subscriptions.topics().show(&everybody, &name).ok());
-        durability(shown.map_or_else(Durability::default, |shown| shown.spec.durability)).to_owned()
     }
 
     /// Topics of the Pub/Sub projects that are declared, and of those that subscriptions are in.
@@ -113,11 +100,11 @@ impl PlatformData {
     }
 }
 
-fn durability(class: Durability) -> &'static str {
+fn durability(class: &str) -> &'static str {
     match class {
-        Durability::Fsync => "synced to disk",
-        Durability::Interval => "written: a power loss may take the last moments",
-        Durability::Memory => "in memory: a crash may take the last moments",
+        "interval" => "written: a power loss may take the last moments",
+        "memory" => "in memory: a crash may take the last moments",
+        _ => "synced to disk",
     }
 }
 
@@ -126,7 +113,7 @@ fn pubsub_row(report: &TopicReport) -> PubsubTopicRow {
     PubsubTopicRow {
         name: spec.name.to_string(),
         owner: report.tenant.as_ref().map_or_else(|| "shared".to_owned(), ToString::to_string),
-        durability: durability(spec.durability).to_owned(),
+        durability: durability(spec.durability.as_str()).to_owned(),
         deduplication: spec
             .deduplication
             .as_ref()

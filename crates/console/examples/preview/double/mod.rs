@@ -156,6 +156,7 @@ impl ConsoleData for Double {
             next: (s as f64 * 2400.0 * share) as u64,
             bytes: (s as f64 * 2400.0 * share * 640.0) as u64,
             rate_per_s: self.rate(s) * share,
+            commit_p99_us: (share > 0.0).then_some(1_024),
             durability: "synced to disk".to_owned(),
             retention: retention.map(str::to_owned),
             readers: readers.iter().map(|r| (*r).to_owned()).collect(),
