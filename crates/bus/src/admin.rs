@@ -9,11 +9,11 @@
 //! Whether the caller has a role to operate anything is for the edge to check.
 
 mod browse;
+mod change;
 mod redrive;
 mod replay;
 mod resend;
 mod topics;
-mod weights;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -27,11 +27,11 @@ use crate::port::{
 };
 
 pub use browse::{Browsed, MAX_BROWSE};
+pub use change::{MAX_RATE_PER_S, MAX_WEIGHED_TENANTS, MAX_WEIGHT, SubscriptionChange, Weighing};
 pub use redrive::{MAX_REDRIVE, Redrive, Redriven, Refused};
-pub use replay::{MAX_RATE_PER_S, NewReplay};
+pub use replay::NewReplay;
 pub use resend::{Edit, MessageRule, Resent};
 pub use topics::{TopicAdmin, TopicChange, TopicReport};
-pub use weights::{MAX_WEIGHED_TENANTS, MAX_WEIGHT, Weighing};
 
 /// The most blocked keys of one answer.
 pub const MAX_BLOCKED_KEYS: usize = 1_000;

@@ -7,11 +7,9 @@
 
 use levada_core::{Principal, Problem, ResourceId, ResourceName};
 
+use super::change::check_rate;
 use super::{SubscriptionAdmin, SubscriptionReport, problem};
 use crate::port::{Replay, SeekTo, SubscriptionSpec};
-
-/// The highest rate of a subscription that has one, in messages a second.
-pub const MAX_RATE_PER_S: u32 = 1_000_000;
 
 /// A replay to be made.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,34 +62,6 @@ impl SubscriptionAdmin {
         tracing::info!(actor = %principal.id, subscription = %source, replay = %name, "replay made");
         Ok(self.find(principal, &name)?.report(principal))
     }
-
-    /// Bounds how many messages a second a subscription delivers; `None`: no bound.
-    ///
-    /// # Errors
-    /// `subscription-unknown` (404), `body-invalid` (422) for a rate out of bounds.
-    pub async fn limit_rate(
-        &self,
-        principal: &Principal,
-        name: &ResourceName,
-        rate_per_s: Option<u32>,
-    ) -> Result<SubscriptionReport, Problem> {
-        let _changing = self.changing.lock().await;
-        let seen = self.find(principal, name)?;
-        check_rate(rate_per_s)?;
-        if seen.spec.max_rate_per_s != rate_per_s {
-            let spec = SubscriptionSpec { max_rate_per_s: rate_per_s, ..(*seen.spec).clone() };
-            self.port.update_subscription(spec).await.map_err(|error| problem(&error))?;
-            tracing::info!(actor = %principal.id, subscription = %name, ?rate_per_s, "rate limited");
-        }
-        Ok(self.find(principal, name)?.report(principal))
-    }
-}
-
-fn check_rate(rate_per_s: Option<u32>) -> Result<(), Problem> {
-    if rate_per_s.is_none_or(|rate| (1..=MAX_RATE_PER_S).contains(&rate)) {
-        return Ok(());
-    }
-    Err(Problem::new(422, "body-invalid", format!("a rate is 1 to {MAX_RATE_PER_S} messages a second")))
 }
 
 fn snapshot_unknown(name: &ResourceName) -> Problem {

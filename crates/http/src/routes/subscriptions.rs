@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use axum::extract::State;
 use axum::response::Response;
-use levada_bus::admin::{SubscriptionAdmin, Weighing};
+use levada_bus::admin::{SubscriptionAdmin, SubscriptionChange, Weighing};
 use levada_bus::port::{PageRequest, Unblock};
 use levada_core::{Problem, ResourceName, TenantId};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -117,12 +117,8 @@ pub async fn change(
         Some(tenants) => Weighing { from_nothing: tenants.is_none(), tenants: tenants.unwrap_or_default() },
     };
     // To the end, also when the client leaves in between.
-    let changed = tokio::spawn(async move {
-        if let Some(rate_per_s) = patch.max_rate_per_s {
-            admin.limit_rate(&caller.principal, &name, rate_per_s).await?;
-        }
-        admin.weigh(&caller.principal, &name, &weighing).await
-    });
+    let change = SubscriptionChange { weighing, max_rate_per_s: patch.max_rate_per_s };
+    let changed = tokio::spawn(async move { admin.change(&caller.principal, &name, &change).await });
     let report = changed.await.map_err(|_| Problem::new(500, "internal", "the change failed"))??;
     Ok(json(&view(&report, now_ms)))
 }

@@ -1,6 +1,6 @@
 //! Messages of subscriptions: looked at, edited, and sent back to where they came from.
 
-use levada_bus::admin::{Edit, MAX_REDRIVE, Redrive, Weighing};
+use levada_bus::admin::{Edit, MAX_REDRIVE, Redrive, SubscriptionChange, Weighing};
 use levada_bus::filter::Filter;
 use levada_bus::port::Peeked;
 use levada_console::{
@@ -28,7 +28,8 @@ impl PlatformData {
             None => format!("{tenant} has no weight of its own any more: it counts 1."),
         };
         let weighing = Weighing { from_nothing: false, tenants: [(tenant, weight)].into() };
-        self.subscriptions.weigh(principal, name, &weighing).await?;
+        let change = SubscriptionChange { weighing, ..SubscriptionChange::default() };
+        self.subscriptions.change(principal, name, &change).await?;
         Ok(told)
     }
 

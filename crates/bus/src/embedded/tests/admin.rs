@@ -4,8 +4,8 @@ use levada_core::{Clock, Principal, Problem, Role, TenantSet};
 
 use super::*;
 use crate::admin::{
-    MAX_WEIGHED_TENANTS, NewReplay, ProjectOwner, SubscriptionAdmin, SubscriptionReport, TopicChange,
-    TopicReport, Weighing,
+    MAX_WEIGHED_TENANTS, NewReplay, ProjectOwner, SubscriptionAdmin, SubscriptionChange, SubscriptionReport,
+    TopicChange, TopicReport, Weighing,
 };
 use crate::filter::Filter;
 use crate::port::{DeadLetterPolicy, Deduplication, PageRequest, SeekTo, Unblock};
@@ -198,30 +198,33 @@ async fn messages_are_browsed_newest_first_without_being_consumed() {
 #[tokio::test]
 async fn weights_are_set_by_who_sees_the_subscription_for_its_own_tenants() {
     let (port, admin) = world().await;
-    let weighing = |tenants: &[(&str, Option<u32>)]| Weighing {
-        from_nothing: false,
-        tenants: tenants.iter().map(|(t, weight)| (tenant(t), *weight)).collect(),
+    let weighing = |tenants: &[(&str, Option<u32>)]| SubscriptionChange {
+        weighing: Weighing {
+            from_nothing: false,
+            tenants: tenants.iter().map(|(t, weight)| (tenant(t), *weight)).collect(),
+        },
+        max_rate_per_s: None,
     };
     let all = name("shared/all");
     let set = weighing(&[("acme", Some(5)), ("globex", Some(1_000))]);
-    let report = admin.weigh(&principal(&[]), &all, &set).await.expect("weighed");
+    let report = admin.change(&principal(&[]), &all, &set).await.expect("weighed");
     assert_eq!(report.weights, [(tenant("acme"), 5), (tenant("globex"), 1_000)].into());
-    let report = admin.weigh(&principal(&[]), &all, &weighing(&[("globex", None)])).await;
+    let report = admin.change(&principal(&[]), &all, &weighing(&[("globex", None)])).await;
     assert_eq!(report.expect("weighed").weights, [(tenant("acme"), 5)].into(), "the other is left alone");
 
     let code = |refused: Result<SubscriptionReport, Problem>| refused.expect_err("refused").code;
     let acme = principal(&["acme"]);
-    assert_eq!(code(admin.weigh(&acme, &all, &set).await), "subscription-unknown", "it is the platform's");
+    assert_eq!(code(admin.change(&acme, &all, &set).await), "subscription-unknown", "it is the platform's");
     let own = name("shared/of-acme");
-    assert_eq!(code(admin.weigh(&acme, &own, &set).await), "tenant-forbidden");
+    assert_eq!(code(admin.change(&acme, &own, &set).await), "tenant-forbidden");
     for weight in [0, 1_001] {
-        let refused = admin.weigh(&acme, &own, &weighing(&[("acme", Some(weight))])).await;
+        let refused = admin.change(&acme, &own, &weighing(&[("acme", Some(weight))])).await;
         assert_eq!(code(refused), "body-invalid", "{weight}");
     }
-    admin.weigh(&acme, &own, &weighing(&[("acme", Some(2))])).await.expect("its own");
+    admin.change(&acme, &own, &weighing(&[("acme", Some(2))])).await.expect("its own");
     let many: Vec<String> = (0..=MAX_WEIGHED_TENANTS).map(|n| format!("t-{n}")).collect();
     let many: Vec<(&str, Option<u32>)> = many.iter().map(|t| (t.as_str(), Some(2))).collect();
-    assert_eq!(code(admin.weigh(&principal(&[]), &all, &weighing(&many)).await), "body-invalid");
+    assert_eq!(code(admin.change(&principal(&[]), &all, &weighing(&many)).await), "body-invalid");
 
     // What is set outlives the process, and steers delivery: five of acme's for one of globex's.
     let port = port.restart().await;
@@ -241,7 +244,8 @@ async fn weights_are_set_by_who_sees_the_subscription_for_its_own_tenants() {
     assert!((90..=110).contains(&of_acme), "{of_acme} of 120");
 
     let from_nothing = Weighing { from_nothing: true, ..Weighing::default() };
-    let report = admin.weigh(&principal(&[]), &all, &from_nothing).await.expect("weighed");
+    let from_nothing = SubscriptionChange { weighing: from_nothing, ..SubscriptionChange::default() };
+    let report = admin.change(&principal(&[]), &all, &from_nothing).await.expect("weighed");
     assert!(report.weights.is_empty());
 }
 
@@ -260,6 +264,7 @@ async fn a_replay_is_made_beside_a_subscription_by_who_sees_it() {
     acknowledge(&source, &got).await;
     let new =
         |id: &str, from: SeekTo, rate_per_s| NewReplay { id: id.parse().expect("an id"), from, rate_per_s };
+    let rate = |rate| SubscriptionChange { max_rate_per_s: Some(rate), ..SubscriptionChange::default() };
     let earliest = SeekTo::TimeMs(0);
     let acme = principal(&["acme"]);
     let made = admin.replay(&acme, &of_acme, new("again", earliest.clone(), Some(500))).await.expect("made");
@@ -267,7 +272,7 @@ async fn a_replay_is_made_beside_a_subscription_by_who_sees_it() {
     assert_eq!((made.tenant.clone(), made.state(0).0.as_str()), (Some(tenant("acme")), "replaying"));
     let now_ms = port.world.clock.now_ms() + 30 * 24 * 3_600_000;
     assert_eq!(made.state(now_ms).0.as_str(), "replaying", "old messages are what it is for");
-    let faster = admin.limit_rate(&acme, &name("shared/again"), None).await.expect("its own");
+    let faster = admin.change(&acme, &name("shared/again"), &rate(None)).await.expect("its own");
     assert_eq!(faster.spec.max_rate_per_s, None);
     let again = port.open_subscription("shared/again");
     let pulled = again.pull(limits(9)).await.expect("pulls");
@@ -293,7 +298,12 @@ async fn a_replay_is_made_beside_a_subscription_by_who_sees_it() {
         "body-invalid",
         "of a replay"
     );
-    assert_eq!(code(admin.limit_rate(&acme, &of_acme, Some(0)).await), "body-invalid");
+    assert_eq!(code(admin.change(&acme, &of_acme, &rate(Some(0))).await), "body-invalid");
+    let halves = [(tenant("acme"), Some(0))].into();
+    let weighing = Weighing { from_nothing: false, tenants: halves };
+    let both = SubscriptionChange { weighing, max_rate_per_s: Some(Some(9)) };
+    assert_eq!(code(admin.change(&acme, &of_acme, &both).await), "body-invalid");
+    assert_eq!(admin.show(&acme, &of_acme).expect("seen").spec.max_rate_per_s, None, "all or nothing");
     // A snapshot of another tenant is one that does not exist.
     port.port
         .create_snapshot(name("shared/theirs"), &name("shared/of-globex"), [].into())
