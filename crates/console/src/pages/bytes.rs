@@ -40,10 +40,16 @@ fn hex_dump(body: &[u8]) -> String {
     out
 }
 
+/// Longer texts are shown as they came.
+const LAID_OUT_BYTES: usize = 256 * 1024;
+
 /// JSON of one line in lines, its members in their order; anything else as it came.
 pub(crate) fn laid_out(text: &str) -> String {
     let text = text.trim();
-    if text.contains('\n') || serde_json::from_str::<serde::de::IgnoredAny>(text).is_err() {
+    if text.len() > LAID_OUT_BYTES
+        || text.contains('\n')
+        || serde_json::from_str::<serde::de::IgnoredAny>(text).is_err()
+    {
         return text.to_owned();
     }
     let mut out = String::with_capacity(text.len() * 2);
