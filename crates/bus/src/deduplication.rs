@@ -55,16 +55,23 @@ impl ValueHash {
 #[derive(Debug)]
 pub(crate) struct Budget {
     used: AtomicUsize,
+    /// Deduplicated topics.
+    topics: AtomicUsize,
     max: usize,
 }
 
 impl Budget {
     pub fn new(max: usize) -> Arc<Self> {
-        Arc::new(Self { used: AtomicUsize::new(0), max: max.max(1) })
+        Arc::new(Self { used: AtomicUsize::new(0), topics: AtomicUsize::new(0), max: max.max(1) })
     }
 
     fn add(&self, keys: usize) {
         self.used.fetch_add(keys, Ordering::Relaxed);
+    }
+
+    /// What each topic may have when there is no room for more.
+    fn share(&self) -> usize {
+        self.max / self.topics.load(Ordering::Relaxed).max(1)
     }
 
     fn give_back(&self, keys: usize) {
@@ -101,6 +108,7 @@ pub(crate) struct Deduplicator {
 
 impl Deduplicator {
     pub fn new(attribute: &str, window: Duration, since: u64, dir: String, budget: Arc<Budget>) -> Self {
+        budget.topics.fetch_add(1, Ordering::Relaxed);
         Self {
             attribute: attribute.to_owned(),
             since,
@@ -201,8 +209,8 @@ impl Deduplicator {
     pub fn forget(&self, floor: u64, end: u64) -> usize {
         self.budget.give_back(self.shards.drop_below(floor));
         let (mut early, mut floor) = (0, floor);
-        // Only who has much makes room; in steps of a sixteenth of its messages.
-        while self.budget.used() > self.budget.max && self.len() > self.budget.max / 64 && floor < end {
+        // Only who has more than its share makes room; in steps of a sixteenth of its messages.
+        while self.budget.used() > self.budget.max && self.len() > self.budget.share() && floor < end {
             floor += ((end - floor) / 16).max(1);
             let gone = self.shards.drop_below(floor);
             self.budget.give_back(gone);
@@ -216,7 +224,14 @@ impl Deduplicator {
     /// publishes while it reads it.
     pub fn save(&self, disk: &dyn Disk, covered: u64, floor: u64) -> std::io::Result<()> {
         let mut files = self.files.lock();
-        let entries = std::mem::take(&mut *self.unsaved.lock());
+        // What is beyond may not be durable: after a power loss the key would point to another
+        // message.
+        let entries: Vec<(u64, u64)> = {
+            let mut unsaved = self.unsaved.lock();
+            let (saved, later) = unsaved.drain(..).partition(|(_, offset)| *offset < covered);
+            *unsaved = later;
+            saved
+        };
         if let Err(error) = files.save(disk, covered, &entries) {
             let mut unsaved = self.unsaved.lock();
             let newer = std::mem::replace(&mut *unsaved, entries);
@@ -248,6 +263,7 @@ impl Deduplicator {
 impl Drop for Deduplicator {
     fn drop(&mut self) {
         self.budget.give_back(self.len());
+        self.budget.topics.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -307,6 +323,32 @@ mod tests {
         let damaged = index(&Budget::new(1_000));
         assert_eq!(damaged.load(&disk, 0, 100).expect("loads"), 5);
         assert_eq!(damaged.len(), 5);
+    }
+
+    #[test]
+    fn what_may_not_be_durable_is_not_saved() {
+        let disk = SimDisk::new(1);
+        let first = index(&Budget::new(100));
+        first.complete(&[(value("a"), 0), (value("b"), 1)]);
+        first.save(&disk, 1, 0).expect("saves");
+        assert_eq!(first.unsaved(), 1);
+        let again = index(&Budget::new(100));
+        assert_eq!(again.load(&disk, 0, 100).expect("loads"), 1);
+        assert_eq!(again.len(), 1);
+    }
+
+    #[test]
+    fn many_topics_make_room_too() {
+        let budget = Budget::new(1_000);
+        let topics: Vec<Deduplicator> = (0..100).map(|_| index(&budget)).collect();
+        for n in 0..20u64 {
+            topics.iter().for_each(|topic| topic.complete(&[(value(&n.to_string()), n)]));
+        }
+        assert_eq!(budget.used(), 2_000);
+        for topic in &topics {
+            topic.forget(0, 20);
+        }
+        assert!(budget.used() <= 1_000, "{} are left", budget.used());
     }
 
     #[test]

@@ -20,6 +20,7 @@ pub mod port;
 mod publish;
 mod restore;
 mod stats;
+mod upkeep;
 
 #[cfg(test)]
 mod tests;

@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 const BUS_EVERY: Duration = Duration::from_secs(2);
+const RETAIN_EVERY: Duration = Duration::from_secs(5);
 const LAKE_EVERY: Duration = Duration::from_secs(30);
 
 /// Starts the tasks; they end when the server stops.
@@ -20,7 +21,11 @@ pub fn start(
     stopped: watch::Receiver<bool>,
 ) -> JoinHandle<()> {
     tokio::spawn(async move {
-        tokio::join!(maintain_bus(bus, metrics, stopped.clone()), maintain_lake(lake, stopped));
+        tokio::join!(
+            maintain_bus(bus.clone(), metrics, stopped.clone()),
+            retain(bus, stopped.clone()),
+            maintain_lake(lake, stopped)
+        );
     })
 }
 
@@ -36,6 +41,15 @@ async fn maintain_bus(bus: Bus, metrics: Option<PrometheusHandle>, mut stopped: 
         }
         if let Err(error) = bus.maintain().await {
             tracing::error!(%error, "housekeeping of the log failed; it is tried again");
+        }
+    }
+}
+
+/// Apart from the rest, which may wait for space on a full disk: this is what frees it.
+async fn retain(bus: Bus, mut stopped: watch::Receiver<bool>) {
+    while !stops_within(&mut stopped, RETAIN_EVERY).await {
+        if let Err(error) = bus.retain().await {
+            tracing::error!(%error, "old messages could not be removed; it is tried again");
         }
     }
 }

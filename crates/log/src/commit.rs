@@ -132,6 +132,10 @@ impl Committer {
     /// Makes everything written so far durable.
     pub(crate) fn sync(&mut self) -> Result<(), LogError> {
         let Some(file) = self.file.as_ref().filter(|_| self.unsynced > 0) else { return Ok(()) };
+        // A second try would succeed and prove nothing: the unsynced data is lost.
+        if let Some(error) = self.shared.poisoned() {
+            return Err(error);
+        }
         let start = Instant::now();
         file.file.sync_data().map_err(|e| self.shared.poison("a sync of the commit log", &e))?;
         self.shared.counters.synced(start.elapsed());

@@ -88,25 +88,23 @@ impl CommitThread {
         for (waiting, offsets) in open {
             waiting.finish(synced.clone().map(|()| offsets));
         }
-        if synced.is_ok() {
-            self.hand_on();
+        self.after_sync(synced.is_ok());
+    }
+
+    /// Hands on what has become durable, or lets go of what never will.
+    fn after_sync(&mut self, is_durable: bool) {
+        (self.due, self.held_bytes) = (None, 0);
+        for group in self.held.drain(..).filter(|_| is_durable) {
+            // Fails only when the demultiplexer has given up, which poisons the log.
+            drop(self.groups.send(group));
         }
     }
 
     /// Makes durable what was written, and hands it on.
     fn sync(&mut self) -> Result<(), LogError> {
-        self.due = None;
-        self.committer.sync()?;
-        self.hand_on();
-        Ok(())
-    }
-
-    fn hand_on(&mut self) {
-        (self.due, self.held_bytes) = (None, 0);
-        for group in self.held.drain(..) {
-            // Fails only when the demultiplexer has given up, which poisons the log.
-            drop(self.groups.send(group));
-        }
+        let synced = self.committer.sync();
+        self.after_sync(synced.is_ok());
+        synced
     }
 
     /// Bounds the commit files that a restart would replay.

@@ -133,8 +133,10 @@ impl Log {
     /// Waits until everything that was answered so far is durable.
     ///
     /// # Errors
-    /// When the sync fails: what was answered early is lost then.
+    /// When the sync fails: what was answered early is lost then. `Full` as for an append.
     pub async fn flush(&self) -> Result<(), LogError> {
+        // Not behind appends that wait for space.
+        self.inner.shared.check_accepts()?;
         self.queue(Vec::new(), 0, Durability::Fsync).await.map(drop)
     }
 

@@ -28,6 +28,8 @@ impl Inner {
         attribute: &str,
         window: Duration,
     ) -> Result<u64, BusError> {
+        // Before the lock, which publishes ask for: this may wait for the disk.
+        let since = self.durable_end_of(topic)?;
         let mut current = topic.deduplicator.write();
         if let Some(same) = current.as_ref().filter(|d| d.attribute == attribute) {
             same.set_window(window);
@@ -36,7 +38,6 @@ impl Inner {
         if let Some(Err(error)) = current.take().map(|other| other.remove(&*self.disk)) {
             tracing::warn!(%error, topic = topic.label(), "the index of another attribute stays behind");
         }
-        let since = self.durable_end_of(topic)?;
         *current = Some(Arc::new(self.deduplicator(topic, attribute, window, since)));
         Ok(since)
     }

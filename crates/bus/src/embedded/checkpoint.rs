@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::bus::Upkeep;
 use crate::config::BusError;
 use crate::delivery::Progress;
 use crate::embedded::Embedded;
 use crate::embedded::subscription::Subscription;
+use crate::upkeep::Upkeep;
 
 /// How long an acknowledgement without exactly-once may wait for its record.
 const FLUSH_AFTER: Duration = Duration::from_millis(50);

@@ -8,7 +8,7 @@ use levada_core::{ProjectId, TenantId};
 use levada_log::{Log, LogError};
 use parking_lot::{Mutex, RwLock};
 
-use crate::bus::{Bus, TopicState, Upkeep};
+use crate::bus::{Bus, TopicState};
 use crate::config::BusError;
 use crate::embedded::catalog::{Catalog, Snapshot, Topic};
 use crate::embedded::checkpoint::{Checkpoint, Kept, Last};
@@ -21,6 +21,7 @@ use crate::embedded::topics::set_durability;
 use crate::embedded::{CACHE_BYTES, Embedded, EmbeddedBus};
 use crate::filter::Filter;
 use crate::port::{Deduplication, SubscriptionSpec};
+use crate::upkeep::Upkeep;
 
 /// Ack ids of one start; so many are never given out.
 const ACK_IDS_A_RUN: u64 = 1 << 40;
