@@ -332,9 +332,15 @@ impl Inner {
     /// The offset behind the last record, which is durable when this answers: what is kept
     /// elsewhere must not point behind what a power loss leaves. Blocks on the disk.
     pub fn durable_end_of(&self, topic: &TopicState) -> Result<u64, BusError> {
-        let end = self.end_of(topic);
-        if end > self.log.bounds(topic.id).next {
-            self.log.flush_blocking()?;
+        let visible = self.log.bounds(topic.id).next;
+        let known = topic.committed.load(Ordering::Acquire);
+        if known <= visible {
+            return Ok(visible);
+        }
+        let end = self.log.durable_end(topic.id)?;
+        if end < known {
+            // What a topic in memory answered and could not write is gone, its offsets are free.
+            let _ = topic.committed.compare_exchange(known, end, Ordering::AcqRel, Ordering::Acquire);
         }
         Ok(end)
     }

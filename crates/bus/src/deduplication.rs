@@ -84,7 +84,8 @@ impl Budget {
 pub(crate) enum Reserved {
     /// The caller must end it with [`Deduplicator::complete`] or [`Deduplicator::release`].
     New,
-    Duplicate(u64),
+    /// Another message stands there now: look at it, and ask again.
+    Look(u64),
     /// The first publish is under way.
     Wait(watch::Receiver<Outcome>),
 }
@@ -137,28 +138,25 @@ impl Deduplicator {
         self.unsaved.lock().len()
     }
 
-    /// `is_same` reads the record at an offset and says whether it is a message of this value
-    /// inside the window. It may block on the disk, and nobody else is held up by it.
-    pub fn reserve(&self, value: ValueHash, is_same: impl Fn(u64) -> bool) -> Reserved {
-        let mut known = self.shards.get(value.tag());
-        loop {
-            if let Some(offset) = known
-                && is_same(offset)
-            {
-                return Reserved::Duplicate(offset);
-            }
-            let mut pending = self.pending.lock();
-            if let Some(outcome) = pending.get_mut(&value) {
-                let sender = outcome.get_or_insert_with(|| watch::Sender::new(Outcome::Pending));
-                return Reserved::Wait(sender.subscribe());
-            }
-            // Completed between the look and the lock?
-            let now = self.shards.get(value.tag());
-            if now == known {
+    /// Where a message of the value may stand. Only its record tells: see the module.
+    pub fn look_up(&self, value: ValueHash) -> Option<u64> {
+        self.shards.get(value.tag())
+    }
+
+    /// Reserves a value whose messages up to `checked` were looked at and are none.
+    pub fn reserve(&self, value: ValueHash, checked: Option<u64>) -> Reserved {
+        let mut pending = self.pending.lock();
+        if let Some(outcome) = pending.get_mut(&value) {
+            let sender = outcome.get_or_insert_with(|| watch::Sender::new(Outcome::Pending));
+            return Reserved::Wait(sender.subscribe());
+        }
+        // Completed between the look and the lock?
+        match self.look_up(value).filter(|offset| Some(*offset) != checked) {
+            Some(offset) => Reserved::Look(offset),
+            None => {
                 pending.insert(value, None);
-                return Reserved::New;
+                Reserved::New
             }
-            known = now;
         }
     }
 
@@ -288,17 +286,15 @@ mod tests {
     #[test]
     fn a_value_is_one_message_until_its_publish_fails() {
         let index = index(&Budget::new(100));
-        assert!(matches!(index.reserve(value("a"), |_| true), Reserved::New));
-        let Reserved::Wait(mut waiting) = index.reserve(value("a"), |_| true) else {
-            panic!("it is under way")
-        };
+        assert!(matches!(index.reserve(value("a"), None), Reserved::New));
+        let Reserved::Wait(mut waiting) = index.reserve(value("a"), None) else { panic!("it is under way") };
         index.release(&[value("a")]);
         assert_eq!(*waiting.borrow_and_update(), Outcome::Failed);
-        assert!(matches!(index.reserve(value("a"), |_| true), Reserved::New));
+        assert!(matches!(index.reserve(value("a"), None), Reserved::New));
         index.complete(&[(value("a"), 7)]);
-        assert!(matches!(index.reserve(value("a"), |offset| offset == 7), Reserved::Duplicate(7)));
-        assert!(matches!(index.reserve(value("b"), |_| true), Reserved::New));
-        assert!(matches!(index.reserve(value("a"), |_| false), Reserved::New), "too old, or another value");
+        assert!(matches!(index.reserve(value("a"), None), Reserved::Look(7)), "it came meanwhile");
+        assert!(matches!(index.reserve(value("b"), None), Reserved::New));
+        assert!(matches!(index.reserve(value("a"), Some(7)), Reserved::New), "too old, or another value");
     }
 
     #[test]
@@ -306,7 +302,7 @@ mod tests {
         let disk = SimDisk::new(1);
         let first = index(&Budget::new(1_000));
         for n in 0..10u64 {
-            first.reserve(value(&n.to_string()), |_| true);
+            first.reserve(value(&n.to_string()), None);
             first.complete(&[(value(&n.to_string()), n)]);
             if n == 4 || n == 9 {
                 first.save(&disk, n + 1, 0).expect("saves");
@@ -356,13 +352,13 @@ mod tests {
         let budget = Budget::new(1_000);
         let index = index(&budget);
         for n in 0..1_500u64 {
-            index.reserve(value(&n.to_string()), |_| true);
+            index.reserve(value(&n.to_string()), None);
             index.complete(&[(value(&n.to_string()), n)]);
         }
         let early = index.forget(100, 1_500);
         assert_eq!(early, 1_400 - index.len());
         assert!(budget.used() <= 1_000);
-        assert!(matches!(index.reserve(value("1499"), |_| true), Reserved::Duplicate(1499)));
+        assert_eq!(index.look_up(value("1499")), Some(1499));
         drop(index);
         assert_eq!(budget.used(), 0);
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use levada_core::{Message, Problem, TenantId, attr};
-use levada_log::Append;
+use levada_log::{Append, LogError};
 use tokio::sync::watch;
 
 use crate::bus::{Inner, Lane, PERMIT_BYTES, Publish, Published, TopicState};
@@ -74,7 +74,10 @@ impl Inner {
         let mut weights = Weights::new();
         for item in items {
             let lane = self.lane(&item.publish.message.tenant).await;
-            let outcome = lane.and_then(|lane| self.admit(&call, item, lane, &mut appends, &mut weights));
+            let outcome = match lane {
+                Ok(lane) => self.admit(&call, item, lane, &mut appends, &mut weights).await,
+                Err(error) => Err(error),
+            };
             match outcome {
                 Ok(outcome) => admitted.push(outcome),
                 Err(error) => {
@@ -125,7 +128,7 @@ impl Inner {
         Ok(offsets)
     }
 
-    fn admit(
+    async fn admit(
         &self,
         call: &Call<'_>,
         item: Submission,
@@ -154,16 +157,11 @@ impl Inner {
             key::carry(&mut message.attributes, &text);
         }
         if let Some(deduplicator) = call.deduplicator.as_deref().filter(|_| deduplicate) {
-            match self.reserve_value(call, deduplicator, &message) {
-                None => {}
-                Some((value, Reserved::New)) => keys.value = Some(value),
-                Some((_, Reserved::Duplicate(offset))) => {
+            match self.reserve_value(call, deduplicator, &message).await {
+                Ok(value) => keys.value = value,
+                Err(other) => {
                     self.release_keys(call, [keys].iter());
-                    return Ok(Admitted::Known(offset));
-                }
-                Some((_, Reserved::Wait(outcome))) => {
-                    self.release_keys(call, [keys].iter());
-                    return Ok(Admitted::Wait(outcome));
+                    return other;
                 }
             }
         }
@@ -195,32 +193,62 @@ impl Inner {
         Ok(Admitted::Append { index, id, keys })
     }
 
-    /// What the topic's deduplication says of a message; `None` for one without the attribute.
-    fn reserve_value(
+    /// Reserves the message's value of the topic's attribute, where it has one; else what
+    /// becomes of the message.
+    async fn reserve_value(
         &self,
         call: &Call<'_>,
         deduplicator: &Deduplicator,
         message: &Message,
-    ) -> Option<(ValueHash, Reserved)> {
-        let text = message.attributes.get(&deduplicator.attribute)?;
+    ) -> Result<Option<ValueHash>, Result<Admitted, BusError>> {
+        let Some(text) = message.attributes.get(&deduplicator.attribute) else { return Ok(None) };
         let value = ValueHash::new(&message.tenant, text);
-        let oldest_ms = call.now_ms.saturating_sub(deduplicator.window_ms());
-        let is_same = |offset| {
-            // Readers do not see it yet: it was published a moment ago.
-            if offset >= self.log.bounds(call.topic.id).next {
-                return true;
+        let mut looked_at = deduplicator.look_up(value);
+        loop {
+            if let Some(offset) = looked_at {
+                match self.is_same(call, deduplicator, message, offset).await {
+                    Ok(true) => return Err(Ok(Admitted::Known(offset))),
+                    Ok(false) => {}
+                    Err(error) => return Err(Err(error)),
+                }
             }
-            let record = self.log.read(call.topic.id, offset, 1, 1).ok().and_then(|mut r| r.pop());
-            let Some(record) = record.filter(|r| r.offset == offset) else { return false };
-            if record.timestamp_ms < oldest_ms {
-                return false;
+            match deduplicator.reserve(value, looked_at) {
+                Reserved::New => return Ok(Some(value)),
+                Reserved::Wait(outcome) => return Err(Ok(Admitted::Wait(outcome))),
+                Reserved::Look(offset) => looked_at = Some(offset),
             }
-            self.deliver(&call.topic.name, record).is_ok_and(|first| {
-                first.message.tenant == message.tenant
-                    && first.message.attributes.get(&deduplicator.attribute) == Some(text)
-            })
+        }
+    }
+
+    /// Whether the record at an offset is of the message's tenant and value, and in the window.
+    /// What was damaged on disk is no message any more.
+    async fn is_same(
+        &self,
+        call: &Call<'_>,
+        deduplicator: &Deduplicator,
+        message: &Message,
+        offset: u64,
+    ) -> Result<bool, BusError> {
+        // Readers do not see it yet: it was published a moment ago.
+        if offset >= self.log.bounds(call.topic.id).next {
+            return Ok(true);
+        }
+        let (log, topic) = (self.log.clone(), call.topic.id);
+        // It may be old, and its segment cold.
+        let read = tokio::task::spawn_blocking(move || log.read(topic, offset, 1, 1));
+        let records = match read.await.map_err(|_| BusError::Closed)? {
+            Err(LogError::Corrupt(_)) => return Ok(false),
+            records => records?,
         };
-        Some((value, deduplicator.reserve(value, is_same)))
+        let Some(record) = records.into_iter().find(|r| r.offset == offset) else { return Ok(false) };
+        if record.timestamp_ms < call.now_ms.saturating_sub(deduplicator.window_ms()) {
+            return Ok(false);
+        }
+        let attribute = &deduplicator.attribute;
+        Ok(self.deliver(&call.topic.name, record).is_ok_and(|first| {
+            first.message.tenant == message.tenant
+                && first.message.attributes.get(attribute) == message.attributes.get(attribute)
+        }))
     }
 
     fn remember(&self, call: &Call<'_>, admitted: &[Admitted], offsets: &[u64]) {
@@ -305,7 +333,9 @@ impl Inner {
         let mut end = self.log.watch(topic.id);
         let visible = end.wait_for(|end| *end > offset);
         let _ = tokio::time::timeout(VISIBLE_WITHIN, visible).await;
-        let record = self.log.read(topic.id, offset, 1, 1).ok().and_then(|mut r| r.pop());
+        let (log, topic_id) = (self.log.clone(), topic.id);
+        let read = tokio::task::spawn_blocking(move || log.read(topic_id, offset, 1, 1));
+        let record = read.await.ok().and_then(Result::ok).and_then(|mut r| r.pop());
         let id = record
             .filter(|r| r.offset == offset)
             .and_then(|r| codec::decode(&r.head).ok())

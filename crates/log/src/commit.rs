@@ -63,6 +63,7 @@ pub(crate) struct Committer {
     space_checked_for: u64,
     /// Groups that were written after the last sync.
     unsynced: u32,
+    sync_failed: bool,
 }
 
 impl Committer {
@@ -75,7 +76,13 @@ impl Committer {
             next_offsets,
             space_checked_for: 0,
             unsynced: 0,
+            sync_failed: false,
         }
+    }
+
+    /// The offset that the next record of each topic gets, by topic number.
+    pub(crate) fn next_offsets(&self) -> &[u64] {
+        &self.next_offsets
     }
 
     /// The number of the file that groups go to.
@@ -133,11 +140,14 @@ impl Committer {
     pub(crate) fn sync(&mut self) -> Result<(), LogError> {
         let Some(file) = self.file.as_ref().filter(|_| self.unsynced > 0) else { return Ok(()) };
         // A second try would succeed and prove nothing: the unsynced data is lost.
-        if let Some(error) = self.shared.poisoned() {
-            return Err(error);
+        if self.sync_failed {
+            return Err(self.shared.poisoned().unwrap_or(LogError::Closed));
         }
         let start = Instant::now();
-        file.file.sync_data().map_err(|e| self.shared.poison("a sync of the commit log", &e))?;
+        if let Err(error) = file.file.sync_data() {
+            self.sync_failed = true;
+            return Err(self.shared.poison("a sync of the commit log", &error));
+        }
         self.shared.counters.synced(start.elapsed());
         self.unsynced = 0;
         Ok(())

@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 
 use crate::commit::{Committer, Group};
 use crate::error::LogError;
+use crate::format::to_blocks;
 use crate::queue::{Queue, Taken, Waiting};
 use crate::{Append, Durability};
 
@@ -60,8 +61,9 @@ impl CommitThread {
         let buffer = self.buffers.lock().pop().unwrap_or_default();
         let appends: Vec<&[Append]> = waiting.iter().map(|w| w.records.as_slice()).collect();
         if appends.iter().all(|records| records.is_empty()) {
-            let synced = self.sync();
-            return waiting.into_iter().for_each(|w| w.finish(synced.clone().map(|()| Vec::new())));
+            // A flush: it is answered with where each topic ends.
+            let synced = self.sync().map(|()| self.committer.next_offsets().to_vec());
+            return waiting.into_iter().for_each(|w| w.finish(synced.clone()));
         }
         let (mut group, offsets) = match self.committer.prepare(&appends, buffer) {
             Ok(prepared) => prepared,
@@ -77,9 +79,10 @@ impl CommitThread {
             return open.into_iter().for_each(|(w, _)| w.finish(Err(error.clone())));
         }
         let (_, open) = answer(open, Durability::Interval);
-        self.held_bytes += group.buffer.len();
+        self.held_bytes += to_blocks(group.buffer.len());
         self.held.push(group);
-        if open.is_empty() && self.held_bytes < MAX_HELD_BYTES {
+        let is_in_time = self.due.is_none_or(|due| due > Instant::now());
+        if open.is_empty() && self.held_bytes < MAX_HELD_BYTES && is_in_time {
             let interval = Duration::from_millis(self.committer.shared.config.sync_interval_ms);
             self.due.get_or_insert_with(|| Instant::now() + interval);
             return;

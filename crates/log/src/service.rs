@@ -140,9 +140,15 @@ impl Log {
         self.queue(Vec::new(), 0, Durability::Fsync).await.map(drop)
     }
 
-    /// As [`Log::flush`] for callers outside of a runtime; blocks the thread.
-    pub fn flush_blocking(&self) -> Result<(), LogError> {
-        block_on(self.flush())
+    /// Flushes and answers the offset that the next record of a topic gets: all before it is
+    /// durable. Readers may see it a moment later. Blocks the thread.
+    ///
+    /// # Errors
+    /// As for [`Log::flush`].
+    pub fn durable_end(&self, topic: TopicId) -> Result<u64, LogError> {
+        self.inner.shared.check_accepts()?;
+        let ends = block_on(self.queue(Vec::new(), 0, Durability::Fsync))?;
+        Ok(ends.get(topic.0 as usize).copied().unwrap_or(0))
     }
 
     async fn queue(

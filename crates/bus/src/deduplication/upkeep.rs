@@ -20,26 +20,23 @@ const READ_RECORDS: usize = 4_096;
 const READ_BYTES: usize = 4 << 20;
 
 impl Inner {
-    /// Deduplicates a topic from now on, or with another window. Answers the first offset that
-    /// it knows of. Blocks on the disk.
-    pub fn deduplicate(
-        &self,
-        topic: &TopicState,
-        attribute: &str,
-        window: Duration,
-    ) -> Result<u64, BusError> {
-        // Before the lock, which publishes ask for: this may wait for the disk.
-        let since = self.durable_end_of(topic)?;
+    /// The first offset that the deduplication of a topic by an attribute knows of: of the one
+    /// there is, or of one that begins now. Blocks on the disk.
+    pub fn deduplication_start(&self, topic: &TopicState, attribute: &str) -> Result<u64, BusError> {
+        let same = topic.deduplicator.read().as_ref().filter(|d| d.attribute == attribute).map(|d| d.since);
+        same.map_or_else(|| self.durable_end_of(topic), Ok)
+    }
+
+    /// Deduplicates a topic from an offset on, or with another window. Blocks on the disk.
+    pub fn deduplicate(&self, topic: &TopicState, attribute: &str, window: Duration, since: u64) {
         let mut current = topic.deduplicator.write();
         if let Some(same) = current.as_ref().filter(|d| d.attribute == attribute) {
-            same.set_window(window);
-            return Ok(same.since);
+            return same.set_window(window);
         }
         if let Some(Err(error)) = current.take().map(|other| other.remove(&*self.disk)) {
             tracing::warn!(%error, topic = topic.label(), "the index of another attribute stays behind");
         }
         *current = Some(Arc::new(self.deduplicator(topic, attribute, window, since)));
-        Ok(since)
     }
 
     fn deduplicator(
@@ -54,10 +51,11 @@ impl Inner {
     }
 
     /// Ends the deduplication of a topic and removes its files. Blocks on the disk.
-    pub fn stop_deduplication(&self, topic: &TopicState) -> Result<(), BusError> {
-        match topic.deduplicator.write().take() {
-            Some(deduplicator) => deduplicator.remove(&*self.disk).map_err(|e| failed("remove", &e)),
-            None => Ok(()),
+    pub fn stop_deduplication(&self, topic: &TopicState) {
+        let ended = topic.deduplicator.write().take();
+        // What stays is of no use to anybody, and no harm: a hit is checked against the log.
+        if let Some(Err(error)) = ended.map(|deduplicator| deduplicator.remove(&*self.disk)) {
+            tracing::warn!(%error, topic = topic.label(), "the index of deduplication stays behind");
         }
     }
 

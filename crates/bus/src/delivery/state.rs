@@ -231,6 +231,12 @@ impl State {
         offset < self.scanned && !self.progress.settled.contains(offset) && !self.live.contains_key(&offset)
     }
 
+    /// Whether most messages from here on wait for their first delivery.
+    pub fn expects_after(&self, offset: u64) -> bool {
+        const LOOK: u64 = 16;
+        (offset..offset + LOOK).filter(|offset| self.is_expected(*offset)).count() as u64 > LOOK / 2
+    }
+
     /// Messages that could be delivered now, roughly.
     pub fn waiting(&self) -> u64 {
         self.lanes.waiting()

@@ -63,6 +63,8 @@ impl Embedded {
 
     /// Writes the acknowledgements that wait. Blocks on the disk.
     pub fn flush(&self) -> Result<(), BusError> {
+        // One after the other: who flushes finds what an earlier one could not write.
+        let _turn = self.flush_turn.lock();
         let queued = std::mem::take(&mut *self.queued.lock());
         let _writing = self.journal.writing.blocking_read();
         let now_ms = self.bus.inner.clock.now_ms();

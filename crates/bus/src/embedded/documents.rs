@@ -33,6 +33,9 @@ pub(crate) struct SubscriptionDocument {
     pub log: StoredTopic,
     /// Where it begins, until a checkpoint says more.
     pub start: Progress,
+    /// Milliseconds since the epoch; 0 for one that an older program made.
+    #[serde(default)]
+    pub made_ms: i64,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]

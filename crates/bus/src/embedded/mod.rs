@@ -81,6 +81,8 @@ pub(crate) struct Embedded {
     cache_left: Arc<AtomicI64>,
     /// Subscriptions with acknowledgements that wait for the journal.
     queued: Mutex<Vec<Arc<Subscription>>>,
+    /// Writes of those take turns.
+    flush_turn: Mutex<()>,
     /// A write of those is under way soon.
     flushing: AtomicBool,
     last_checkpoint: Mutex<Last>,

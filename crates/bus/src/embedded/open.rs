@@ -61,6 +61,7 @@ impl EmbeddedBus {
             changing: Arc::default(),
             cache_left: Arc::new(CACHE_BYTES.into()),
             queued: Mutex::default(),
+            flush_turn: Mutex::default(),
             flushing: false.into(),
             last_checkpoint: Mutex::new(last),
             meters: Default::default(),
@@ -159,7 +160,7 @@ impl Embedded {
     }
 
     fn load_subscription(&self, document: SubscriptionDocument, kept: Option<Kept>) -> Result<(), BusError> {
-        let SubscriptionDocument { number, mut spec, log, start } = document;
+        let SubscriptionDocument { number, mut spec, log, start, made_ms } = document;
         let log = self.log_topic(&log)?;
         // The topic may have been deleted just before the last stop.
         let topic = spec.topic.as_ref().and_then(|name| self.topic(name).ok());
@@ -168,7 +169,7 @@ impl Embedded {
         }
         let kept = kept.unwrap_or(Kept { generation: 0, progress: start });
         // Time during which nobody could use it does not count.
-        let subscription = self.make(number, spec, log, kept)?;
+        let subscription = self.make(number, spec, log, kept, made_ms)?;
         self.catalog.write().subscriptions.insert(subscription.spec().name.clone(), subscription);
         Ok(())
     }
@@ -180,13 +181,14 @@ impl Embedded {
         spec: SubscriptionSpec,
         log: Arc<TopicState>,
         kept: Kept,
+        made_ms: i64,
     ) -> Result<Arc<Subscription>, BusError> {
         let filter = Filter::parse(&spec.filter).map_err(|error| BusError::Store(error.to_string()))?;
         let lane = spec.tenant.as_ref().map(|tenant| self.bus.inner.log.lane(tenant)).transpose()?;
         let Kept { generation, progress } = kept;
         let first_ack_id = self.first_ack_id.load(Ordering::Acquire);
         let active_at = self.bus.inner.clock.monotonic();
-        let start = Start { progress, generation, first_ack_id, active_at };
+        let start = Start { progress, generation, first_ack_id, active_at, made_ms };
         let cache = Cache::new(self.cache_left.clone());
         let subscription = Arc::new(Subscription::new(number, spec, log, lane, filter, start, cache));
         self.weigh(&subscription);
@@ -195,11 +197,12 @@ impl Embedded {
 
     /// Gives tenants their shares.
     pub fn weigh(&self, subscription: &Subscription) {
-        let lane = |tenant: &TenantId| {
-            let lane = self.bus.inner.log.lane(tenant);
-            lane.inspect_err(|error| tracing::warn!(%error, %tenant, "a tenant's share is not kept")).ok()
-        };
-        subscription.set_weights(lane);
+        let spec = subscription.spec();
+        let tenants: Vec<TenantId> = spec.weights.keys().cloned().collect();
+        match self.bus.inner.log.ensure_lanes(&tenants) {
+            Ok(lanes) => subscription.set_weights(lanes.into_iter().zip(spec.weights.values().copied())),
+            Err(error) => tracing::warn!(%error, subscription = %spec.name, "shares of tenants are not kept"),
+        }
     }
 
     fn load_snapshots(&self) -> Result<(), BusError> {

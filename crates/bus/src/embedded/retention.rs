@@ -17,11 +17,14 @@ use crate::embedded::subscription::Subscription;
 const MIN_AGE: Duration = Duration::from_secs(600);
 /// Scanned ahead by one round, of all subscriptions together.
 const SCAN_TIME: Duration = Duration::from_millis(500);
+/// A replay keeps what it has still to deliver so long after it was made.
+const MAX_REPLAY_MS: i64 = 31 * 24 * 3600 * 1000;
 const SNAPSHOT_AGE: Duration = Duration::from_secs(7 * 24 * 3600);
 
 impl Embedded {
     /// Tells the log how long each topic's messages are needed.
     pub fn keep_what_is_needed(&self) {
+        let now_ms = self.bus.inner.clock.now_ms();
         let catalog = self.catalog.read();
         let mut needed: HashMap<TopicId, Duration> = HashMap::new();
         let mut replayed: HashMap<TopicId, u64> = HashMap::new();
@@ -35,6 +38,10 @@ impl Embedded {
                 continue;
             }
             if spec.replay.is_some() {
+                // Not for ever: it may be a tenant's, and the topic everybody's.
+                if now_ms.saturating_sub(subscription.made_ms) > MAX_REPLAY_MS {
+                    continue;
+                }
                 let floor = subscription.machine.lock().state.settled().floor();
                 if floor < subscription.until {
                     let first = replayed.entry(subscription.log.id).or_insert(floor);

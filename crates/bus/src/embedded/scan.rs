@@ -83,7 +83,16 @@ impl Embedded {
                 }
                 Err(error) => return Err(error.into()),
             };
+            let is_end = records.is_empty();
             records.retain(|record| record.offset < end);
+            if records.is_empty() && !is_end {
+                // What was left until a replay's end is gone.
+                let mut machine = subscription.machine.lock();
+                if machine.generation == generation {
+                    machine.state.pass(end);
+                }
+                continue;
+            }
             let Some(last) = records.last().map(|record| record.offset) else { return Ok(false) };
             scanned_bytes += records.iter().map(|r| r.head.len() + r.body.len()).sum::<usize>();
             let seen: Vec<(Seen, &Stored)> = records
@@ -162,7 +171,9 @@ impl Embedded {
             let run = usize::try_from(rest[near] - first + 1).unwrap_or(CHUNK_RECORDS).min(CHUNK_RECORDS);
             // Many tenants take turns: what lies around a lone message is wanted in a moment, and
             // a read of a whole chunk costs little more than one of it.
-            let reads_ahead = run < AHEAD_RECORDS && subscription.cache.lock().has_room_for(CHUNK_BYTES);
+            let reads_ahead = run < AHEAD_RECORDS
+                && subscription.machine.lock().state.expects_after(first + run as u64)
+                && subscription.cache.lock().has_room_for(CHUNK_BYTES);
             let (records, bytes) = match reads_ahead {
                 true => (CHUNK_RECORDS, CHUNK_BYTES),
                 false => (run, (run * RUN_BYTES).min(CHUNK_BYTES)),

@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use levada_core::TenantId;
 use levada_log::Stored;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Notify, watch};
@@ -34,6 +33,8 @@ pub(crate) struct Subscription {
     pub lane: Option<u32>,
     /// Messages from here on are not for it: those after a replay was made.
     pub until: u64,
+    /// When it was made, where that is known; milliseconds since the epoch.
+    pub made_ms: i64,
     spec: RwLock<Arc<SubscriptionSpec>>,
     pub machine: Mutex<Machine>,
     /// One scan at a time.
@@ -94,6 +95,7 @@ impl Subscription {
         };
         Self {
             number,
+            made_ms: start.made_ms,
             until: spec.replay.as_ref().map_or(u64::MAX, |replay| replay.until),
             log,
             filter,
@@ -153,9 +155,7 @@ impl Subscription {
     }
 
     /// Shares of tenants in delivery, by their lanes.
-    pub fn set_weights(&self, lane_of: impl Fn(&TenantId) -> Option<u32>) {
-        let spec = self.spec();
-        let weights = spec.weights.iter().filter_map(|(tenant, weight)| Some((lane_of(tenant)?, *weight)));
+    pub fn set_weights(&self, weights: impl Iterator<Item = (u32, u32)>) {
         self.machine.lock().state.set_weights(weights);
     }
 }
@@ -167,6 +167,7 @@ pub(crate) struct Start {
     pub first_ack_id: u64,
     /// When a consumer last asked, by the monotonic clock.
     pub active_at: Duration,
+    pub made_ms: i64,
 }
 
 fn rules(spec: &SubscriptionSpec) -> Rules {

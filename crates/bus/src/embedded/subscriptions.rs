@@ -61,10 +61,12 @@ impl Embedded {
         let number = self.documents.number()?;
         let start = Progress { settled, ..Progress::default() };
         let stored = StoredTopic(log.name.clone());
-        let document = SubscriptionDocument { number, spec: spec.clone(), log: stored, start: start.clone() };
+        let made_ms = self.bus.inner.clock.now_ms();
+        let document =
+            SubscriptionDocument { number, spec: spec.clone(), log: stored, start: start.clone(), made_ms };
         self.documents.put(Kind::Subscription, number, &document)?;
         let kept = Kept { generation: 0, progress: start };
-        let subscription = self.make(number, spec.clone(), log, kept)?;
+        let subscription = self.make(number, spec.clone(), log, kept, made_ms)?;
         self.catalog.write().subscriptions.insert(spec.name.clone(), subscription);
         self.keep_what_is_needed();
         Ok(spec)

@@ -38,11 +38,11 @@ impl Embedded {
         let number = self.documents.number()?;
         let name = documents::log_name(&spec.name, number)?;
         let log = self.bus.inner.ensure(&name, Retention::default())?;
-        let deduplicated_from = self.begin_deduplication(&log, &spec)?;
-        set_durability(&log, spec.durability);
+        let deduplicated_from = self.deduplication_start(&log, &spec)?;
         let document =
             TopicDocument { number, spec: spec.clone(), log: Some(StoredTopic(name)), deduplicated_from };
         self.documents.put(Kind::Topic, number, &document)?;
+        self.put_in_force(&log, &spec, deduplicated_from);
         let topic = Topic { number, spec: spec.clone(), log, configured: false };
         self.catalog.write().topics.insert(spec.name.clone(), topic);
         self.keep_what_is_needed();
@@ -69,23 +69,30 @@ impl Embedded {
         // A topic of the folder gets its number with its first settings.
         let number = if kept.number == 0 && kept.configured { self.documents.number()? } else { kept.number };
         let log = (!kept.configured).then(|| StoredTopic(kept.log.name.clone()));
-        let deduplicated_from = self.begin_deduplication(&kept.log, &spec)?;
+        let deduplicated_from = self.deduplication_start(&kept.log, &spec)?;
         let document = TopicDocument { number, spec: spec.clone(), log, deduplicated_from };
         self.documents.put(Kind::Topic, number, &document)?;
-        set_durability(&kept.log, spec.durability);
-        if spec.deduplication.is_none() {
-            self.bus.inner.stop_deduplication(&kept.log)?;
-        }
+        // Only now: a setting that could not be kept must not be in force.
+        self.put_in_force(&kept.log, &spec, deduplicated_from);
         let topic = Topic { number, spec: spec.clone(), ..kept };
         self.catalog.write().topics.insert(spec.name.clone(), topic);
         self.keep_what_is_needed();
         Ok(spec)
     }
 
-    /// Switches deduplication on, where the settings say so.
-    fn begin_deduplication(&self, log: &TopicState, spec: &TopicSpec) -> Result<u64, PortError> {
-        let Some(Deduplication { attribute, window }) = &spec.deduplication else { return Ok(0) };
-        Ok(self.bus.inner.deduplicate(log, attribute, *window)?)
+    fn deduplication_start(&self, log: &TopicState, spec: &TopicSpec) -> Result<u64, PortError> {
+        let Some(wanted) = &spec.deduplication else { return Ok(0) };
+        Ok(self.bus.inner.deduplication_start(log, &wanted.attribute)?)
+    }
+
+    fn put_in_force(&self, log: &TopicState, spec: &TopicSpec, deduplicated_from: u64) {
+        set_durability(log, spec.durability);
+        match &spec.deduplication {
+            Some(Deduplication { attribute, window }) => {
+                self.bus.inner.deduplicate(log, attribute, *window, deduplicated_from);
+            }
+            None => self.bus.inner.stop_deduplication(log),
+        }
     }
 
     pub fn delete_topic(&self, name: &ResourceName) -> Result<(), PortError> {
@@ -97,9 +104,7 @@ impl Embedded {
         }
         // First of all: what comes after it is made good at the next start if it fails.
         self.documents.remove(Kind::Topic, topic.number)?;
-        if let Err(error) = self.bus.inner.stop_deduplication(&topic.log) {
-            tracing::warn!(%error, topic = %name, "files of a deleted topic stay behind");
-        }
+        self.bus.inner.stop_deduplication(&topic.log);
         let left: Vec<_> = {
             let mut catalog = self.catalog.write();
             catalog.topics.remove(name);

@@ -158,7 +158,7 @@ pub trait BusPort: Send + Sync {
     /// Makes a subscription that delivers what its `replay.source` got from some time on until
     /// now, as far back as the topic has it, without a bound of its own. It takes topic, tenant,
     /// filter and ordering from the source; of `spec` count name, rate and the other settings.
-    /// What it has still to deliver stays in the topic, whatever the topic's retention.
+    /// What it has still to deliver stays in the topic for 31 days, whatever its retention.
     ///
     /// # Errors
     /// [`PortError::InvalidArgument`] without `replay`; as for a seek and a creation.
