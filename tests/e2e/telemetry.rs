@@ -191,8 +191,8 @@ fn a_message_is_one_trace_from_publish_to_acknowledgement() -> Result<()> {
     ensure!(nacked == 1, "{spans:?}");
 
     let state = receiver.faultless()?;
-    ensure!(state["headers"]["Authorization"] == "Bearer hunter2", "{state}");
-    ensure!(state["headers"]["Content-Encoding"] == "gzip", "{state}");
+    ensure!(state["headers"]["authorization"] == "Bearer hunter2", "{state}");
+    ensure!(state["headers"]["content-encoding"] == "gzip", "{state}");
     ensure!(!world.levada.log_tail().contains("hunter2"), "a secret is in the log");
     Ok(())
 }

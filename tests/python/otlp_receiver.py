@@ -159,7 +159,7 @@ class Receiver(BaseHTTPRequestHandler):
                 faults, response = [repr(error)], None
             STATE["faults"] += faults
             STATE[signal] += 1
-            STATE["headers"] = dict(self.headers.items())
+            STATE["headers"] = {name.lower(): value for name, value in self.headers.items()}
             if response is None:
                 return self.answer(400, b"", "text/plain")
             return self.answer(200, response.SerializeToString(), "application/x-protobuf")

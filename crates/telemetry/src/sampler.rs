@@ -80,13 +80,15 @@ impl Sampler {
     }
 }
 
-/// As the SDKs do it: the lower 8 bytes, without their last bit, below the ratio of 2^63.
+/// The last 56 bits of a trace id are random, the others need not be: an id of ours that is made of a
+/// UUID has the time and fixed bits there.
+///
+/// Source: W3C "Trace Context" level 2, "Random Trace ID Flag"; OpenTelemetry specification,
+/// "Probability sampling": sampled are those at or above the share that is rejected.
 fn is_within(trace: TraceId, ratio: f64) -> bool {
-    if ratio >= 1.0 {
-        return true;
-    }
-    let low = u64::from_be_bytes(*trace.0.last_chunk().unwrap_or(&[0; 8])) >> 1;
-    low < (ratio * (1_u64 << 63) as f64) as u64
+    const RANDOM: u64 = (1 << 56) - 1;
+    let random = u64::from_be_bytes(*trace.0.last_chunk().unwrap_or(&[0; 8])) & RANDOM;
+    random >= ((1.0 - ratio) * (RANDOM + 1) as f64) as u64
 }
 
 fn ratio(argument: Option<&str>) -> Result<f64, String> {
@@ -99,8 +101,12 @@ fn ratio(argument: Option<&str>) -> Result<f64, String> {
 mod tests {
     use super::*;
 
+    /// Random but for the bits that are fixed in a UUID.
     fn trace(n: u64) -> TraceId {
-        TraceId::of("test", &[&n.to_le_bytes()])
+        let mut trace = TraceId::of("test", &[&n.to_le_bytes()]);
+        trace.0[6] = trace.0[6] & 0x0f | 0x70;
+        trace.0[8] = trace.0[8] & 0x3f | 0x80;
+        trace
     }
 
     #[test]
