@@ -3,6 +3,7 @@
 pub(crate) mod bytes;
 pub(crate) mod dead_letters;
 pub(crate) mod frame;
+pub(crate) mod lines;
 pub(crate) mod messages;
 pub(crate) mod models;
 pub(crate) mod overview;

@@ -15,6 +15,7 @@ use crate::format::{bytes, utc};
 use crate::message::{DeadMark, MessageEdit, MessageRow};
 use crate::pages::bytes::{laid_out, original};
 use crate::pages::frame::{Frame, Nav, title};
+use crate::pages::lines::{has_breaks, restored, same};
 use crate::pages::messages::{crumbs, parse};
 use crate::pages::subscriptions::address;
 use crate::pages::{back, check_csrf, csrf_field, may_operate, missing, problem_box, problem_page, status};
@@ -38,24 +39,38 @@ fn is_fixed(attribute: &str) -> bool {
     DeadMark::owns(attribute) || attribute == "tenant_id" || attribute.starts_with("googclient_schema")
 }
 
+/// Whether a form can hold an attribute: browsers take breaks out of a name, which has one line,
+/// and put another character in place of a NUL; and an empty name says to take the attribute away.
+fn fits(name: &str, value: &str) -> bool {
+    !name.is_empty() && !has_breaks(name) && !name.contains('\0') && !value.contains('\0')
+}
+
+/// How a body stands in the form: JSON of one line in lines, anything else to the last space.
+fn shown(text: &str) -> String {
+    let laid = laid_out(text);
+    if laid == text.trim() { text.to_owned() } else { laid }
+}
+
 impl Typed {
     /// The message as the form begins with it.
     fn of(message: &MessageRow) -> Self {
-        let text = std::str::from_utf8(&message.body).ok().filter(|text| text.len() <= EDITED_BYTES);
-        let own = message.attributes.iter().filter(|(name, _)| !is_fixed(name));
-        Self { body: text.map(laid_out), attributes: own.cloned().collect(), even_if_taken: false }
+        let text = std::str::from_utf8(&message.body).ok();
+        let text = text.filter(|text| text.len() <= EDITED_BYTES && !text.contains('\0'));
+        let own = message.attributes.iter().filter(|(name, value)| !is_fixed(name) && fits(name, value));
+        Self { body: text.map(shown), attributes: own.cloned().collect(), even_if_taken: false }
     }
 
-    /// What was sent. Browsers end the lines of a text with CR LF, whatever they were.
+    /// What was sent, with the ends of lines as they were before a browser had it.
     fn read(fields: &Fields, message: &MessageRow) -> Self {
-        let has_cr = message.body.contains(&b'\r');
-        let body = fields.get("body").map(|text| match has_cr {
-            true => text.to_owned(),
-            false => text.replace("\r\n", "\n"),
-        });
+        let before = Self::of(message);
+        let value_of =
+            |name: &str| before.attributes.iter().find(|(n, _)| n == name).map_or("", |(_, v)| v.as_str());
+        let is_known = |name: &str| before.attributes.iter().any(|(n, _)| n == name);
+        let body = fields.get("body").map(|text| restored(text, before.body.as_deref().unwrap_or_default()));
         let pairs = fields.all("name").zip(fields.all("value"));
-        let attributes = pairs.filter(|(name, _)| !name.trim().is_empty());
-        let attributes = attributes.map(|(name, value)| (name.trim().to_owned(), value.to_owned()));
+        let pairs = pairs.map(|(name, value)| (if is_known(name) { name } else { name.trim() }, value));
+        let pairs = pairs.filter(|(name, _)| !name.is_empty());
+        let attributes = pairs.map(|(name, value)| (name.to_owned(), restored(value, value_of(name))));
         Self { body, attributes: attributes.collect(), even_if_taken: fields.get("taken").is_some() }
     }
 
@@ -68,12 +83,12 @@ impl Typed {
             attributes.insert(name.clone(), None);
         }
         for (name, value) in given {
-            if !before.attributes.contains(&(name.clone(), value.clone())) {
+            if !before.attributes.iter().any(|(n, v)| *n == name && same(v, &value)) {
                 attributes.insert(name, Some(value));
             }
         }
-        let same = |text: &String| before.body.as_ref().is_some_and(|b| b.trim_end() == text.trim_end());
-        let body = self.body.filter(|text| !same(text)).map(|text| text.into_bytes().into());
+        let is_same = |text: &String| before.body.as_ref().is_some_and(|before| same(before, text));
+        let body = self.body.filter(|text| !is_same(text)).map(|text| text.into_bytes().into());
         MessageEdit { body, attributes, even_if_taken: self.even_if_taken }
     }
 }
@@ -164,7 +179,7 @@ fn page(
             @if message.attributes.is_empty() { p.faint { "none" } }
             dl.attributes.long { @for (name, value) in &message.attributes { div { dt { (name) } dd { (value) } } } }
         }
-        @if message.dead.is_some() { (form(signed, &place, typed)) }
+        @if message.dead.is_some() { (form(signed, &place, message, typed)) }
     };
     let page =
         Frame { title: &heading, active: Some(Nav::Subscriptions), live: None }.render(app, signed, &body);
@@ -184,9 +199,27 @@ fn verdict(dead: &DeadMark) -> Markup {
     }
 }
 
-fn form(signed: &Signed, place: &str, typed: &Typed) -> Markup {
+/// An attribute's name and value. A value of several lines has a text area: browsers take breaks
+/// out of what has one line.
+fn row(name: &str, value: &str) -> Markup {
+    let label = format!("Value of {}", if name.is_empty() { "the new attribute" } else { name });
+    html! {
+        div {
+            input type="text" name="name" value=(name) aria-label="Name" maxlength="256" autocomplete="off" spellcheck="false" placeholder="new attribute";
+            @if has_breaks(value) {
+                textarea name="value" aria-label=(label) rows="3" maxlength="1024" autocomplete="off" spellcheck="false" { (PreEscaped("\n")) (value) }
+            } @else {
+                input type="text" name="value" value=(value) aria-label=(label) maxlength="1024" autocomplete="off" spellcheck="false";
+            }
+        }
+    }
+}
+
+fn form(signed: &Signed, place: &str, message: &MessageRow, typed: &Typed) -> Markup {
     let blank = (String::new(), String::new());
     let rows = typed.attributes.iter().chain(std::iter::repeat_n(&blank, NEW_ROWS));
+    let unfit =
+        message.attributes.iter().filter(|(name, value)| !is_fixed(name) && !fits(name, value)).count();
     html! {
         section aria-labelledby="h-edit" {
             div.bar { h2 #h-edit { "Edit and send back" } }
@@ -202,13 +235,11 @@ fn form(signed: &Signed, place: &str, typed: &Typed) -> Markup {
                 }
                 fieldset.pairs {
                     legend { "Attributes" }
-                    @for (name, value) in rows {
-                        div {
-                            input type="text" name="name" value=(name) aria-label="Name" maxlength="256" autocomplete="off" spellcheck="false" placeholder="new attribute";
-                            input type="text" name="value" value=(value) aria-label={ "Value of " (if name.is_empty() { "the new attribute" } else { name }) } maxlength="1024" autocomplete="off" spellcheck="false";
-                        }
-                    }
+                    @for (name, value) in rows { (row(name, value)) }
                     p.faint { "Empty a name to take its attribute away. What tells where the letter came from is left out by itself." }
+                    @if unfit > 0 {
+                        p.faint { (unfit) " more with characters that a form would change go back as they are; `levada subscriptions resend` edits them." }
+                    }
                 }
                 label.check { input type="checkbox" name="taken" value="1" checked[typed.even_if_taken];
                     span { "Send it also if it was acknowledged already, or a consumer has it" } }
@@ -270,6 +301,60 @@ mod tests {
         let lines = message("one\ntwo", &[]);
         assert_eq!(edit("body=one%0D%0Atwo", &lines).body, None);
         assert_eq!(edit("body=one%0D%0A2", &lines).body.as_deref(), Some(&b"one\n2"[..]));
+    }
+
+    /// The fields of a form as a browser sends them back: CR LF at the end of each line, and none in
+    /// a name, which has one line.
+    fn untouched(message: &MessageRow) -> Vec<(&'static str, String)> {
+        let lines = |text: &str| text.replace("\r\n", "\n").replace('\r', "\n").replace('\n', "\r\n");
+        let typed = Typed::of(message);
+        let mut fields: Vec<_> = typed.body.iter().map(|body| ("body", lines(body))).collect();
+        for (name, value) in &typed.attributes {
+            let is_area = row(name, value).into_string().contains("<textarea");
+            let value = if is_area { lines(value) } else { value.replace(['\r', '\n'], "") };
+            fields.extend([("name", name.replace(['\r', '\n'], "")), ("value", value)]);
+        }
+        fields
+    }
+
+    fn encoded(fields: &[(&str, String)]) -> String {
+        let pairs = fields.iter().map(|(name, value)| format!("{name}={}", crate::pages::encode(value)));
+        pairs.collect::<Vec<_>>().join("&")
+    }
+
+    #[test]
+    fn what_nobody_touched_stays_whatever_browsers_do_to_it() {
+        let attributes = [
+            ("lines", "one\ntwo\r\nthree\rfour"),
+            ("first", "\nthen"),
+            (" spaced ", " x "),
+            ("two\nlines", "y"),
+            ("twolines", "z"),
+            ("", "no name"),
+            ("nul", "a\0b"),
+        ];
+        for body in ["a\rb", "a\nb\r\nc", " a\n\n", "\n", "", "{\"n\":1}\n", "a\r\nb\r\n", "a\0b"] {
+            let before = message(body, &attributes);
+            let mut fields = untouched(&before);
+            assert_eq!(edit(&encoded(&fields), &before), MessageEdit::default(), "{body:?}");
+            let at = fields.iter().position(|(_, value)| value == "twolines").expect("a row");
+            fields[at + 1].1 = "9".to_owned();
+            let expected = [("twolines".to_owned(), Some("9".to_owned()))].into();
+            let edit = edit(&encoded(&fields), &before);
+            assert_eq!((edit.body, edit.attributes), (None, expected), "{body:?}");
+        }
+    }
+
+    #[test]
+    fn an_edit_leaves_the_other_lines_as_they_were() {
+        let before = message("a\rb\nc\r\nd", &[("v", "1\n2")]);
+        let done = edit("body=a%0D%0AB%0D%0Ac%0D%0Ad&name=v&value=1%0D%0A3&name=+new+&value=+x", &before);
+        assert_eq!(done.body.as_deref(), Some(&b"a\rB\nc\r\nd"[..]));
+        let expected = [("v", Some("1\n3")), ("new", Some(" x"))];
+        let expected = expected.map(|(name, value)| (name.to_owned(), value.map(str::to_owned)));
+        assert_eq!(done.attributes, expected.into());
+        let spaced = message(" a\n", &[]);
+        assert_eq!(edit("body=+b%0D%0A", &spaced).body.as_deref(), Some(&b" b\n"[..]));
     }
 
     #[test]
