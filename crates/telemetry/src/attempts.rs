@@ -37,7 +37,7 @@ impl Attempts {
         let own = BACKOFF.jittered(self.count, 0.5 + unit / 2.0);
         self.count += 1;
         let wait = after.map_or(own, |after| after.max(Duration::from_millis(100)));
-        (passed + wait <= GIVE_UP_AFTER).then_some(wait)
+        (passed.saturating_add(wait) <= GIVE_UP_AFTER).then_some(wait)
     }
 }
 
@@ -130,6 +130,7 @@ mod tests {
         let mut attempts = Attempts::begin();
         assert_eq!(attempts.next_at(Duration::ZERO, Some(20 * S), 0.0), Some(20 * S));
         assert_eq!(attempts.next_at(20 * S, Some(41 * S), 0.0), None);
+        assert_eq!(attempts.next_at(20 * S, Some(Duration::MAX), 0.0), None, "longer than time can be told");
         let (mut passed, mut waits, mut attempts) = (Duration::ZERO, Vec::new(), Attempts::begin());
         while let Some(wait) = attempts.next_at(passed, None, 0.5) {
             waits.push(wait.as_millis());

@@ -19,6 +19,9 @@ const MAX_ANSWER_BYTES: usize = 64 << 10;
 /// What is told of an answer.
 const MAX_TOLD_CHARS: usize = 200;
 
+/// A collector that names a longer pause than this is taken to mean this one.
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(5 * 60);
+
 /// What became of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Sent {
@@ -144,13 +147,18 @@ async fn read(mut response: reqwest::Response) -> Bytes {
     body.into()
 }
 
-/// Seconds, or a date as mail has it.
+/// Seconds, or a date as mail has it; [`MAX_RETRY_AFTER`] at most.
 fn retry_after(text: &str, now_ms: i64) -> Option<Duration> {
-    if let Ok(seconds) = text.trim().parse() {
-        return Some(Duration::from_secs(seconds));
-    }
-    let at = chrono::DateTime::parse_from_rfc2822(text.trim()).ok()?;
-    Some(Duration::from_millis(u64::try_from(at.timestamp_millis() - now_ms).unwrap_or(0)))
+    let text = text.trim();
+    let wait = if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) {
+        // More digits than a number holds: long, whatever they say.
+        Duration::from_secs(text.parse().unwrap_or(u64::MAX))
+    } else {
+        let at = chrono::DateTime::parse_from_rfc2822(text).ok()?;
+        let wait_ms = at.timestamp_millis().saturating_sub(now_ms);
+        Duration::from_millis(u64::try_from(wait_ms).unwrap_or(0))
+    };
+    Some(wait.min(MAX_RETRY_AFTER))
 }
 
 #[cfg(test)]
@@ -164,5 +172,11 @@ mod tests {
         assert_eq!(retry_after("Wed, 21 Oct 2015 07:28:00 GMT", now_ms), Some(Duration::from_secs(60)));
         assert_eq!(retry_after("Wed, 21 Oct 2015 07:26:00 GMT", now_ms), Some(Duration::ZERO));
         assert_eq!(retry_after("soon", now_ms), None);
+        assert_eq!(retry_after("", now_ms), None);
+        for long in
+            ["301", "18446744073709551615", "99999999999999999999999", "Fri, 31 Dec 9999 23:59:59 GMT"]
+        {
+            assert_eq!(retry_after(long, now_ms), Some(MAX_RETRY_AFTER), "{long}");
+        }
     }
 }
