@@ -155,9 +155,8 @@ fn not_waiting(name: &ResourceName, message_id: u64) -> Problem {
         "the message {message_id} cannot be taken from `{name}`: it is acknowledged, a consumer has it, or it \
          waits behind another one of its ordering key or behind {MAX_HELD} messages"
     );
-    Problem::new(409, "message-not-waiting", detail).hint(
-        "try again when the consumer has given it back, or send it all the same with `\"even_if_taken\": true`",
-    )
+    Problem::new(409, "message-not-waiting", detail)
+        .hint("try again when the consumer has given it back, or say that it shall be sent all the same")
 }
 
 impl Seen {

@@ -73,6 +73,7 @@ pub(crate) async fn list(
     let body = html! {
         (crumbs(&name, None))
         (title("Messages", None, &html! {}))
+        p.lead { "The newest first, also those that were acknowledged, as long as the topic keeps them." }
         (filter_form(&name, &wanted.filter))
         @if let Some(problem) = &problem {
             div.notice.bad role="alert" { p { strong { (problem.detail) } } }
