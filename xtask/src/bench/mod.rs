@@ -81,6 +81,12 @@ impl Bench {
         Ok(path)
     }
 
+    /// Removes everything that was written so far; nothing may run any more.
+    fn clear(&self) -> Result<()> {
+        fs::remove_dir_all(&self.folder)?;
+        Ok(fs::create_dir_all(&self.folder)?)
+    }
+
     /// The quick or the full amount.
     fn pick<T>(&self, quick: T, full: T) -> T {
         if self.quick { quick } else { full }

@@ -86,8 +86,11 @@ async fn drain(address: &str, messages: u64) -> Result<f64> {
 }
 
 pub fn cost(bench: &Bench) -> Result<()> {
+    // Each leaves gigabytes behind.
     tenants(bench)?;
+    bench.clear()?;
     topics(bench)?;
+    bench.clear()?;
     kept(bench)
 }
 
