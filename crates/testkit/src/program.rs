@@ -205,6 +205,18 @@ impl Levada {
         Ok(kib * 1024)
     }
 
+    /// Processor time that it took so far, to a hundredth of a second.
+    ///
+    /// # Errors
+    /// When the kernel does not say.
+    pub fn cpu_time(&self) -> Result<Duration> {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid()))?;
+        // The name, in parentheses, may hold spaces. What follows it begins with field 3.
+        let (_, fields) = stat.rsplit_once(") ").context("no fields")?;
+        let ticks = fields.split(' ').skip(11).take(2).map(str::parse::<u64>).sum::<Result<u64, _>>()?;
+        Ok(Duration::from_millis(ticks * 10))
+    }
+
     /// SIGKILL to the whole group, as a crash of the process would be.
     pub fn kill(&mut self) {
         if self.ended.is_none() {

@@ -54,6 +54,8 @@ enum Name {
     /// What a message costs with 10,000 tenants instead of one, with 2,000 topics instead of one,
     /// and with many messages kept
     PubsubScale,
+    /// The first part of that: 10,000 tenants beside one
+    PubsubTenants,
     /// How long a small tenant waits while another has a backlog of a million messages
     PubsubFairness,
     /// Publish to queryable silver: 12 columns, validation and deduplication, 100 tenants
@@ -133,6 +135,7 @@ pub fn run(args: &Args) -> Result<()> {
         Name::PubsubSingle => pubsub::singles(&bench),
         Name::PubsubLatency => pubsub::latency(&bench),
         Name::PubsubScale => pubsub_scale::cost(&bench),
+        Name::PubsubTenants => pubsub_scale::tenants(&bench),
         Name::PubsubFairness => pubsub_scale::fairness(&bench),
         Name::Silver => silver::run(&bench),
         Name::Startup => startup::run(&bench),
