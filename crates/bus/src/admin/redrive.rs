@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use levada_core::{Message, Principal, Problem, ResourceName};
+use levada_core::{Message, Principal, Problem, ResourceName, attr};
 use tokio::time::Instant;
 
 use super::{ProjectOwner, Seen, SubscriptionAdmin, problem};
@@ -134,7 +134,7 @@ impl SubscriptionAdmin {
                 run.done.skipped += 1;
                 continue;
             }
-            match self.target(run.principal, run.seen, &letter.message) {
+            match self.target(run.principal, run.seen, letter.message_id, &letter.message) {
                 Ok((topic, publication)) => {
                     by_topic.entry(topic).or_default().push((letter.ack_id, publication))
                 }
@@ -173,6 +173,7 @@ impl SubscriptionAdmin {
         &self,
         principal: &Principal,
         seen: &Seen,
+        message_id: u64,
         letter: &Message,
     ) -> Result<(ResourceName, Publication), Problem> {
         let unknown = |why: &str| {
@@ -195,7 +196,11 @@ impl SubscriptionAdmin {
             return Err(unknown("it would come back to where it is"));
         }
         let own = letter.attributes.iter().filter(|(name, _)| !is_of_dead_letter(name));
-        let message = Message { attributes: own.collect(), ..letter.clone() };
+        let mut message = Message { attributes: own.collect(), ..letter.clone() };
+        // After a restart the key stays that of its sender's event, not of this copy.
+        if message.attributes.get(attr::IDEMPOTENCY_KEY).is_some() {
+            message.attributes.set(attr::RESENT_FROM, &format!("{}/{message_id}", seen.spec.name));
+        }
         Ok((topic, Publication::again(context, message)))
     }
 }

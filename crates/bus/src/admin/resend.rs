@@ -82,7 +82,7 @@ impl SubscriptionAdmin {
             let found = tokio::task::spawn_blocking(move || admin.message(&asked, &named, message_id)).await;
             found.map_err(|_| Problem::new(500, "internal", "the read failed"))??
         };
-        let (topic, mut publication) = self.target(principal, &seen, &letter.message)?;
+        let (topic, mut publication) = self.target(principal, &seen, message_id, &letter.message)?;
         publication.message = self.edited(&topic, publication.message, edit).await?;
         let lease = match seen.take(message_id).await? {
             Some(lease) => Some(lease),

@@ -180,3 +180,40 @@ async fn what_cannot_be_sent_stays_a_dead_letter() {
     assert_eq!(letters.stats().leased, 0);
     assert_eq!(letters.stats().backlog_messages, 3, "nothing is lost");
 }
+
+#[tokio::test]
+async fn an_event_that_was_edited_and_sent_again_leaves_its_key_to_its_senders_retry_also_after_a_kill() {
+    let port = fresh();
+    let dead = port.topic("acme/dead").await;
+    let policy = DeadLetterPolicy { topic: dead.clone(), max_delivery_attempts: 5 };
+    let set = |s: &mut SubscriptionSpec| {
+        s.ordered = true;
+        s.dead_letter = Some(policy);
+    };
+    let ordered = port.subscribe("acme/ordered", &name("home/orders"), set).await;
+    let letters = port.subscribe("acme/letters", &dead, |_| {}).await;
+    let event = || crate::Publish {
+        context: TenantContext::system(tenant("acme"), "test"),
+        message: Message { ordering_key: Some("k".into()), ..message("acme", "wrong") },
+        idempotency_key: Some("order-7".into()),
+    };
+    let orders = crate::tests::topic("orders");
+    let publish = async |port: &Port| {
+        let mut results = port.world.bus.publish(&orders, vec![event()]).await.expect("answers");
+        results.remove(0)
+    };
+    let first = publish(&port).await.expect("accepted");
+    assert_eq!(ordered.pull(limits(9)).await.expect("pulls").len(), 1);
+    ordered.unblock(&tenant("acme"), "k", Unblock::Park).await.expect("parked");
+    port.visible(&dead).await;
+    let id = letters.pull(limits(1)).await.expect("pulls")[0].message_id;
+    let edited = Edit { even_if_taken: true, ..edit("right", &[]) };
+    let sent = admin(&port).resend(&principal(&["acme"]), &name("acme/letters"), id, &edited).await;
+    assert!(sent.expect("sent").message_id > first.offset);
+    // Killed: what a clean end would have saved is read from the log again.
+    let (disk, clock) = (port.world.disk.clone(), port.world.clock.clone());
+    drop((ordered, letters, port));
+    let port = open(disk, clock);
+    let retry = publish(&port).await.expect("the same event");
+    assert_eq!((retry.offset, retry.duplicate), (first.offset, true));
+}
