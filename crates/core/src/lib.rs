@@ -10,6 +10,7 @@ pub mod ids;
 pub mod limits;
 pub mod message;
 pub mod names;
+pub mod numbered;
 pub mod principal;
 pub mod problem;
 pub mod retry;
@@ -23,6 +24,7 @@ pub use message::{Attributes, Message, attr};
 pub use names::{
     NameError, ProjectId, ResourceId, ResourceName, SourceName, TableName, TenantId, TopicName, Zone,
 };
+pub use numbered::{DeadlineSet, NumberMap};
 pub use principal::{Authenticator, Principal, Role, TenantContext, TenantSet};
 pub use problem::{Problem, TextPosition};
 pub use retry::Backoff;

@@ -14,7 +14,7 @@ use crate::topic::{Hint, Index, Topic};
 use crate::{Stored, TopicId};
 
 /// Read in one piece at most, unless one record is larger.
-const MAX_CHUNK: u64 = 1 << 20;
+const MAX_CHUNK: u64 = 256 << 10;
 
 /// Where to read in a topic.
 pub(crate) struct Place {

@@ -7,6 +7,10 @@
 
 use std::collections::{HashMap, VecDeque};
 
+use levada_core::NumberMap;
+
+use super::live::SMALL_ROWS;
+
 /// Bytes that a lane of weight 1 may send a round. Small, so that many lanes together are
 /// delivered nearly in the order of the topic, which is read in that order.
 const QUANTUM_BYTES: i64 = 4 << 10;
@@ -59,6 +63,7 @@ pub(crate) enum Offer {
 
 #[derive(Debug, Default)]
 struct Lane {
+    number: u32,
     /// Messages that are due again and keys that have become free, with their sizes.
     ready: VecDeque<(Offer, u32)>,
     runs: VecDeque<Run>,
@@ -74,6 +79,10 @@ struct Lane {
 impl Lane {
     fn is_empty(&self) -> bool {
         self.ready.is_empty() && self.runs.is_empty()
+    }
+
+    fn is_idle(&self) -> bool {
+        !self.active && self.is_empty() && self.leased == 0
     }
 
     fn prefers_ready(&self) -> bool {
@@ -109,7 +118,13 @@ impl Lane {
 /// The lanes of one subscription.
 #[derive(Debug)]
 pub(crate) struct Lanes {
-    lanes: HashMap<u32, Lane, ahash::RandomState>,
+    /// Row of a lane by its number.
+    index: NumberMap<u32>,
+    /// Lanes in the order in which they came, which is about that in which they are asked for.
+    rows: Vec<Lane>,
+    /// Rows that no lane has.
+    free: Vec<u32>,
+    /// Rows of the lanes that have something to send.
     round: VecDeque<u32>,
     /// Shares that are not 1.
     weights: HashMap<u32, u32, ahash::RandomState>,
@@ -124,7 +139,9 @@ pub(crate) struct Lanes {
 impl Lanes {
     pub fn new(lane_leases: usize) -> Self {
         Self {
-            lanes: HashMap::default(),
+            index: NumberMap::default(),
+            rows: Vec::new(),
+            free: Vec::new(),
             round: VecDeque::new(),
             weights: HashMap::default(),
             waiting: 0,
@@ -147,7 +164,7 @@ impl Lanes {
 
     /// Fresh messages by lane; a lane may come more than once.
     pub fn waiting_by_lane(&self) -> impl Iterator<Item = (u32, u64)> {
-        self.lanes.iter().flat_map(|(lane, l)| l.runs.iter().map(|run| (*lane, u64::from(run.count))))
+        self.rows.iter().flat_map(|lane| lane.runs.iter().map(|run| (lane.number, u64::from(run.count))))
     }
 
     pub fn runs(&self) -> usize {
@@ -156,7 +173,8 @@ impl Lanes {
 
     /// Adds a message behind those of its lane. Offsets of a lane come in ascending order.
     pub fn push(&mut self, lane: u32, message: Waiting) {
-        let state = self.lanes.entry(lane).or_default();
+        let row = self.row_or_new(lane);
+        let state = &mut self.rows[row as usize];
         match state.runs.back_mut() {
             Some(run)
                 if run.first + u64::from(run.count) == message.offset
@@ -174,62 +192,86 @@ impl Lanes {
             }
         }
         self.waiting += 1;
-        self.activate(lane);
+        self.activate(row);
     }
 
     /// Adds a message that is due again, or a key that is free.
     pub fn push_ready(&mut self, lane: u32, offer: Offer, bytes: u32) {
-        self.lanes.entry(lane).or_default().ready.push_back((offer, bytes));
-        self.activate(lane);
+        let row = self.row_or_new(lane);
+        self.rows[row as usize].ready.push_back((offer, bytes));
+        self.activate(row);
     }
 
     /// As [`Lanes::push_ready`], before all others: what could not be delivered after all.
     pub fn push_back(&mut self, lane: u32, offer: Offer, bytes: u32) {
-        let state = self.lanes.entry(lane).or_default();
+        let row = self.row_or_new(lane);
+        let state = &mut self.rows[row as usize];
         state.ready.push_front((offer, bytes));
         state.ready_last = false;
         state.deficit += cost(bytes);
-        self.activate(lane);
+        self.activate(row);
     }
 
     /// Gives back what an offer cost that led to no delivery.
     pub fn refund(&mut self, lane: u32, bytes: u32) {
-        if let Some(state) = self.lanes.get_mut(&lane) {
-            state.deficit += cost(bytes);
+        if let Some(row) = self.index.get(u64::from(lane)) {
+            self.rows[*row as usize].deficit += cost(bytes);
         }
     }
 
     /// Counts a lease of the lane; it sits out once it has too many.
     pub fn lease(&mut self, lane: u32) {
-        self.lanes.entry(lane).or_default().leased += 1;
+        let row = self.row_or_new(lane);
+        self.rows[row as usize].leased += 1;
     }
 
     /// The end of a lease.
     pub fn release(&mut self, lane: u32) {
-        if let Some(state) = self.lanes.get_mut(&lane) {
-            state.leased = state.leased.saturating_sub(1);
-        }
-        self.activate(lane);
-        self.forget_if_idle(lane);
+        let Some(&row) = self.index.get(u64::from(lane)) else { return };
+        let state = &mut self.rows[row as usize];
+        state.leased = state.leased.saturating_sub(1);
+        self.activate(row);
+        self.forget_if_idle(row);
     }
 
-    fn activate(&mut self, lane: u32) {
-        let quantum = self.quantum(lane);
-        let Some(state) = self.lanes.get_mut(&lane) else { return };
-        if !state.active && !state.is_empty() && state.leased < self.lane_leases {
-            state.active = true;
-            state.deficit = state.deficit.clamp(quantum, 2 * quantum);
-            self.round.push_back(lane);
+    fn row_or_new(&mut self, lane: u32) -> u32 {
+        if let Some(row) = self.index.get(u64::from(lane)) {
+            return *row;
         }
+        let row = self.free.pop().unwrap_or_else(|| {
+            self.rows.push(Lane::default());
+            u32::try_from(self.rows.len() - 1).unwrap_or(u32::MAX)
+        });
+        self.rows[row as usize].number = lane;
+        self.index.insert(u64::from(lane), row);
+        row
+    }
+
+    fn activate(&mut self, row: u32) {
+        let state = &self.rows[row as usize];
+        if state.active || state.is_empty() || state.leased >= self.lane_leases {
+            return;
+        }
+        let quantum = self.quantum(state.number);
+        let state = &mut self.rows[row as usize];
+        state.active = true;
+        state.deficit = state.deficit.clamp(quantum, 2 * quantum);
+        self.round.push_back(row);
     }
 
     fn quantum(&self, lane: u32) -> i64 {
         QUANTUM_BYTES * i64::from(self.weights.get(&lane).copied().unwrap_or(1))
     }
 
-    fn forget_if_idle(&mut self, lane: u32) {
-        if self.lanes.get(&lane).is_some_and(|s| !s.active && s.is_empty() && s.leased == 0) {
-            self.lanes.remove(&lane);
+    fn forget_if_idle(&mut self, row: u32) {
+        let state = &mut self.rows[row as usize];
+        if state.is_idle() {
+            self.index.remove(u64::from(state.number));
+            *state = Lane::default();
+            self.free.push(row);
+        }
+        if self.index.is_empty() && self.rows.len() > SMALL_ROWS {
+            (self.rows, self.free) = (Vec::new(), Vec::new());
         }
     }
 
@@ -237,21 +279,21 @@ impl Lanes {
     pub fn pop(&mut self) -> Option<(u32, Offer)> {
         let mut turned = 0;
         loop {
-            let lane = *self.round.front()?;
-            let quantum = self.quantum(lane);
-            let state = self.lanes.get_mut(&lane)?;
+            let row = *self.round.front()?;
+            let state = &mut self.rows[row as usize];
             if state.is_empty() || state.leased >= self.lane_leases {
                 state.active = false;
                 if state.is_empty() {
                     state.deficit = 0;
                 }
                 self.round.pop_front();
-                self.forget_if_idle(lane);
+                self.forget_if_idle(row);
                 continue;
             }
-            let cost = state.cost();
+            let (lane, cost) = (state.number, state.cost());
             if state.deficit < cost {
-                state.deficit += quantum;
+                let quantum = self.quantum(lane);
+                self.rows[row as usize].deficit += quantum;
                 self.round.rotate_left(1);
                 turned += 1;
                 if turned > self.round.len() {
@@ -273,22 +315,20 @@ impl Lanes {
 
     /// Passes at once over the rounds in which no lane could send: all have large messages.
     fn skip_rounds(&mut self) {
-        let rounds = |lane: &u32| {
-            let state = self.lanes.get(lane)?;
-            Some((state.cost() - state.deficit).max(0) / self.quantum(*lane))
+        let rounds = |row: &u32| {
+            let state = &self.rows[*row as usize];
+            (state.cost() - state.deficit).max(0) / self.quantum(state.number)
         };
-        let rounds = self.round.iter().filter_map(rounds).min().unwrap_or(0);
-        for lane in &self.round {
-            let bytes = rounds * self.quantum(*lane);
-            if let Some(state) = self.lanes.get_mut(lane) {
-                state.deficit += bytes;
-            }
+        let rounds = self.round.iter().map(rounds).min().unwrap_or(0);
+        for row in &self.round {
+            let bytes = rounds * self.quantum(self.rows[*row as usize].number);
+            self.rows[*row as usize].deficit += bytes;
         }
     }
 
     /// Drops fresh messages below an offset.
     pub fn drop_below(&mut self, offset: u64) {
-        for state in self.lanes.values_mut() {
+        for state in &mut self.rows {
             while let Some(run) = state.runs.front_mut().filter(|r| r.first < offset) {
                 let gone = u32::try_from(offset - run.first).unwrap_or(u32::MAX).min(run.count);
                 let bytes = u64::from(run.bytes()) * u64::from(gone);

@@ -12,6 +12,7 @@
 
 mod keys;
 mod lanes;
+mod live;
 mod settled;
 mod state;
 

@@ -4,17 +4,84 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-/// A set of offsets: everything below `floor`, and disjoint ranges above it that do not touch.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// Offsets of a block, and the words of bits that hold them.
+const BLOCK: u64 = 4_096;
+const WORDS: usize = BLOCK as usize / 64;
+
+/// A set of offsets: everything below `floor`, and what is above it as bits in blocks.
+///
+/// Many tenants that take turns settle a topic in no order, and then a set of ranges is as
+/// large as the messages under way; bits cost the same in any order. Blocks that are full have
+/// no bits, so that what is far above an old message stays small as well.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(from = "Ranges", into = "Ranges")]
 pub(crate) struct Settled {
+    floor: u64,
+    /// By offset / [`BLOCK`]. Offsets of such a block that are below the floor are set.
+    blocks: BTreeMap<u64, Block>,
+}
+
+#[derive(Debug, Clone)]
+enum Block {
+    Full,
+    Part { count: u64, bits: Box<[u64; WORDS]> },
+}
+
+/// As it is kept: disjoint ranges that do not touch.
+#[derive(Serialize, Deserialize)]
+struct Ranges {
     floor: u64,
     /// First offset to the offset after the last.
     above: BTreeMap<u64, u64>,
 }
 
+impl Block {
+    fn new() -> Self {
+        Block::Part { count: 0, bits: Box::new([0; WORDS]) }
+    }
+
+    fn contains(&self, at: u64) -> bool {
+        match self {
+            Block::Full => true,
+            Block::Part { bits, .. } => bits[at as usize / 64] & (1 << (at % 64)) != 0,
+        }
+    }
+
+    /// Sets `first..end`, places within the block.
+    fn set(&mut self, first: u64, end: u64) {
+        let Block::Part { count, bits } = self else { return };
+        for word in first / 64..end.div_ceil(64) {
+            let (low, high) = (first.max(word * 64) % 64, end - word * 64);
+            let below_end = if high >= 64 { u64::MAX } else { (1 << high) - 1 };
+            let mask = below_end & (u64::MAX << low);
+            let bits = &mut bits[word as usize];
+            *count += u64::from((mask & !*bits).count_ones());
+            *bits |= mask;
+        }
+        if *count == BLOCK {
+            *self = Block::Full;
+        }
+    }
+
+    /// The first place from `at` on that is (not) set; [`BLOCK`] when there is none.
+    fn next(&self, at: u64, is_set: bool) -> u64 {
+        let Block::Part { bits, .. } = self else { return if is_set { at } else { BLOCK } };
+        let mut at = at;
+        while at < BLOCK {
+            let word = bits[at as usize / 64];
+            let wanted = (if is_set { word } else { !word }) >> (at % 64);
+            if wanted != 0 {
+                return at + u64::from(wanted.trailing_zeros());
+            }
+            at = (at / 64 + 1) * 64;
+        }
+        BLOCK
+    }
+}
+
 impl Settled {
     pub fn below(floor: u64) -> Self {
-        Self { floor, above: BTreeMap::new() }
+        Self { floor, blocks: BTreeMap::new() }
     }
 
     /// The first offset that is not settled.
@@ -23,13 +90,14 @@ impl Settled {
     }
 
     pub fn contains(&self, offset: u64) -> bool {
-        offset < self.floor || self.above.range(..=offset).next_back().is_some_and(|(_, end)| offset < *end)
+        offset < self.floor
+            || self.blocks.get(&(offset / BLOCK)).is_some_and(|block| block.contains(offset % BLOCK))
     }
 
     /// Settled offsets above the floor.
     #[cfg(test)]
     pub fn count_above(&self) -> u64 {
-        self.above.iter().map(|(first, end)| end - first).sum()
+        self.above().iter().map(|(first, end)| end - first).sum()
     }
 
     /// Adds one offset; false when it was there.
@@ -43,30 +111,102 @@ impl Settled {
 
     /// Adds `first..end`.
     pub fn insert_range(&mut self, first: u64, end: u64) {
-        let (mut first, mut end) = (first.max(self.floor), end);
+        let first = first.max(self.floor);
         if first >= end {
             return;
         }
-        if let Some((&before, &before_end)) = self.above.range(..=first).next_back()
-            && before_end >= first
-        {
-            first = before;
-            end = end.max(before_end);
-        }
-        while let Some((&next, &next_end)) = self.above.range(first..=end).next() {
-            end = end.max(next_end);
-            self.above.remove(&next);
-        }
         if first == self.floor {
             self.floor = end;
-        } else {
-            self.above.insert(first, end);
+            while let Some(below) = self.blocks.first_entry().filter(|entry| *entry.key() < end / BLOCK) {
+                below.remove();
+            }
+            if let Some(block) = self.blocks.get_mut(&(end / BLOCK)) {
+                block.set(0, end % BLOCK);
+            }
+            self.advance();
+            return;
+        }
+        for number in first / BLOCK..end.div_ceil(BLOCK) {
+            let begin = number * BLOCK;
+            let (from, to) = (first.max(begin) - begin, (end - begin).min(BLOCK));
+            if to - from == BLOCK {
+                self.blocks.insert(number, Block::Full);
+                continue;
+            }
+            let below_floor = self.floor.saturating_sub(begin);
+            let block = self.blocks.entry(number).or_insert_with(|| {
+                let mut block = Block::new();
+                block.set(0, below_floor);
+                block
+            });
+            block.set(from, to);
+        }
+    }
+
+    /// Moves the floor over what is settled above it.
+    fn advance(&mut self) {
+        while let Some(block) = self.blocks.get(&(self.floor / BLOCK)) {
+            let (begin, at) = (self.floor - self.floor % BLOCK, self.floor % BLOCK);
+            let free = block.next(at, false);
+            self.floor = begin + free;
+            if free < BLOCK {
+                break;
+            }
+            self.blocks.remove(&(begin / BLOCK));
         }
     }
 
     /// Adds everything below an offset.
     pub fn raise(&mut self, floor: u64) {
         self.insert_range(self.floor, floor);
+    }
+
+    /// What is settled above the floor, as ranges.
+    fn above(&self) -> BTreeMap<u64, u64> {
+        let mut above = BTreeMap::new();
+        let mut open: Option<(u64, u64)> = None;
+        for (number, block) in &self.blocks {
+            let begin = number * BLOCK;
+            let mut at = self.floor.saturating_sub(begin);
+            while at < BLOCK {
+                let first = block.next(at, true);
+                if first == BLOCK {
+                    break;
+                }
+                at = block.next(first, false);
+                let (first, end) = (begin + first, begin + at);
+                match &mut open {
+                    Some((_, before)) if *before == first => *before = end,
+                    _ => {
+                        above.extend(open.replace((first, end)));
+                    }
+                }
+            }
+        }
+        above.extend(open);
+        above
+    }
+}
+
+impl PartialEq for Settled {
+    fn eq(&self, other: &Self) -> bool {
+        self.floor == other.floor && self.above() == other.above()
+    }
+}
+
+impl Eq for Settled {}
+
+impl From<Ranges> for Settled {
+    fn from(ranges: Ranges) -> Self {
+        let mut settled = Settled::below(ranges.floor);
+        ranges.above.into_iter().for_each(|(first, end)| settled.insert_range(first, end));
+        settled
+    }
+}
+
+impl From<Settled> for Ranges {
+    fn from(settled: Settled) -> Self {
+        Ranges { floor: settled.floor, above: settled.above() }
     }
 }
 
@@ -78,32 +218,51 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn it_is_the_set_that_a_plain_set_is() {
-        for seed in 0..200 {
-            let mut rng = SimRng::new(seed);
-            let (mut settled, mut plain) = (Settled::below(5), (0..5).collect::<BTreeSet<u64>>());
-            for _ in 0..60 {
-                let first = rng.below(80);
-                match rng.below(8) {
-                    0 => {
-                        let end = first + rng.below(10);
-                        settled.insert_range(first, end);
-                        plain.extend(first..end);
-                    }
-                    1 => {
-                        settled.raise(first / 4);
-                        plain.extend(0..first / 4);
-                    }
-                    _ => assert_eq!(settled.insert(first), plain.insert(first), "seed {seed}"),
+    fn is_the_set_that_a_plain_set_is(seed: u64, span: u64, step: usize) {
+        let mut rng = SimRng::new(seed);
+        let (mut settled, mut plain) = (Settled::below(5), (0..5).collect::<BTreeSet<u64>>());
+        for _ in 0..60 {
+            let first = rng.below(span);
+            match rng.below(8) {
+                0 => {
+                    let end = first + rng.below(span / 8);
+                    settled.insert_range(first, end);
+                    plain.extend(first..end);
                 }
-                for offset in 0..100 {
-                    assert_eq!(settled.contains(offset), plain.contains(&offset), "seed {seed}: {offset}");
+                1 => {
+                    settled.raise(first / 4);
+                    plain.extend(0..first / 4);
                 }
-                let floor = (0..).find(|o| !plain.contains(o)).expect("a first one");
-                assert_eq!(settled.floor(), floor, "seed {seed}");
-                assert_eq!(settled.count_above(), plain.iter().filter(|o| **o > floor).count() as u64);
+                _ => assert_eq!(settled.insert(first), plain.insert(first), "seed {seed}"),
             }
+            for offset in (rng.below(step as u64)..span + span / 4).step_by(step) {
+                assert_eq!(settled.contains(offset), plain.contains(&offset), "seed {seed}: {offset}");
+            }
+            let floor = (0..).find(|o| !plain.contains(o)).expect("a first one");
+            assert_eq!(settled.floor(), floor, "seed {seed}");
+            assert_eq!(settled.count_above(), plain.iter().filter(|o| **o > floor).count() as u64);
         }
+        let kept = serde_json::to_vec(&settled).expect("written");
+        assert_eq!(serde_json::from_slice::<Settled>(&kept).expect("read"), settled, "seed {seed}");
+    }
+
+    #[test]
+    fn within_a_block_it_is_the_set_that_a_plain_set_is() {
+        (0..200).for_each(|seed| is_the_set_that_a_plain_set_is(seed, 80, 1));
+    }
+
+    #[test]
+    fn over_blocks_it_is_the_set_that_a_plain_set_is() {
+        (0..20).for_each(|seed| is_the_set_that_a_plain_set_is(seed, 5 * BLOCK, 37));
+    }
+
+    #[test]
+    fn it_is_kept_as_ranges() {
+        let mut settled = Settled::below(7);
+        settled.insert_range(9, 12);
+        settled.insert_range(BLOCK - 1, 3 * BLOCK + 1);
+        let kept = serde_json::to_value(&settled).expect("written");
+        let above = serde_json::json!({"9": 12, (BLOCK - 1).to_string(): 3 * BLOCK + 1});
+        assert_eq!(kept, serde_json::json!({"floor": 7, "above": above}));
     }
 }

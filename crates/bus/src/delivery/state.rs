@@ -5,10 +5,12 @@ mod ending;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::Duration;
 
+use levada_core::{DeadlineSet, NumberMap};
 use serde::{Deserialize, Serialize};
 
 use super::keys::{Blocked, Keys};
 use super::lanes::{Lanes, Offer, Waiting};
+use super::live::{Live, LiveTable, Place};
 use super::settled::Settled;
 use crate::port::RetryPolicy;
 
@@ -84,34 +86,6 @@ pub(crate) struct Progress {
     pub discard_before_ms: Option<i64>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
-    Leased {
-        ack_id: u64,
-        deadline: Duration,
-        confirming: u32,
-    },
-    Retry(Duration),
-    /// Scheduled for this wall time.
-    Delayed(i64),
-    /// Offered to its lane.
-    Due,
-    /// Attempts used up: the dead letter takes it.
-    Spent,
-    /// On its way to the dead letter: no acknowledgement counts any more.
-    Moving,
-}
-
-/// A message that was taken from its lane and is not settled.
-#[derive(Debug, Clone, Copy)]
-struct Live {
-    lane: u32,
-    bytes: u32,
-    key: u64,
-    attempt: u32,
-    place: Place,
-}
-
 /// Events since the machine was made.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Counts {
@@ -130,10 +104,10 @@ pub(crate) struct State {
     scanned: u64,
     lanes: Lanes,
     keys: Keys,
-    live: HashMap<u64, Live, ahash::RandomState>,
+    live: LiveTable,
     /// Ack id to offset.
-    held: HashMap<u64, u64, ahash::RandomState>,
-    deadlines: BTreeSet<(Duration, u64)>,
+    held: NumberMap<u64>,
+    deadlines: DeadlineSet<Duration>,
     retries: BTreeSet<(Duration, u64)>,
     delayed: BTreeSet<(i64, u64)>,
     not_before: HashMap<u64, i64, ahash::RandomState>,
@@ -144,7 +118,7 @@ pub(crate) struct State {
     next_ack_id: u64,
     cut_short: bool,
     counts: Counts,
-    by_lane: BTreeMap<u32, (u64, u64)>,
+    by_lane: NumberMap<(u64, u64)>,
 }
 
 impl State {
@@ -156,9 +130,9 @@ impl State {
             rules,
             progress,
             keys: Keys::default(),
-            live: HashMap::default(),
-            held: HashMap::default(),
-            deadlines: BTreeSet::new(),
+            live: LiveTable::default(),
+            held: NumberMap::default(),
+            deadlines: DeadlineSet::default(),
             retries: BTreeSet::new(),
             delayed: BTreeSet::new(),
             not_before: HashMap::default(),
@@ -168,7 +142,7 @@ impl State {
             next_ack_id: first_ack_id,
             cut_short: false,
             counts: Counts::default(),
-            by_lane: BTreeMap::new(),
+            by_lane: NumberMap::default(),
         }
     }
 
@@ -201,7 +175,7 @@ impl State {
     pub fn progress(&self) -> Progress {
         let mut progress = self.progress.clone();
         let live = self.live.iter().filter(|(_, l)| l.attempt > 0);
-        progress.attempts.extend(live.map(|(offset, l)| (*offset, l.attempt)));
+        progress.attempts.extend(live.map(|(offset, l)| (offset, l.attempt)));
         progress
     }
 
@@ -228,7 +202,7 @@ impl State {
 
     /// Whether a message waits for its first delivery.
     pub fn is_expected(&self, offset: u64) -> bool {
-        offset < self.scanned && !self.progress.settled.contains(offset) && !self.live.contains_key(&offset)
+        offset < self.scanned && !self.progress.settled.contains(offset) && !self.live.contains(offset)
     }
 
     /// Whether most messages from here on wait for their first delivery.
@@ -240,6 +214,11 @@ impl State {
     /// Messages that could be delivered now, roughly.
     pub fn waiting(&self) -> u64 {
         self.lanes.waiting()
+    }
+
+    /// Runs of neighbours of one tenant that those are.
+    pub fn waiting_runs(&self) -> usize {
+        self.lanes.runs()
     }
 
     /// Tells of a message in the topic, in ascending order of offsets.
@@ -306,7 +285,7 @@ impl State {
                 }
             };
             let Some(lease) = self.hold(offset, deadline, now) else { continue };
-            let size = self.live.get(&offset).map_or(0, |l| l.bytes as usize);
+            let size = self.live.get(offset).map_or(0, |l| l.bytes as usize);
             if !leases.is_empty() && bytes.saturating_add(size) > max_bytes {
                 self.give_back(&lease);
                 break;
@@ -343,19 +322,20 @@ impl State {
     }
 
     fn hold(&mut self, offset: u64, deadline: Option<Duration>, now: Now) -> Option<Lease> {
-        let live = self.live.get_mut(&offset).filter(|l| l.place == Place::Due)?;
+        let live = self.live.get_mut(offset).filter(|l| l.place == Place::Due)?;
         let ack_id = self.next_ack_id;
         self.next_ack_id += 1;
         let deadline = now.at + deadline.unwrap_or(self.rules.ack_deadline);
         live.attempt = live.attempt.saturating_add(1);
         live.place = Place::Leased { ack_id, deadline, confirming: 0 };
         self.held.insert(ack_id, offset);
-        self.deadlines.insert((deadline, ack_id));
+        self.deadlines.insert(deadline, ack_id);
         self.lanes.lease(live.lane);
         self.counts.delivered += 1;
         self.counts.redelivered += u64::from(live.attempt > 1);
-        let total = self.by_lane.entry(live.lane).or_default();
-        *total = (total.0 + 1, total.1 + u64::from(live.bytes));
+        let lane = u64::from(live.lane);
+        let (count, bytes) = self.by_lane.get(lane).copied().unwrap_or_default();
+        self.by_lane.insert(lane, (count + 1, bytes + u64::from(live.bytes)));
         Some(Lease { ack_id, offset, attempt: live.attempt })
     }
 
@@ -372,7 +352,7 @@ impl State {
     }
 
     fn offer(&mut self, offset: u64) {
-        if let Some(live) = self.live.get_mut(&offset) {
+        if let Some(live) = self.live.get_mut(offset) {
             live.place = Place::Due;
             self.lanes.push_ready(live.lane, Offer::Again(offset), live.bytes);
         }
@@ -407,8 +387,8 @@ impl State {
     }
 
     /// Messages and bytes delivered, by lane.
-    pub fn by_lane(&self) -> &BTreeMap<u32, (u64, u64)> {
-        &self.by_lane
+    pub fn by_lane(&self) -> impl Iterator<Item = (u32, (u64, u64))> {
+        self.by_lane.iter().map(|(lane, total)| (u32::try_from(lane).unwrap_or(u32::MAX), *total))
     }
 
     /// Messages that are known and not settled.
@@ -419,7 +399,7 @@ impl State {
     /// Messages that are known and not settled, by lane.
     pub fn backlog_by_lane(&self) -> BTreeMap<u32, u64> {
         let mut backlog = BTreeMap::new();
-        let live = self.live.values().map(|live| (live.lane, 1));
+        let live = self.live.iter().map(|(_, live)| (live.lane, 1));
         for (lane, count) in self.lanes.waiting_by_lane().chain(self.keys.waiting_by_lane()).chain(live) {
             *backlog.entry(lane).or_default() += count;
         }
@@ -428,7 +408,7 @@ impl State {
 
     /// Keys that others wait for, or whose message has failed, with its deliveries so far.
     pub fn blocked(&self, limit: usize) -> Vec<(Blocked, u32)> {
-        let attempt = |offset| self.live.get(&offset).map_or(0, |l: &Live| l.attempt);
+        let attempt = |offset| self.live.get(offset).map_or(0, |l: &Live| l.attempt);
         let blocked = self.keys.blocked(limit, |offset, waiting| waiting > 0 || attempt(offset) > 1);
         blocked.into_iter().map(|b| (b, attempt(b.offset))).collect()
     }

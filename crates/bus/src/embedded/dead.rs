@@ -107,11 +107,12 @@ impl Embedded {
             machine.generation == generation && !machine.state.settled().contains(*offset)
         };
         let messages: Vec<_> = messages.iter().filter(|(offset, _)| open(offset)).collect();
-        let mut records = self.load(subscription, messages.iter().map(|(offset, _)| *offset))?;
+        let offsets: Vec<u64> = messages.iter().map(|(offset, _)| *offset).collect();
+        let records = self.load(subscription, &offsets)?;
         let mut group: Vec<(u64, Append)> = Vec::new();
         let mut bytes = 0;
-        for (offset, attempt) in messages {
-            let copy = match records.remove(offset) {
+        for ((offset, attempt), record) in messages.into_iter().zip(records) {
+            let copy = match record {
                 Some(record) => self.copy(spec, record, *attempt, &subscription.log.name, target)?,
                 None => {
                     // Retention took it: there is nothing left to move.

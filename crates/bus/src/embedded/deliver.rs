@@ -1,5 +1,6 @@
 //! Pull, acknowledge, modify deadlines: the calls of a consumer.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -13,6 +14,7 @@ use crate::codec;
 use crate::delivery::{Lease, Outcome};
 use crate::embedded::Embedded;
 use crate::embedded::catalog::not_found;
+use crate::embedded::scan::{Left, Reach};
 use crate::embedded::subscription::Subscription;
 use crate::port::{
     AckId, AckOutcome, BlockedKey, LaneDelivery, PortError, PullLimits, Received, SubscriptionPort,
@@ -65,7 +67,7 @@ impl Embedded {
     fn take(&self, subscription: &Subscription, limits: PullLimits) -> Result<Taken, PortError> {
         self.expire(subscription);
         let max = limits.max_messages.clamp(1, MAX_PULL);
-        let behind = self.scan(subscription, max)?;
+        let behind = self.scan(subscription, max, Reach::Near)? != Left::Nothing;
         let (leases, next) = {
             let now = self.now();
             let mut machine = subscription.machine.lock();
@@ -300,7 +302,7 @@ impl Embedded {
                 replay_finished: None,
                 by_tenant: Default::default(),
             };
-            let lanes: Vec<_> = state.by_lane().iter().take(MAX_LANES).map(|(l, n)| (*l, *n)).collect();
+            let lanes: BTreeMap<u32, (u64, u64)> = state.by_lane().collect();
             (stats, state.settled().floor(), lanes, state.backlog_by_lane())
         };
         stats.replay_finished = (subscription.until < u64::MAX).then_some(stats.backlog_messages == 0);
@@ -312,7 +314,7 @@ impl Embedded {
                 stats.by_tenant.entry(tenant).or_default().backlog_messages = *waiting;
             }
         }
-        for (lane, (delivered, bytes)) in lanes {
+        for (lane, (delivered, bytes)) in lanes.into_iter().take(MAX_LANES) {
             let Some(tenant) = self.tenant_of(lane) else { continue };
             let entry: &mut LaneDelivery = stats.by_tenant.entry(tenant).or_default();
             (entry.delivered, entry.delivered_bytes) = (delivered, bytes);
@@ -342,7 +344,7 @@ impl Embedded {
     fn lane_in(&self, subscription: &Subscription, tenant: &TenantId) -> Option<u32> {
         let known: Vec<u32> = {
             let machine = subscription.machine.lock();
-            let delivered = machine.state.by_lane().keys().copied();
+            let delivered = machine.state.by_lane().map(|(lane, _)| lane);
             delivered.chain(machine.state.backlog_by_lane().into_keys()).collect()
         };
         known.into_iter().find(|lane| self.tenant_of(*lane).as_ref() == Some(tenant))
@@ -436,7 +438,7 @@ impl SubscriptionPort for Handle {
         if self.subscription.is_deleted() || self.subscription.spec().detached {
             return Ok(());
         }
-        self.embedded.scan(&self.subscription, 1).map(drop)
+        self.embedded.scan(&self.subscription, 1, Reach::Near).map(drop)
     }
 
     fn blocked_keys(&self, limit: usize) -> Vec<BlockedKey> {

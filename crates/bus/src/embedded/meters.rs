@@ -186,7 +186,7 @@ impl Embedded {
         }
         let (delivered, bytes): (u64, BTreeMap<u32, u64>) = {
             let machine = subscription.machine.lock();
-            let by_lane = machine.state.by_lane().iter().map(|(lane, (_, bytes))| (*lane, *bytes));
+            let by_lane = machine.state.by_lane().map(|(lane, (_, bytes))| (lane, bytes));
             (machine.state.counts().delivered, by_lane.collect())
         };
         let tenant_of = |lane| self.bus.inner.log.lane_name(lane);

@@ -11,6 +11,7 @@
 //! move to a dead letter is one group of the copy and the acknowledgement. What the journal
 //! says is folded into a checkpoint now and then, so that it stays short.
 
+mod cache;
 mod catalog;
 mod checkpoint;
 mod dead;

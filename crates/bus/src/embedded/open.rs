@@ -10,13 +10,14 @@ use parking_lot::{Mutex, RwLock};
 
 use crate::bus::{Bus, TopicState};
 use crate::config::BusError;
+use crate::embedded::cache::Cache;
 use crate::embedded::catalog::{Catalog, Snapshot, Topic};
 use crate::embedded::checkpoint::{Checkpoint, Kept, Last};
 use crate::embedded::documents::{
     Documents, Kind, SnapshotDocument, StoredTopic, SubscriptionDocument, TopicDocument,
 };
 use crate::embedded::journal::{self, Journal, Said};
-use crate::embedded::subscription::{Cache, Start, Subscription};
+use crate::embedded::subscription::{Start, Subscription};
 use crate::embedded::topics::set_durability;
 use crate::embedded::{CACHE_BYTES, Embedded, EmbeddedBus};
 use crate::filter::Filter;

@@ -11,6 +11,7 @@ use levada_log::TopicId;
 use crate::config::Retention;
 use crate::embedded::Embedded;
 use crate::embedded::documents::Kind;
+use crate::embedded::scan::{Left, Reach};
 use crate::embedded::subscription::Subscription;
 
 /// A topic that nobody needs keeps its messages this long all the same.
@@ -98,7 +99,8 @@ impl Embedded {
                 subscription.cache.lock().clear();
             }
             // Known before somebody asks: a tenant behind another's backlog is found at once.
-            while began.elapsed() < SCAN_TIME && matches!(self.scan(&subscription, 0), Ok(true)) {}
+            let more = || matches!(self.scan(&subscription, 0, Reach::Far), Ok(Left::More | Left::Far));
+            while began.elapsed() < SCAN_TIME && more() {}
             // A replay goes back as far as the topic does.
             if spec.replay.is_some() {
                 continue;

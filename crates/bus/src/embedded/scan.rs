@@ -1,9 +1,9 @@
 //! Reading a topic for a subscription: what is new for its machine, and the bytes of what
 //! it leases.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use levada_log::{LogError, Stored};
 
@@ -14,43 +14,85 @@ use crate::embedded::schedule;
 use crate::embedded::subscription::Subscription;
 use crate::port::PortError;
 
-/// Read at once.
+/// Read at once. Little, so that it is still in the processor's cache when it is looked at.
 const CHUNK_RECORDS: usize = 1_024;
-const CHUNK_BYTES: usize = 1 << 20;
+const CHUNK_BYTES: usize = 256 << 10;
+/// Read at once of messages that are known and were not kept.
+const RUN_RECORDS: usize = 1_024;
+const MAX_RUN_BYTES: usize = 1 << 20;
 /// Scanned by one call beyond what it needs itself, so that a tenant behind another's
 /// backlog is found.
 const AHEAD_BYTES: usize = 4 << 20;
 /// Read for one record of a run, roughly; what is missing then is read next.
 const RUN_BYTES: usize = 2 << 10;
+/// Runs of messages that wait before one that is near its delivery, and bytes that do.
+const NEAR_RUNS: usize = 50_000;
+const NEAR_BYTES: u64 = 64 << 20;
+/// Between two scans of what is far ahead.
+const FAR_PAUSE: Duration = Duration::from_millis(100);
 /// A read of fewer records is made longer.
 const AHEAD_RECORDS: usize = 64;
 /// Records between two wanted ones that are read rather than begun anew behind.
 const GAP_RECORDS: u64 = 16;
 
+/// How far a scan goes ahead of delivery.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reach {
+    /// As far as what it reads can be kept until it is delivered.
+    Near,
+    /// As far as there is room to remember where messages are.
+    Far,
+}
+
+/// What a scan left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Left {
+    /// It is at the end of the topic, or has no room.
+    Nothing,
+    More,
+    /// Only what is far ahead.
+    Far,
+}
+
 impl Embedded {
-    /// Scans to the end of the topic in the background.
+    /// Scans ahead in the background, to the end of the topic where there is room: first what is
+    /// near, and what is far at a bounded pace, because it is read once more for its delivery.
     pub fn catch_up(self: &Arc<Self>, subscription: &Arc<Subscription>) {
         if subscription.catching_up.swap(true, Ordering::AcqRel) {
             return;
         }
         let (embedded, subscription) = (self.clone(), subscription.clone());
-        tokio::task::spawn_blocking(move || {
-            while !subscription.is_deleted() && matches!(embedded.scan(&subscription, 0), Ok(true)) {}
+        tokio::spawn(async move {
+            let mut reach = Reach::Near;
+            while !subscription.is_deleted() {
+                let (scans, own) = (embedded.clone(), subscription.clone());
+                let scanned = tokio::task::spawn_blocking(move || scans.scan(&own, 0, reach)).await;
+                subscription.ready.notify_waiters();
+                match scanned {
+                    Ok(Ok(Left::More)) => reach = Reach::Near,
+                    Ok(Ok(Left::Far)) => {
+                        tokio::time::sleep(FAR_PAUSE).await;
+                        reach = Reach::Far;
+                    }
+                    Ok(Ok(Left::Nothing) | Err(_)) | Err(_) => break,
+                }
+            }
             subscription.catching_up.store(false, Ordering::Release);
-            subscription.ready.notify_waiters();
         });
     }
 
     /// Tells the machine of what the topic holds: until `wanted` messages wait, and then a
-    /// good deal further. Answers whether there is more to scan now. Blocks on the disk.
-    pub fn scan(&self, subscription: &Subscription, wanted: usize) -> Result<bool, PortError> {
+    /// good deal further. Blocks on the disk.
+    pub fn scan(&self, subscription: &Subscription, wanted: usize, reach: Reach) -> Result<Left, PortError> {
         if subscription.spec().detached {
-            return Ok(false);
+            return Ok(Left::Nothing);
         }
         // Who has enough does not wait for another scan.
         let _alone = match subscription.scanning.try_lock() {
             Some(alone) => alone,
-            None if subscription.machine.lock().state.waiting() >= wanted as u64 => return Ok(true),
+            None if wanted > 0 && subscription.machine.lock().state.waiting() >= wanted as u64 => {
+                return Ok(Left::More);
+            }
             None => subscription.scanning.lock(),
         };
         let log = &self.bus.inner.log;
@@ -58,14 +100,17 @@ impl Embedded {
         loop {
             let bounds = log.bounds(subscription.log.id);
             let end = bounds.next.min(subscription.until);
-            let (from, generation) = {
+            let (from, generation, is_near) = {
                 let mut machine = subscription.machine.lock();
                 machine.state.drop_below(bounds.first);
-                let enough = machine.state.waiting() >= wanted as u64 && scanned_bytes >= AHEAD_BYTES;
+                let is_short = machine.state.waiting() < wanted as u64;
+                let enough = !is_short && scanned_bytes >= AHEAD_BYTES;
+                let is_near = is_short || machine.state.waiting_runs() < NEAR_RUNS;
                 match machine.state.wants_scan() {
-                    Some(from) if from < end && !enough => (from, machine.generation),
-                    Some(from) => return Ok(from < end),
-                    None => return Ok(false),
+                    Some(from) if from < end && !is_near && reach == Reach::Near => return Ok(Left::Far),
+                    Some(from) if from < end && !enough => (from, machine.generation, is_near),
+                    Some(from) if from < end => return Ok(Left::More),
+                    Some(_) | None => return Ok(Left::Nothing),
                 }
             };
             let mut records = match log.read(subscription.log.id, from, CHUNK_RECORDS, CHUNK_BYTES) {
@@ -93,11 +138,12 @@ impl Embedded {
                 }
                 continue;
             }
-            let Some(last) = records.last().map(|record| record.offset) else { return Ok(false) };
-            scanned_bytes += records.iter().map(|r| r.head.len() + r.body.len()).sum::<usize>();
-            let seen: Vec<(Seen, &Stored)> = records
+            let Some(last) = records.last().map(|record| record.offset) else { return Ok(Left::Nothing) };
+            let read_bytes = records.iter().map(|r| r.head.len() + r.body.len()).sum::<usize>();
+            scanned_bytes += read_bytes;
+            let seen: Vec<(Seen, i64)> = records
                 .iter()
-                .filter_map(|record| Some((self.seen(subscription, record)?, record)))
+                .filter_map(|record| Some((self.seen(subscription, record)?, record.timestamp_ms)))
                 .collect();
             let mut machine = subscription.machine.lock();
             // A seek in between: what was read may be behind where it went.
@@ -105,18 +151,21 @@ impl Embedded {
                 continue;
             }
             let discard_before_ms = machine.state.discard_before_ms();
-            let is_used = machine.is_used(self.bus.inner.clock.monotonic());
-            let mut cache = subscription.cache.lock();
-            for (seen, record) in seen {
-                if discard_before_ms.is_some_and(|before| record.timestamp_ms < before) {
+            // What is far from its delivery is read again then: it would keep the room of what is near.
+            let is_kept = is_near
+                && machine.is_used(self.bus.inner.clock.monotonic())
+                && machine.state.waiting() * (read_bytes / records.len()) as u64 <= NEAR_BYTES;
+            for (seen, timestamp_ms) in seen {
+                if discard_before_ms.is_some_and(|before| timestamp_ms < before) {
                     continue;
-                }
-                if is_used && !machine.state.settled().contains(record.offset) {
-                    cache.keep(record);
                 }
                 machine.state.scanned(seen);
             }
             machine.state.pass(last + 1);
+            if is_kept {
+                let mut cache = subscription.cache.lock();
+                cache.keep_read(records, |record| machine.state.is_expected(record.offset));
+            }
         }
     }
 
@@ -146,37 +195,32 @@ impl Embedded {
         Some(Seen { lane: record.lane, message, not_before_ms })
     }
 
-    /// The records of some offsets, as far as they still are there. Blocks on the disk.
+    /// The records of some offsets, in their order, as far as they still are there. Blocks on
+    /// the disk.
     pub fn load(
         &self,
         subscription: &Subscription,
-        offsets: impl Iterator<Item = u64>,
-    ) -> Result<HashMap<u64, Stored>, PortError> {
-        let mut found = HashMap::new();
-        let mut missing = Vec::new();
-        {
-            let mut cache = subscription.cache.lock();
-            for offset in offsets {
-                match cache.take(offset) {
-                    Some(record) => drop(found.insert(offset, record)),
-                    None => missing.push(offset),
-                }
-            }
-        }
+        offsets: &[u64],
+    ) -> Result<Vec<Option<Stored>>, PortError> {
+        let mut cache = subscription.cache.lock();
+        let mut found: Vec<Option<Stored>> = offsets.iter().map(|offset| cache.take(*offset)).collect();
+        drop(cache);
+        let missing = found.iter().zip(offsets).enumerate().filter(|(_, (record, _))| record.is_none());
+        let mut missing: Vec<(u64, usize)> = missing.map(|(at, (_, offset))| (*offset, at)).collect();
         missing.sort_unstable();
         let mut rest = missing.as_slice();
-        while let Some((&first, _)) = rest.split_first() {
+        while let Some((&(first, _), _)) = rest.split_first() {
             // Neighbours, and those that are not far apart, are one read.
-            let near = rest.windows(2).take_while(|pair| pair[1] - pair[0] <= GAP_RECORDS).count();
-            let run = usize::try_from(rest[near] - first + 1).unwrap_or(CHUNK_RECORDS).min(CHUNK_RECORDS);
+            let near = rest.windows(2).take_while(|pair| pair[1].0 - pair[0].0 <= GAP_RECORDS).count();
+            let run = usize::try_from(rest[near].0 - first + 1).unwrap_or(RUN_RECORDS).min(RUN_RECORDS);
             // Many tenants take turns: what lies around a lone message is wanted in a moment, and
             // a read of a whole chunk costs little more than one of it.
             let reads_ahead = run < AHEAD_RECORDS
                 && subscription.machine.lock().state.expects_after(first + run as u64)
-                && subscription.cache.lock().has_room_for(CHUNK_BYTES);
+                && subscription.cache.lock().make_room_for(MAX_RUN_BYTES);
             let (records, bytes) = match reads_ahead {
-                true => (CHUNK_RECORDS, CHUNK_BYTES),
-                false => (run, (run * RUN_BYTES).min(CHUNK_BYTES)),
+                true => (RUN_RECORDS, MAX_RUN_BYTES),
+                false => (run, (run * RUN_BYTES).min(MAX_RUN_BYTES)),
             };
             let records = match self.bus.inner.log.read(subscription.log.id, first, records, bytes) {
                 Ok(records) => records,
@@ -185,22 +229,22 @@ impl Embedded {
             };
             let mut next = first + 1;
             let mut ahead = Vec::new();
+            let mut wanted = rest.iter().peekable();
             for record in records {
                 next = record.offset + 1;
-                if rest.binary_search(&record.offset).is_ok() {
-                    found.insert(record.offset, record);
-                } else if reads_ahead {
-                    ahead.push(record);
+                while wanted.next_if(|(offset, _)| *offset < record.offset).is_some() {}
+                match wanted.next_if(|(offset, _)| *offset == record.offset) {
+                    Some((_, at)) => found[*at] = Some(record),
+                    None if reads_ahead => ahead.push(record),
+                    None => {}
                 }
             }
             if !ahead.is_empty() {
                 let machine = subscription.machine.lock();
-                ahead.retain(|record| machine.state.is_expected(record.offset));
-                drop(machine);
                 let mut cache = subscription.cache.lock();
-                ahead.iter().for_each(|record| cache.keep(record));
+                cache.keep_read(ahead, |record| machine.state.is_expected(record.offset));
             }
-            let done = rest.partition_point(|offset| *offset < next);
+            let done = rest.partition_point(|(offset, _)| *offset < next);
             rest = &rest[done.max(1)..];
         }
         Ok(found)
@@ -212,7 +256,8 @@ impl Embedded {
         subscription: &Subscription,
         leases: Vec<Lease>,
     ) -> Result<Vec<(Lease, Stored)>, PortError> {
-        let mut records = match self.load(subscription, leases.iter().map(|lease| lease.offset)) {
+        let offsets: Vec<u64> = leases.iter().map(|lease| lease.offset).collect();
+        let records = match self.load(subscription, &offsets) {
             Ok(records) => records,
             Err(error) => {
                 let mut machine = subscription.machine.lock();
@@ -221,8 +266,8 @@ impl Embedded {
             }
         };
         let (mut loaded, mut gone) = (Vec::with_capacity(leases.len()), Vec::new());
-        for lease in leases {
-            match records.remove(&lease.offset) {
+        for (lease, record) in leases.into_iter().zip(records) {
+            match record {
                 Some(record) => loaded.push((lease, record)),
                 None => gone.push(lease.offset),
             }

@@ -9,6 +9,7 @@ use crate::delivery::{Progress, Settled};
 use crate::embedded::Embedded;
 use crate::embedded::catalog::{Snapshot, already_exists};
 use crate::embedded::documents::{Kind, SnapshotDocument, StoredTopic};
+use crate::embedded::scan::{Left, Reach};
 use crate::embedded::subscription::Subscription;
 use crate::port::{PortError, SeekTo, SnapshotSpec};
 
@@ -114,7 +115,7 @@ impl Embedded {
         let spec = subscription.spec();
         // What the subscription filtered out must not come to one that seeks here: settled is
         // everything that it has seen and does not want.
-        while self.scan(&subscription, usize::MAX)? {}
+        while self.scan(&subscription, usize::MAX, Reach::Far)? != Left::Nothing {}
         let settled = subscription.machine.lock().state.settled().clone();
         let now_ms = self.bus.inner.clock.now_ms();
         let oldest = self.bus.inner.log.read(subscription.log.id, settled.floor(), 1, 1).unwrap_or_default();

@@ -1,17 +1,15 @@
 //! One subscription at work: its machine, what was read for it, and who waits.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
-use levada_log::Stored;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Notify, watch};
 
 use crate::bus::TopicState;
 use crate::delivery::{Progress, Rules, State};
+use crate::embedded::cache::Cache;
 use crate::embedded::rate::Rate;
 use crate::filter::Filter;
 use crate::port::SubscriptionSpec;
@@ -22,8 +20,6 @@ const MAX_LEASED: usize = 100_000;
 const LOOK_AHEAD: usize = 250_000;
 /// See [`Machine::is_used`].
 const USED: Duration = Duration::from_secs(10);
-/// A record with its buffers takes this much beside its bytes.
-const RECORD_BYTES: i64 = 128;
 
 pub(crate) struct Subscription {
     pub number: u64,
@@ -179,62 +175,5 @@ fn rules(spec: &SubscriptionSpec) -> Rules {
         max_attempts: spec.dead_letter.as_ref().map(|policy| policy.max_delivery_attempts),
         max_leased: MAX_LEASED,
         look_ahead: LOOK_AHEAD,
-    }
-}
-
-/// Messages that were scanned and wait for their delivery, as far as there is room.
-pub(crate) struct Cache {
-    records: BTreeMap<u64, Stored>,
-    /// Shared by all subscriptions.
-    left: Arc<AtomicI64>,
-}
-
-impl Cache {
-    pub fn new(left: Arc<AtomicI64>) -> Self {
-        Self { records: BTreeMap::new(), left }
-    }
-
-    fn cost(record: &Stored) -> i64 {
-        RECORD_BYTES + i64::try_from(record.head.len() + record.body.len()).unwrap_or(i64::MAX / 2)
-    }
-
-    /// Keeps a copy, so that it does not hold the whole buffer that it was read into.
-    pub fn keep(&mut self, record: &Stored) {
-        let cost = Self::cost(record);
-        if self.left.load(Ordering::Relaxed) < cost {
-            return;
-        }
-        self.left.fetch_sub(cost, Ordering::Relaxed);
-        let copy = |bytes: &Bytes| Bytes::copy_from_slice(bytes);
-        let kept = Stored { head: copy(&record.head), body: copy(&record.body), ..record.clone() };
-        if let Some(before) = self.records.insert(record.offset, kept) {
-            self.left.fetch_add(Self::cost(&before), Ordering::Relaxed);
-        }
-    }
-
-    pub fn has_room_for(&self, bytes: usize) -> bool {
-        self.left.load(Ordering::Relaxed) >= i64::try_from(bytes).unwrap_or(i64::MAX)
-    }
-
-    pub fn take(&mut self, offset: u64) -> Option<Stored> {
-        let record = self.records.remove(&offset)?;
-        self.left.fetch_add(Self::cost(&record), Ordering::Relaxed);
-        Some(record)
-    }
-
-    pub fn drop_below(&mut self, offset: u64) {
-        while let Some(entry) = self.records.first_entry().filter(|entry| *entry.key() < offset) {
-            self.left.fetch_add(Self::cost(&entry.remove()), Ordering::Relaxed);
-        }
-    }
-
-    pub fn clear(&mut self) {
-        self.drop_below(u64::MAX);
-    }
-}
-
-impl Drop for Cache {
-    fn drop(&mut self) {
-        self.clear();
     }
 }

@@ -5,11 +5,11 @@
 //! So there is one ledger a subscription, and every acknowledgement passes by it. A stream
 //! without limits is not in it.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use levada_bus::port::AckId;
-use levada_core::ResourceName;
+use levada_core::{DeadlineSet, NumberMap, ResourceName};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
@@ -91,14 +91,15 @@ pub(crate) struct Ledger(Mutex<Books>);
 
 #[derive(Debug, Default)]
 struct Books {
-    leases: HashMap<AckId, Lease>,
+    /// By ack id.
+    leases: NumberMap<Lease>,
     accounts: HashMap<u64, Totals>,
     /// Accounts of streams that ended, by client id.
     left: HashMap<String, u64>,
     next_account: u64,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 struct Lease {
     account: u64,
     bytes: u64,
@@ -108,33 +109,33 @@ struct Lease {
 #[derive(Debug, Default)]
 struct Totals {
     bytes: u64,
-    by_end: BTreeSet<(Instant, AckId)>,
+    by_end: DeadlineSet<Instant>,
     changed: Arc<Notify>,
 }
 
 impl Books {
     fn remove(&mut self, id: AckId) {
-        let Some(lease) = self.leases.remove(&id) else { return };
+        let Some(lease) = self.leases.remove(id.0) else { return };
         if let Some(totals) = self.accounts.get_mut(&lease.account) {
-            totals.by_end.remove(&(lease.until, id));
+            totals.by_end.remove(lease.until, id.0);
             totals.bytes -= lease.bytes;
             totals.changed.notify_one();
         }
     }
 
     fn expire(&mut self, account: u64, now: Instant) {
-        while let Some(&(until, id)) = self.accounts.get(&account).and_then(|totals| totals.by_end.first()) {
+        while let Some((until, id)) = self.accounts.get(&account).and_then(|totals| totals.by_end.first()) {
             if until > now {
                 break;
             }
-            self.remove(id);
+            self.remove(AckId(id));
         }
     }
 
     fn close(&mut self, account: u64) {
         if let Some(totals) = self.accounts.remove(&account) {
-            for (_, id) in totals.by_end {
-                self.leases.remove(&id);
+            for id in totals.by_end.into_numbers() {
+                self.leases.remove(id);
             }
         }
     }
@@ -161,11 +162,11 @@ impl Ledger {
         let mut books = self.0.lock();
         let Books { leases, accounts, .. } = &mut *books;
         for id in ids {
-            let Some(lease) = leases.get_mut(id) else { continue };
+            let Some(lease) = leases.get_mut(id.0) else { continue };
             let was = std::mem::replace(&mut lease.until, until);
             if let Some(totals) = accounts.get_mut(&lease.account) {
-                totals.by_end.remove(&(was, *id));
-                totals.by_end.insert((until, *id));
+                totals.by_end.remove(was, id.0);
+                totals.by_end.insert(until, id.0);
             }
         }
     }
@@ -215,10 +216,10 @@ impl Account {
         let mut books = self.ledger.0.lock();
         for &(id, bytes) in sent {
             books.remove(id);
-            books.leases.insert(id, Lease { account: self.number, bytes, until });
+            books.leases.insert(id.0, Lease { account: self.number, bytes, until });
             let totals = books.accounts.entry(self.number).or_default();
             totals.bytes += bytes;
-            totals.by_end.insert((until, id));
+            totals.by_end.insert(until, id.0);
         }
     }
 
@@ -233,7 +234,7 @@ impl Account {
         let messages = left(self.limits.messages, totals.by_end.len() as u64);
         let bytes = left(self.limits.bytes, totals.bytes);
         match totals.by_end.first() {
-            Some(&(until, _)) if messages == 0 || bytes == 0 => Room::Full { until },
+            Some((until, _)) if messages == 0 || bytes == 0 => Room::Full { until },
             _ => Room::Free { messages: messages.max(1), bytes: bytes.max(1) },
         }
     }

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use levada_core::Backoff;
 
-use super::{Lease, Live, Now, Offer, Outcome, Place, State};
+use super::super::live::{Live, Place};
+use super::{Lease, Now, Offer, Outcome, State};
 
 /// Ended leases whose late acknowledgement is still understood.
 const REMEMBERED_LEASES: usize = 65_536;
@@ -17,21 +18,22 @@ impl State {
         }
         self.counts.delivered -= 1;
         self.counts.redelivered -= u64::from(lease.attempt > 1);
-        if let Some(live) = self.live.get_mut(&lease.offset) {
+        if let Some(live) = self.live.get_mut(lease.offset) {
             live.attempt -= 1;
             live.place = Place::Due;
-            let total = self.by_lane.entry(live.lane).or_default();
-            *total = (total.0 - 1, total.1 - u64::from(live.bytes));
+            if let Some((count, bytes)) = self.by_lane.get_mut(u64::from(live.lane)) {
+                (*count, *bytes) = (*count - 1, *bytes - u64::from(live.bytes));
+            }
             self.lanes.push_back(live.lane, Offer::Again(lease.offset), live.bytes);
         }
     }
 
     /// Takes a lease out of the tables; its message is then without a place.
     fn end_lease(&mut self, ack_id: u64) -> Option<u64> {
-        let offset = self.held.remove(&ack_id)?;
-        if let Some(live) = self.live.get_mut(&offset) {
+        let offset = self.held.remove(ack_id)?;
+        if let Some(live) = self.live.get_mut(offset) {
             if let Place::Leased { deadline, .. } = live.place {
-                self.deadlines.remove(&(deadline, ack_id));
+                self.deadlines.remove(deadline, ack_id);
             }
             live.place = Place::Spent;
             self.lanes.release(live.lane);
@@ -50,8 +52,8 @@ impl State {
     }
 
     fn deadline_of(&self, ack_id: u64) -> Option<(u64, Duration)> {
-        let offset = *self.held.get(&ack_id)?;
-        match self.live.get(&offset)?.place {
+        let offset = *self.held.get(ack_id)?;
+        match self.live.get(offset)?.place {
             Place::Leased { deadline, .. } => Some((offset, deadline)),
             _ => None,
         }
@@ -59,11 +61,9 @@ impl State {
 
     /// Acknowledges without exactly-once: a late ack counts while its message is not settled.
     pub fn ack(&mut self, ack_id: u64) -> Outcome {
-        let offset = self.held.get(&ack_id).or_else(|| self.ended.get(&ack_id)).copied();
+        let offset = self.held.get(ack_id).or_else(|| self.ended.get(&ack_id)).copied();
         match offset {
-            Some(offset) if self.live.get(&offset).is_some_and(|l| l.place == Place::Moving) => {
-                Outcome::Known
-            }
+            Some(offset) if self.live.get(offset).is_some_and(|l| l.place == Place::Moving) => Outcome::Known,
             Some(offset) if self.settle(offset) => {
                 self.counts.acknowledged += 1;
                 Outcome::Settled(offset)
@@ -80,31 +80,31 @@ impl State {
             let known = self.ended.get(&ack_id).is_some_and(|o| self.progress.settled.contains(*o));
             return if known { Outcome::Known } else { Outcome::Invalid };
         };
-        let Some(Live { place: Place::Leased { confirming, .. }, .. }) = self.live.get_mut(&offset) else {
+        let Some(Live { place: Place::Leased { confirming, .. }, .. }) = self.live.get_mut(offset) else {
             return Outcome::Invalid;
         };
         if *confirming == 0 && deadline <= now.at {
             return Outcome::Invalid;
         }
         *confirming += 1;
-        self.deadlines.remove(&(deadline, ack_id));
+        self.deadlines.remove(deadline, ack_id);
         Outcome::Settled(offset)
     }
 
     /// The second half: the acknowledgement is on disk, or it failed and the lease goes on.
     pub fn confirm(&mut self, ack_id: u64, durable: Result<(), ()>) {
-        let Some(&offset) = self.held.get(&ack_id) else { return };
+        let Some(&offset) = self.held.get(ack_id) else { return };
         if durable.is_ok() {
             if self.settle(offset) {
                 self.counts.acknowledged += 1;
             }
             self.remember(ack_id, offset);
         } else if let Some(Live { place: Place::Leased { confirming, deadline, .. }, .. }) =
-            self.live.get_mut(&offset)
+            self.live.get_mut(offset)
         {
             *confirming = confirming.saturating_sub(1);
             if *confirming == 0 {
-                self.deadlines.insert((*deadline, ack_id));
+                self.deadlines.insert(*deadline, ack_id);
             }
         }
     }
@@ -117,7 +117,7 @@ impl State {
             return (if late { Outcome::Known } else { Outcome::Invalid }, None);
         };
         let Some(Live { place: Place::Leased { confirming, deadline: held, .. }, .. }) =
-            self.live.get_mut(&offset)
+            self.live.get_mut(offset)
         else {
             return (Outcome::Invalid, None);
         };
@@ -128,8 +128,8 @@ impl State {
             return (Outcome::Known, self.fail(ack_id, now));
         }
         *held = now.at + by;
-        self.deadlines.remove(&(deadline, ack_id));
-        self.deadlines.insert((now.at + by, ack_id));
+        self.deadlines.remove(deadline, ack_id);
+        self.deadlines.insert(now.at + by, ack_id);
         (Outcome::Known, None)
     }
 
@@ -139,7 +139,7 @@ impl State {
         if !self.rules.exactly_once {
             self.remember(ack_id, offset);
         }
-        let attempt = self.live.get(&offset)?.attempt;
+        let attempt = self.live.get(offset)?.attempt;
         if self.rules.max_attempts.is_some_and(|max| attempt >= max) {
             return Some(Lease { ack_id, offset, attempt });
         }
@@ -150,7 +150,7 @@ impl State {
     /// Schedules a message again that has no place: it failed, or the dead letter did not take it.
     pub fn put_back(&mut self, offset: u64, now: Now) {
         let has_no_place = |l: &&mut Live| matches!(l.place, Place::Spent | Place::Moving);
-        let Some(live) = self.live.get_mut(&offset).filter(has_no_place) else { return };
+        let Some(live) = self.live.get_mut(offset).filter(has_no_place) else { return };
         let delay = self.rules.retry.map_or(Duration::ZERO, |policy| {
             let backoff = Backoff { base: policy.minimum_backoff, cap: policy.maximum_backoff };
             backoff.ceiling(live.attempt.saturating_sub(1))
@@ -170,7 +170,7 @@ impl State {
         if self.progress.settled.contains(offset) {
             return false;
         }
-        match self.live.get(&offset).map(|live| live.place) {
+        match self.live.get(offset).map(|live| live.place) {
             Some(Place::Leased { confirming: 1.., .. }) => return false,
             Some(Place::Leased { ack_id, .. }) => {
                 self.end_lease(ack_id);
@@ -183,7 +183,7 @@ impl State {
             }
             Some(Place::Due | Place::Spent | Place::Moving) | None => {}
         }
-        if let Some(live) = self.live.get_mut(&offset) {
+        if let Some(live) = self.live.get_mut(offset) {
             live.place = Place::Moving;
         }
         true
@@ -192,12 +192,12 @@ impl State {
     /// Ends leases past their deadline; answers the spent ones.
     pub fn expire(&mut self, now: Now) -> Vec<Lease> {
         let mut spent = Vec::new();
-        while let Some(&(deadline, ack_id)) = self.deadlines.first() {
+        while let Some((deadline, ack_id)) = self.deadlines.first() {
             if deadline > now.at {
                 break;
             }
             self.counts.expired += 1;
-            self.deadlines.pop_first();
+            self.deadlines.remove(deadline, ack_id);
             spent.extend(self.fail(ack_id, now));
         }
         spent
@@ -210,7 +210,7 @@ impl State {
         }
         self.progress.attempts.remove(&offset);
         self.not_before.remove(&offset);
-        let Some(live) = self.live.get(&offset).copied() else { return true };
+        let Some(live) = self.live.get(offset).copied() else { return true };
         match live.place {
             Place::Leased { ack_id, .. } => {
                 self.end_lease(ack_id);
@@ -223,7 +223,7 @@ impl State {
             }
             Place::Due | Place::Spent | Place::Moving => {}
         }
-        self.live.remove(&offset);
+        self.live.remove(offset);
         if live.key != 0
             && let Some((lane, bytes)) = self.keys.free(live.key, offset)
         {
@@ -237,7 +237,7 @@ impl State {
         if offset <= self.progress.settled.floor() {
             return;
         }
-        let gone: Vec<u64> = self.live.keys().copied().filter(|o| *o < offset).collect();
+        let gone: Vec<u64> = self.live.iter().map(|(o, _)| o).filter(|o| *o < offset).collect();
         for offset in gone {
             self.settle(offset);
         }

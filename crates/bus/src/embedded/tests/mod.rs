@@ -1,6 +1,7 @@
 //! The embedded bus over the simulated disk.
 
 mod admin;
+mod ahead;
 mod behaviour;
 mod crash;
 mod deduplicate;

@@ -1,0 +1,93 @@
+//! Messages that a subscription has begun with and is not done with.
+
+use std::time::Duration;
+
+use levada_core::NumberMap;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    Leased {
+        ack_id: u64,
+        deadline: Duration,
+        confirming: u32,
+    },
+    Retry(Duration),
+    /// Scheduled for this wall time.
+    Delayed(i64),
+    /// Offered to its lane.
+    Due,
+    /// Attempts used up: the dead letter takes it.
+    Spent,
+    /// On its way to the dead letter: no acknowledgement counts any more.
+    Moving,
+}
+
+/// A message that was taken from its lane and is not settled.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Live {
+    pub lane: u32,
+    pub bytes: u32,
+    pub key: u64,
+    pub attempt: u32,
+    pub place: Place,
+}
+
+/// A table of more rows is given back when it is empty.
+pub(super) const SMALL_ROWS: usize = 1_024;
+
+/// Those messages by their offsets. Room that one leaves is taken by the next, so that it is
+/// still at hand.
+#[derive(Debug, Default)]
+pub(super) struct LiveTable {
+    /// Offset to place in `rows`.
+    index: NumberMap<u32>,
+    rows: Vec<Live>,
+    free: Vec<u32>,
+}
+
+impl LiveTable {
+    pub fn len(&self) -> usize {
+        self.index.len()
+    }
+
+    pub fn contains(&self, offset: u64) -> bool {
+        self.index.get(offset).is_some()
+    }
+
+    pub fn get(&self, offset: u64) -> Option<&Live> {
+        self.rows.get(*self.index.get(offset)? as usize)
+    }
+
+    pub fn get_mut(&mut self, offset: u64) -> Option<&mut Live> {
+        self.rows.get_mut(*self.index.get(offset)? as usize)
+    }
+
+    pub fn insert(&mut self, offset: u64, live: Live) {
+        if let Some(row) = self.get_mut(offset) {
+            *row = live;
+            return;
+        }
+        let at = self.free.pop().unwrap_or_else(|| {
+            self.rows.push(live);
+            u32::try_from(self.rows.len() - 1).unwrap_or(u32::MAX)
+        });
+        if let Some(row) = self.rows.get_mut(at as usize) {
+            *row = live;
+            self.index.insert(offset, at);
+        }
+    }
+
+    pub fn remove(&mut self, offset: u64) {
+        if let Some(at) = self.index.remove(offset) {
+            self.free.push(at);
+        }
+        if self.index.is_empty() && self.rows.len() > SMALL_ROWS {
+            (self.rows, self.free) = (Vec::new(), Vec::new());
+        }
+    }
+
+    /// All of them, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = (u64, &Live)> {
+        self.index.iter().filter_map(|(offset, at)| Some((offset, self.rows.get(*at as usize)?)))
+    }
+}
