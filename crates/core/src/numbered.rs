@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, HashMap};
 /// Numbers of a block.
 const BLOCK: u64 = 64;
 
-/// A map from numbers; what is far apart costs a block each.
+/// A map from numbers. What is far apart costs a block of 64 values each.
 #[derive(Debug, Clone)]
 pub struct NumberMap<V> {
     /// By number / [`BLOCK`]; none is empty.

@@ -13,8 +13,12 @@ use crate::shared::Shared;
 use crate::topic::{Hint, Index, Topic};
 use crate::{Stored, TopicId};
 
-/// Read in one piece at most, unless one record is larger.
+/// Read in one piece at most, unless one record is larger: what stays in the processor's cache
+/// until it is looked at, and more where records are large, because the last one of a piece is
+/// often read in part only, and then once more.
 const MAX_CHUNK: u64 = 256 << 10;
+const MAX_LARGE_CHUNK: u64 = 1 << 20;
+const LARGE_RECORD: usize = 16 << 10;
 
 /// Where to read in a topic.
 pub(crate) struct Place {
@@ -109,7 +113,8 @@ fn read_segment(
     let file = open(shared, topic, place.base)?;
     let mut position = place.position;
     let mut expected = from;
-    let mut want = budget.bytes.clamp(RECORD_HEADER as u64, MAX_CHUNK);
+    let mut max_chunk = MAX_CHUNK;
+    let mut want = budget.bytes.clamp(RECORD_HEADER as u64, max_chunk);
     while position < place.len {
         let chunk = read_chunk(&*file, position, want.min(place.len - position))
             .map_err(io_error(format!("read {}", topic.segment_path(place.base))))?;
@@ -127,14 +132,17 @@ fn read_segment(
             if position + len as u64 > place.len {
                 return Err(damaged(shared, topic, place, &*file, expected, position, None));
             }
+            if header.offset >= from && !out.is_empty() && len as u64 > budget.bytes {
+                topic.add_hint(Hint { base: place.base, offset: header.offset, position });
+                return Ok(false);
+            }
             if at + len > chunk.len() {
+                if len >= LARGE_RECORD {
+                    max_chunk = MAX_LARGE_CHUNK;
+                }
                 break;
             }
             if header.offset >= from {
-                if !out.is_empty() && (len as u64 > budget.bytes || budget.records == 0) {
-                    topic.add_hint(Hint { base: place.base, offset: header.offset, position });
-                    return Ok(false);
-                }
                 if !header.payload_matches(&chunk[at..]) {
                     let end = position + len as u64;
                     return Err(damaged(shared, topic, place, &*file, header.offset, position, Some(end)));
@@ -154,7 +162,7 @@ fn read_segment(
         want = if position == before {
             needed(&chunk)
         } else {
-            budget.bytes.clamp(RECORD_HEADER as u64, MAX_CHUNK)
+            budget.bytes.clamp(RECORD_HEADER as u64, max_chunk)
         };
     }
     topic.add_hint(Hint { base: place.base, offset: expected, position });

@@ -428,4 +428,33 @@ mod tests {
         lanes.release(1);
         assert_eq!(lanes.pop().map(|(lane, _)| lane), Some(1));
     }
+
+    #[test]
+    fn thousands_of_lanes_come_and_go_and_each_message_comes_under_its_own() {
+        const LANES: u32 = 2_000;
+        let mut lanes = Lanes::new(10);
+        for round in 0..3u64 {
+            let offsets = round * 100_000..round * 100_000 + u64::from(LANES) * 3;
+            let lane_of = |offset: u64| (offset * 7 + round) as u32 % LANES;
+            for offset in offsets.clone() {
+                lanes.push(lane_of(offset), fresh(offset, 1_000));
+            }
+            let (mut held, mut seen) = (VecDeque::new(), std::collections::BTreeSet::new());
+            while lanes.waiting() > 0 {
+                let (lane, message) = pop(&mut lanes);
+                assert_eq!(lane, lane_of(message.offset));
+                assert!(seen.insert(message.offset), "{} came twice", message.offset);
+                lanes.lease(lane);
+                held.push_back(lane);
+                if held.len() > 500 {
+                    held.pop_front().into_iter().for_each(|lane| lanes.release(lane));
+                }
+            }
+            assert!(seen.into_iter().eq(offsets));
+            held.into_iter().for_each(|lane| lanes.release(lane));
+            assert!(lanes.pop().is_none());
+            assert_eq!((lanes.runs(), lanes.waiting_by_lane().count()), (0, 0));
+            assert!(lanes.rows.len() <= SMALL_ROWS, "idle lanes take no room");
+        }
+    }
 }

@@ -91,3 +91,50 @@ impl LiveTable {
         self.index.iter().filter_map(|(offset, at)| Some((offset, self.rows.get(*at as usize)?)))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use levada_disk::SimRng;
+
+    use super::*;
+
+    fn live(key: u64) -> Live {
+        Live { lane: 1, bytes: 1, key, attempt: 0, place: Place::Due }
+    }
+
+    #[test]
+    fn it_is_the_map_that_a_plain_one_is_also_when_it_was_large_and_emptied() {
+        for seed in 0..20 {
+            let mut rng = SimRng::new(seed);
+            let (mut table, mut plain) = (LiveTable::default(), BTreeMap::new());
+            for round in 0..6u64 {
+                for _ in 0..1 + rng.below(3_000) {
+                    let (offset, key) = (rng.below(20_000), rng.below(1_000));
+                    match rng.below(4) {
+                        0 => {
+                            table.remove(offset);
+                            plain.remove(&offset);
+                        }
+                        _ => {
+                            table.insert(offset, live(key));
+                            plain.insert(offset, key);
+                        }
+                    }
+                }
+                assert_eq!(table.len(), plain.len(), "seed {seed}");
+                let all: BTreeMap<u64, u64> = table.iter().map(|(offset, live)| (offset, live.key)).collect();
+                assert_eq!(all, plain, "seed {seed}");
+                if round % 2 == 1 {
+                    let offsets: Vec<u64> = std::mem::take(&mut plain).into_keys().collect();
+                    for offset in offsets {
+                        assert!(table.contains(offset), "seed {seed}");
+                        table.remove(offset);
+                    }
+                    assert!(table.rows.len() <= SMALL_ROWS, "seed {seed}: its room is given back");
+                }
+            }
+        }
+    }
+}

@@ -216,7 +216,7 @@ impl State {
         self.lanes.waiting()
     }
 
-    /// Runs of neighbours of one tenant that those are.
+    /// Runs of consecutive offsets of one tenant and key that [`State::waiting`] counts.
     pub fn waiting_runs(&self) -> usize {
         self.lanes.runs()
     }

@@ -7,17 +7,17 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use bytes::Bytes;
 use levada_log::Stored;
 
-/// A record with its buffers takes this much beside its bytes.
-const RECORD_BYTES: i64 = 128;
+/// A record takes this much beside its bytes: its slot, and its header in the buffer.
+const RECORD_BYTES: i64 = 160;
 /// What comes in smaller pieces is put together, up to so many records a chunk and so far apart.
-const CHUNK_RECORDS: usize = 1_024;
+const JOINED_RECORDS: usize = 1_024;
 const GAP_RECORDS: u64 = 16;
 
 /// Records by offset, in chunks as they were read.
 ///
 /// A record is a slice of the buffer that a whole read went into, and that goes when the last
-/// of its records does. So room is counted by chunk, and a chunk most of which is delivered
-/// makes way for another.
+/// of its records does. So room is counted by chunk. A chunk most of which is delivered makes
+/// way for another, and the last few records of one get buffers of their own.
 pub(crate) struct Cache {
     /// Their ranges of offsets are disjoint and ascend.
     chunks: VecDeque<Chunk>,
@@ -56,10 +56,24 @@ impl Chunk {
     fn is_mostly_gone(&self) -> bool {
         self.held * 4 <= self.slots.len()
     }
+
+    /// Gives up what is delivered. Answers how much less it takes now.
+    fn shrink(&mut self) -> i64 {
+        self.slots.retain(|slot| slot.record.is_some());
+        self.slots.iter_mut().for_each(|slot| slot.record = slot.record.as_ref().map(copy));
+        self.slots.shrink_to_fit();
+        // Its range stays as it was, so that chunks stay apart.
+        let cost = self.slots.iter().map(cost).sum::<i64>();
+        std::mem::replace(&mut self.cost, cost) - cost
+    }
 }
 
 fn bytes(record: &Stored) -> i64 {
     i64::try_from(record.head.len() + record.body.len()).unwrap_or(i64::MAX / 4)
+}
+
+fn cost(slot: &Slot) -> i64 {
+    RECORD_BYTES + slot.record.as_ref().map_or(0, bytes)
 }
 
 /// With a buffer of its own.
@@ -79,7 +93,7 @@ impl Cache {
         let read: i64 = records.iter().map(bytes).sum();
         let (Some(first), Some(last)) = (records.first(), records.last()) else { return };
         // Most reads are of what no chunk holds a part of.
-        let next = self.chunks.get(self.place(first.offset));
+        let next = self.chunks.get(self.position(first.offset));
         let is_new = next.is_none_or(|chunk| chunk.first > last.offset);
         let mut slots: Vec<Slot> = Vec::with_capacity(records.len());
         let mut kept = 0;
@@ -92,6 +106,9 @@ impl Cache {
         if slots.is_empty() {
             return;
         }
+        if !self.make_room(kept + RECORD_BYTES * i64::try_from(slots.len()).unwrap_or(i64::MAX >> 8)) {
+            return;
+        }
         // Few records would hold the buffer of all.
         let is_shared = kept >= read / 2;
         if !is_shared {
@@ -100,20 +117,24 @@ impl Cache {
         let mut unused = if is_shared { read - kept } else { 0 };
         let mut rest = slots.into_iter().peekable();
         while let Some(first) = rest.peek().map(|slot| slot.offset) {
-            let end = self.chunks.get(self.place(first)).map_or(u64::MAX, |chunk| chunk.first);
+            let end = self.chunks.get(self.position(first)).map_or(u64::MAX, |chunk| chunk.first);
             let mut part = Vec::with_capacity(rest.len());
             while let Some(slot) = rest.next_if(|slot| slot.offset < end) {
                 part.push(slot);
             }
-            self.insert(part, std::mem::take(&mut unused));
+            if self.insert(part, unused) {
+                unused = 0;
+            }
         }
     }
 
     /// Keeps one record, with a buffer of its own.
     pub fn keep(&mut self, record: &Stored) {
-        let at = self.place(record.offset);
+        let at = self.position(record.offset);
         match self.chunks.get_mut(at).filter(|chunk| chunk.first <= record.offset) {
-            None => self.insert(vec![Slot { offset: record.offset, record: Some(copy(record)) }], 0),
+            None => {
+                self.insert(vec![Slot { offset: record.offset, record: Some(copy(record)) }], 0);
+            }
             // Its bytes are still counted, unless all of the chunk went.
             Some(chunk) if chunk.held > 0 => {
                 let Some(slot) = chunk.slot(record.offset) else { return };
@@ -126,38 +147,39 @@ impl Cache {
     }
 
     /// The first chunk that does not end before an offset.
-    fn place(&self, offset: u64) -> usize {
+    fn position(&self, offset: u64) -> usize {
         self.chunks.partition_point(|chunk| chunk.last < offset)
     }
 
     /// Whether an offset lies in the range of a chunk.
     fn covers(&self, offset: u64) -> bool {
-        self.chunks.get(self.place(offset)).is_some_and(|chunk| chunk.first <= offset)
+        self.chunks.get(self.position(offset)).is_some_and(|chunk| chunk.first <= offset)
     }
 
     /// Puts slots, none of which lies within a chunk, where they belong.
-    fn insert(&mut self, slots: Vec<Slot>, unused: i64) {
-        let cost = |slot: &Slot| RECORD_BYTES + slot.record.as_ref().map_or(0, bytes);
+    /// False when there is no room.
+    fn insert(&mut self, slots: Vec<Slot>, unused: i64) -> bool {
         let cost = unused + slots.iter().map(cost).sum::<i64>();
-        let (Some(first), Some(last)) = (slots.first(), slots.last()) else { return };
+        let (Some(first), Some(last)) = (slots.first(), slots.last()) else { return false };
         let (first, last) = (first.offset, last.offset);
         if !self.make_room(cost) {
-            return;
+            return false;
         }
         self.left.fetch_sub(cost, Ordering::Relaxed);
-        let at = self.place(first);
+        let at = self.position(first);
         if let Some(before) = at.checked_sub(1).and_then(|before| self.chunks.get_mut(before))
             && before.held > 0
             && first - before.last <= GAP_RECORDS
-            && before.slots.len() + slots.len() <= CHUNK_RECORDS
+            && before.slots.len() + slots.len() <= JOINED_RECORDS
         {
             before.last = last;
             before.held += slots.len();
             before.cost += cost;
             before.slots.extend(slots);
-            return;
+            return true;
         }
         self.chunks.insert(at, Chunk { first, last, held: slots.len(), cost, slots });
+        true
     }
 
     /// Whether so much is free, if need be by dropping what is mostly delivered.
@@ -182,7 +204,7 @@ impl Cache {
     }
 
     pub fn take(&mut self, offset: u64) -> Option<Stored> {
-        let at = self.place(offset);
+        let at = self.position(offset);
         let chunk = self.chunks.get_mut(at)?;
         let record = chunk.slot(offset)?.record.take()?;
         chunk.held -= 1;
@@ -192,6 +214,8 @@ impl Cache {
             chunk.slots = vec![Slot { offset: chunk.first, record: None }];
             self.empty += 1;
             self.drop_empty();
+        } else if chunk.held * 16 <= chunk.slots.len() {
+            self.left.fetch_add(chunk.shrink(), Ordering::Relaxed);
         }
         Some(record)
     }
@@ -207,11 +231,16 @@ impl Cache {
         }
     }
 
-    /// Drops what lies below an offset; a chunk that lies there in part stays.
+    /// Drops what lies below an offset.
     pub fn drop_below(&mut self, offset: u64) {
         while let Some(chunk) = self.chunks.pop_front_if(|chunk| chunk.last < offset) {
             self.left.fetch_add(chunk.cost, Ordering::Relaxed);
             self.empty -= usize::from(chunk.held == 0);
+        }
+        let Some(chunk) = self.chunks.front() else { return };
+        let below = chunk.slots.iter().filter(|slot| slot.offset < offset && slot.record.is_some());
+        for offset in below.map(|slot| slot.offset).collect::<Vec<u64>>() {
+            self.take(offset);
         }
     }
 
@@ -279,7 +308,7 @@ mod tests {
                     }
                     3 if rng.below(10) == 0 => {
                         cache.drop_below(first);
-                        // A chunk may stay that lies there in part.
+                        may_be = may_be.split_off(&first);
                     }
                     _ => {
                         if let Some(record) = cache.take(first) {
@@ -292,6 +321,11 @@ mod tests {
                 let used: i64 = cache.chunks.iter().map(|chunk| chunk.cost).sum();
                 assert_eq!(left.load(Ordering::Relaxed), ROOM - used, "seed {seed}");
                 assert!(used <= ROOM, "seed {seed}");
+                for chunk in &cache.chunks {
+                    let held = chunk.slots.iter().filter(|slot| slot.record.is_some());
+                    assert_eq!(held.clone().count(), chunk.held, "seed {seed}");
+                    assert!(held.map(cost).sum::<i64>() <= chunk.cost, "seed {seed}");
+                }
                 let empty = cache.chunks.iter().filter(|chunk| chunk.held == 0).count();
                 assert_eq!(cache.empty, empty, "seed {seed}");
                 assert!(cache.chunks.iter().all(|chunk| chunk.first <= chunk.last), "seed {seed}");
@@ -325,6 +359,19 @@ mod tests {
         cache.keep_read(records, |record| record.offset > 20);
         let kept = cache.take(30).expect("kept").body;
         assert_eq!(kept.as_ptr(), buffer.wrapping_add(30 * 8), "it is a slice");
+    }
+
+    #[test]
+    fn the_last_records_do_not_hold_the_buffer_of_those_before() {
+        let (mut cache, left) = cache();
+        let records = read(0..100);
+        let buffer = records[0].body.as_ptr_range().start;
+        cache.keep_read(records, |_| true);
+        (0..95).for_each(|offset| drop(cache.take(offset)));
+        assert_eq!(left.load(Ordering::Relaxed), ROOM - 6 * (RECORD_BYTES + 8), "what six take");
+        let last = cache.take(97).expect("kept");
+        assert_eq!(*last.body, 97u64.to_le_bytes());
+        assert_ne!(last.body.as_ptr(), buffer.wrapping_add(97 * 8), "it is a copy");
     }
 
     #[test]

@@ -438,7 +438,7 @@ impl SubscriptionPort for Handle {
         if self.subscription.is_deleted() || self.subscription.spec().detached {
             return Ok(());
         }
-        self.embedded.scan(&self.subscription, 1, Reach::Near).map(drop)
+        self.embedded.scan(&self.subscription, 1, Reach::Far).map(drop)
     }
 
     fn blocked_keys(&self, limit: usize) -> Vec<BlockedKey> {

@@ -11,7 +11,7 @@ use levada_log::TopicId;
 use crate::config::Retention;
 use crate::embedded::Embedded;
 use crate::embedded::documents::Kind;
-use crate::embedded::scan::{Left, Reach};
+use crate::embedded::scan::Left;
 use crate::embedded::subscription::Subscription;
 
 /// A topic that nobody needs keeps its messages this long all the same.
@@ -99,7 +99,7 @@ impl Embedded {
                 subscription.cache.lock().clear();
             }
             // Known before somebody asks: a tenant behind another's backlog is found at once.
-            let more = || matches!(self.scan(&subscription, 0, Reach::Far), Ok(Left::More | Left::Far));
+            let more = || matches!(self.scan_if_free(&subscription), Ok(Left::More));
             while began.elapsed() < SCAN_TIME && more() {}
             // A replay goes back as far as the topic does.
             if spec.replay.is_some() {

@@ -15,19 +15,21 @@ use crate::embedded::subscription::Subscription;
 use crate::port::PortError;
 
 /// Read at once. Little, so that it is still in the processor's cache when it is looked at.
-const CHUNK_RECORDS: usize = 1_024;
+const CHUNK_RECORDS: usize = 4_096;
 const CHUNK_BYTES: usize = 256 << 10;
 /// Read at once of messages that are known and were not kept.
-const RUN_RECORDS: usize = 1_024;
-const MAX_RUN_BYTES: usize = 1 << 20;
+const AGAIN_RECORDS: usize = 1_024;
+const AGAIN_BYTES: usize = 1 << 20;
 /// Scanned by one call beyond what it needs itself, so that a tenant behind another's
 /// backlog is found.
 const AHEAD_BYTES: usize = 4 << 20;
 /// Read for one record of a run, roughly; what is missing then is read next.
 const RUN_BYTES: usize = 2 << 10;
-/// Runs of messages that wait before one that is near its delivery, and bytes that do.
+/// Runs of messages that wait before one that is near its delivery. A backlog of one tenant is
+/// one run, and all of it is near.
 const NEAR_RUNS: usize = 50_000;
-const NEAR_BYTES: u64 = 64 << 20;
+/// Of what is near, what is kept: while less than this waits before it.
+const KEPT_BYTES: u64 = 64 << 20;
 /// Between two scans of what is far ahead.
 const FAR_PAUSE: Duration = Duration::from_millis(100);
 /// A read of fewer records is made longer.
@@ -38,7 +40,7 @@ const GAP_RECORDS: u64 = 16;
 /// How far a scan goes ahead of delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Reach {
-    /// As far as what it reads can be kept until it is delivered.
+    /// Until [`NEAR_RUNS`] wait.
     Near,
     /// As far as there is room to remember where messages are.
     Far,
@@ -56,7 +58,8 @@ pub(crate) enum Left {
 
 impl Embedded {
     /// Scans ahead in the background, to the end of the topic where there is room: first what is
-    /// near, and what is far at a bounded pace, because it is read once more for its delivery.
+    /// near, then what is far, and that at a bounded pace, because it is read once more for its
+    /// delivery.
     pub fn catch_up(self: &Arc<Self>, subscription: &Arc<Subscription>) {
         if subscription.catching_up.swap(true, Ordering::AcqRel) {
             return;
@@ -78,15 +81,13 @@ impl Embedded {
                 }
             }
             subscription.catching_up.store(false, Ordering::Release);
+            subscription.ready.notify_waiters();
         });
     }
 
     /// Tells the machine of what the topic holds: until `wanted` messages wait, and then a
     /// good deal further. Blocks on the disk.
     pub fn scan(&self, subscription: &Subscription, wanted: usize, reach: Reach) -> Result<Left, PortError> {
-        if subscription.spec().detached {
-            return Ok(Left::Nothing);
-        }
         // Who has enough does not wait for another scan.
         let _alone = match subscription.scanning.try_lock() {
             Some(alone) => alone,
@@ -95,6 +96,26 @@ impl Embedded {
             }
             None => subscription.scanning.lock(),
         };
+        self.scan_alone(subscription, wanted, reach)
+    }
+
+    /// Scans a little further unless somebody does so already.
+    pub fn scan_if_free(&self, subscription: &Subscription) -> Result<Left, PortError> {
+        match subscription.scanning.try_lock() {
+            Some(_alone) => self.scan_alone(subscription, 0, Reach::Far),
+            None => Ok(Left::Nothing),
+        }
+    }
+
+    fn scan_alone(
+        &self,
+        subscription: &Subscription,
+        wanted: usize,
+        reach: Reach,
+    ) -> Result<Left, PortError> {
+        if subscription.spec().detached {
+            return Ok(Left::Nothing);
+        }
         let log = &self.bus.inner.log;
         let mut scanned_bytes = 0;
         loop {
@@ -103,9 +124,8 @@ impl Embedded {
             let (from, generation, is_near) = {
                 let mut machine = subscription.machine.lock();
                 machine.state.drop_below(bounds.first);
-                let is_short = machine.state.waiting() < wanted as u64;
-                let enough = !is_short && scanned_bytes >= AHEAD_BYTES;
-                let is_near = is_short || machine.state.waiting_runs() < NEAR_RUNS;
+                let enough = machine.state.waiting() >= wanted as u64 && scanned_bytes >= AHEAD_BYTES;
+                let is_near = machine.state.waiting_runs() < NEAR_RUNS;
                 match machine.state.wants_scan() {
                     Some(from) if from < end && !is_near && reach == Reach::Near => return Ok(Left::Far),
                     Some(from) if from < end && !enough => (from, machine.generation, is_near),
@@ -154,7 +174,7 @@ impl Embedded {
             // What is far from its delivery is read again then: it would keep the room of what is near.
             let is_kept = is_near
                 && machine.is_used(self.bus.inner.clock.monotonic())
-                && machine.state.waiting() * (read_bytes / records.len()) as u64 <= NEAR_BYTES;
+                && machine.state.waiting() * (read_bytes / records.len()) as u64 <= KEPT_BYTES;
             for (seen, timestamp_ms) in seen {
                 if discard_before_ms.is_some_and(|before| timestamp_ms < before) {
                     continue;
@@ -212,15 +232,15 @@ impl Embedded {
         while let Some((&(first, _), _)) = rest.split_first() {
             // Neighbours, and those that are not far apart, are one read.
             let near = rest.windows(2).take_while(|pair| pair[1].0 - pair[0].0 <= GAP_RECORDS).count();
-            let run = usize::try_from(rest[near].0 - first + 1).unwrap_or(RUN_RECORDS).min(RUN_RECORDS);
+            let run = usize::try_from(rest[near].0 - first + 1).unwrap_or(AGAIN_RECORDS).min(AGAIN_RECORDS);
             // Many tenants take turns: what lies around a lone message is wanted in a moment, and
             // a read of a whole chunk costs little more than one of it.
             let reads_ahead = run < AHEAD_RECORDS
                 && subscription.machine.lock().state.expects_after(first + run as u64)
-                && subscription.cache.lock().make_room_for(MAX_RUN_BYTES);
+                && subscription.cache.lock().make_room_for(AGAIN_BYTES);
             let (records, bytes) = match reads_ahead {
-                true => (RUN_RECORDS, MAX_RUN_BYTES),
-                false => (run, (run * RUN_BYTES).min(MAX_RUN_BYTES)),
+                true => (AGAIN_RECORDS, AGAIN_BYTES),
+                false => (run, (run * RUN_BYTES).min(AGAIN_BYTES)),
             };
             let records = match self.bus.inner.log.read(subscription.log.id, first, records, bytes) {
                 Ok(records) => records,
