@@ -188,7 +188,7 @@ mod tests {
             let mut state = seed;
             for _ in 0..500 {
                 let (at, number) = (random(&mut state) % 5, random(&mut state) % 200);
-                if random(&mut state) % 3 == 0 {
+                if random(&mut state).is_multiple_of(3) {
                     assert_eq!(set.remove(at, number), plain.remove(&(at, number)), "seed {seed}");
                 } else {
                     assert_eq!(set.insert(at, number), plain.insert((at, number)), "seed {seed}");

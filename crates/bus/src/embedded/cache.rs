@@ -298,7 +298,7 @@ mod tests {
                         let (end, step) = (first + 1 + rng.below(60), 1 + rng.below(4));
                         let records = read((first..end).step_by(step as usize));
                         let modulus = 1 + rng.below(3);
-                        let wanted = |record: &Stored| record.offset % modulus == 0;
+                        let wanted = |record: &Stored| record.offset.is_multiple_of(modulus);
                         may_be.extend(records.iter().filter(|r| wanted(r)).map(|r| r.offset));
                         cache.keep_read(records, wanted);
                     }
