@@ -95,12 +95,13 @@ impl Embedded {
                 continue;
             }
             self.expire(&subscription);
+            // Who asks has the topic scanned at his own pace.
             if !subscription.machine.lock().is_used(now) {
                 subscription.cache.lock().clear();
+                // Known before somebody asks: a tenant behind another's backlog is found at once.
+                let more = || matches!(self.scan_if_free(&subscription), Ok(Left::More));
+                while began.elapsed() < SCAN_TIME && more() {}
             }
-            // Known before somebody asks: a tenant behind another's backlog is found at once.
-            let more = || matches!(self.scan_if_free(&subscription), Ok(Left::More));
-            while began.elapsed() < SCAN_TIME && more() {}
             // A replay goes back as far as the topic does.
             if spec.replay.is_some() {
                 continue;

@@ -26,12 +26,14 @@ const AHEAD_BYTES: usize = 4 << 20;
 /// Read for one record of a run, roughly; what is missing then is read next.
 const RUN_BYTES: usize = 2 << 10;
 /// Runs of messages that wait before one that is near its delivery. A backlog of one tenant is
-/// one run, and all of it is near.
-const NEAR_RUNS: usize = 50_000;
+/// one run, and all of it is near. What they read shall fit into the cache twice: a chunk of
+/// which half is delivered still has its room.
+const NEAR_RUNS: usize = 20_000;
 /// Of what is near, what is kept: while less than this waits before it.
 const KEPT_BYTES: u64 = 64 << 20;
-/// Between two scans of what is far ahead.
+/// Between two scans of what is far ahead. A consumer that gets so far in that time needs none.
 const FAR_PAUSE: Duration = Duration::from_millis(100);
+const FAST_RECORDS: u64 = 5_000;
 /// A read of fewer records is made longer.
 const AHEAD_RECORDS: usize = 64;
 /// Records between two wanted ones that are read rather than begun anew behind.
@@ -74,8 +76,11 @@ impl Embedded {
                 match scanned {
                     Ok(Ok(Left::More)) => reach = Reach::Near,
                     Ok(Ok(Left::Far)) => {
+                        let position = || subscription.machine.lock().state.scan_position();
+                        let before = position();
                         tokio::time::sleep(FAR_PAUSE).await;
-                        reach = Reach::Far;
+                        let is_fast = position().saturating_sub(before) >= FAST_RECORDS;
+                        reach = if is_fast { Reach::Near } else { Reach::Far };
                     }
                     Ok(Ok(Left::Nothing) | Err(_)) | Err(_) => break,
                 }
