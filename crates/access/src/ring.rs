@@ -257,6 +257,11 @@ impl Authenticator for KeyRing {
             _ => Err(unauthenticated()),
         }
     }
+
+    fn is_valid(&self, principal: &Principal) -> bool {
+        let keys = self.keys.read();
+        keys.get(&principal.id).is_some_and(|e| e.info.state(self.clock.now_ms()) == KeyState::Active)
+    }
 }
 
 fn unauthenticated() -> Problem {

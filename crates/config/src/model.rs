@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use levada_core::{ProjectId, SourceName, TableName, TenantId, TopicName};
+use levada_core::{EgressRule, ProjectId, Quota, SourceName, TableName, TenantId, TopicName};
 use serde::Serialize;
 
 /// Whose a thing is.
@@ -49,6 +49,15 @@ pub struct ServerConfig {
     /// Projects of the Pub/Sub API beside the one that is named like this project.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub namespaces: Vec<Namespace>,
+    /// What the whole process may hold; `None`: a share of the machine.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_bytes: Option<u64>,
+    /// Quotas of a tenant, where they differ from the defaults.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub quotas: Vec<(Quota, u64)>,
+    /// Where outbound calls may go beside public addresses.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub egress: Vec<EgressRule>,
 }
 
 /// A project of the Pub/Sub API: a namespace of topics and subscriptions.
@@ -80,6 +89,9 @@ pub struct TenantConfig {
     pub display_name: Option<String>,
     /// Overrides the default limits.
     pub limits: Option<Limits>,
+    /// Overrides the default quotas.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub quotas: Vec<(Quota, u64)>,
 }
 
 /// A source and what is done with it until silver.

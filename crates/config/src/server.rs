@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use levada_core::{ProjectId, TenantId};
+use levada_core::{EgressRule, ProjectId, Quota, TenantId};
 
 use crate::codes;
 use crate::diagnostic::Sink;
@@ -28,8 +28,12 @@ pub(crate) struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        let default_tenant =
-            TenantConfig { id: TenantId::default_tenant(), display_name: None, limits: None };
+        let default_tenant = TenantConfig {
+            id: TenantId::default_tenant(),
+            display_name: None,
+            limits: None,
+            quotas: Vec::new(),
+        };
         Self {
             name: String::new(),
             server: ServerConfig {
@@ -44,6 +48,9 @@ impl Default for Settings {
                     max_rows: 100_000,
                 },
                 namespaces: Vec::new(),
+                memory_bytes: None,
+                quotas: Vec::new(),
+                egress: Vec::new(),
             },
             tenants: vec![default_tenant],
             buckets: BTreeMap::new(),
@@ -77,6 +84,14 @@ pub(crate) fn read(file: &SourceFile, sink: &mut Sink, inactive: &mut Vec<Inacti
     }
     if let Some(node) = map.get("limits") {
         settings.server.limits = limits(cx, node);
+    }
+    settings.server.memory_bytes =
+        map.get("memory").and_then(|n| cx.size(n, "memory", (256 * MIB)..=(1 << 42)));
+    if let Some(node) = map.get("quotas") {
+        settings.server.quotas = quotas(cx, node);
+    }
+    if let Some(node) = map.get("egress") {
+        settings.server.egress = egress(cx, node);
     }
     if let Some(node) = map.get("query") {
         query(cx, node, &mut settings.server.query);
@@ -134,6 +149,37 @@ fn limits(cx: &mut Cx<'_>, node: &Node) -> Limits {
     out
 }
 
+/// Quotas by name, each a whole number from 1.
+fn quotas(cx: &mut Cx<'_>, node: &Node) -> Vec<(Quota, u64)> {
+    let mut out = Vec::new();
+    let Some(mut map) = Fields::of(cx, node, "quotas") else { return out };
+    for quota in Quota::ALL {
+        let limit = map.get(quota.name()).and_then(|n| cx.integer(n, quota.name(), 1..=1_000_000_000));
+        out.extend(limit.map(|limit| (quota, limit)));
+    }
+    map.finish(cx);
+    out
+}
+
+/// Where outbound calls may go beside public addresses: hosts, addresses or networks, each with a
+/// port where only that one is meant.
+fn egress(cx: &mut Cx<'_>, node: &Node) -> Vec<EgressRule> {
+    let mut out = Vec::new();
+    for item in cx.list(node, "egress").unwrap_or_default() {
+        let Some(text) = cx.text(item, "egress") else { continue };
+        match text.parse::<EgressRule>() {
+            Ok(rule) => out.push(rule),
+            Err(error) => {
+                cx.report(codes::BAD_VALUE, &item.span, error.to_string()).hint(
+                    "write a host, an address or a network, with a port where only that one is meant: \
+                     `hooks.internal`, `10.0.0.7:8443`, `10.1.0.0/16`",
+                );
+            }
+        }
+    }
+    out
+}
+
 fn query(cx: &mut Cx<'_>, node: &Node, out: &mut QueryLimitsConfig) {
     let Some(mut map) = Fields::of(cx, node, "query") else { return };
     if let Some(size) = map.get("memory").and_then(|n| cx.size(n, "memory", (16 * MIB)..=(1 << 40))) {
@@ -180,13 +226,14 @@ fn tenants(cx: &mut Cx<'_>, node: &Node, out: &mut Vec<TenantConfig>) {
                 let display_name =
                     map.get("display_name").and_then(|n| cx.text(n, "display_name")).map(str::to_owned);
                 let limits = map.get("limits").map(|n| limits(cx, n));
+                let quotas = map.get("quotas").map(|n| quotas(cx, n)).unwrap_or_default();
                 map.finish(cx);
                 let Some(id) = id_node.and_then(|n| cx.name(n, "id")) else { continue };
-                (id_node.unwrap_or(item), TenantConfig { id, display_name, limits })
+                (id_node.unwrap_or(item), TenantConfig { id, display_name, limits, quotas })
             }
             _ => {
                 let Some(id) = cx.name(item, "tenants") else { continue };
-                (item, TenantConfig { id, display_name: None, limits: None })
+                (item, TenantConfig { id, display_name: None, limits: None, quotas: Vec::new() })
             }
         };
         if declared.contains(&tenant.id) {

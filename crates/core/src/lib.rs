@@ -6,20 +6,25 @@
 
 pub mod breaker;
 pub mod clock;
+pub mod egress;
 pub mod ids;
 pub mod limits;
+pub mod memory;
 pub mod message;
 pub mod names;
 pub mod numbered;
 pub mod principal;
 pub mod problem;
+pub mod quota;
 pub mod retry;
 pub mod source;
 
 pub use breaker::{Breaker, BreakerConfig, BreakerState};
 pub use clock::{Clock, ManualClock, SystemClock};
+pub use egress::{Egress, EgressRule, EgressRuleError};
 pub use ids::{IdSource, RandomIds, SeededIds};
 pub use limits::{Decision, TokenBucket};
+pub use memory::{MemoryBudget, MemoryHold};
 pub use message::{Attributes, Message, attr};
 pub use names::{
     NameError, ProjectId, ResourceId, ResourceName, SourceName, TableName, TenantId, TopicName, Zone,
@@ -27,5 +32,6 @@ pub use names::{
 pub use numbered::{DeadlineSet, NumberMap};
 pub use principal::{Authenticator, Principal, Role, TenantContext, TenantSet};
 pub use problem::{Problem, TextPosition};
+pub use quota::{Quota, QuotaOwner, QuotaPlace, QuotaUse, Quotas, TenantQuotas};
 pub use retry::Backoff;
 pub use source::{ReadError, Record, RecordBatchIn, RecordReader, Reject};

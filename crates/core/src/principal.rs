@@ -186,4 +186,9 @@ pub trait Authenticator: Send + Sync {
     /// `unauthenticated` (401) for an unknown, expired or revoked secret, with one and the
     /// same text for all three.
     fn authenticate(&self, secret: &str) -> Result<Arc<Principal>, Problem>;
+
+    /// Whether a principal that came in earlier still may: what stays open (streams, waiting
+    /// reads, sessions) asks before it hands out more, at least once a second. Principals that the
+    /// server made itself (`--dev`, the demo) are unknown here; who let them in does not ask.
+    fn is_valid(&self, principal: &Principal) -> bool;
 }

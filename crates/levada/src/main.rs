@@ -14,6 +14,7 @@ mod operations;
 mod pubsub;
 mod sampler;
 mod server;
+mod shared;
 mod telemetry;
 mod topics;
 mod up;

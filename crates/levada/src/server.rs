@@ -36,6 +36,7 @@ use crate::maintenance;
 use crate::operations::{EngineOperations, Engines};
 use crate::pubsub::{self, StoredPolicies};
 use crate::sampler::Sampler;
+use crate::shared::Shared;
 use crate::telemetry::Export;
 use crate::topics;
 
@@ -95,6 +96,7 @@ impl Server {
         project.pipelines.extend(unrouted_events(&project.pipelines));
         let export = Export::start(options.telemetry.take(), project, metrics.as_ref(), &clock)?;
         let metrics = metrics.map(|(handle, _)| handle);
+        let shared = Shared::of(project, options.dev || options.open_on_loopback.is_some());
 
         let bus = open_bus(disk.clone(), clock.clone()).await?;
         let home = pubsub::home(project);

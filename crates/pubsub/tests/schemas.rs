@@ -26,6 +26,10 @@ use tower::ServiceExt;
 struct Engineer;
 
 impl Authenticator for Engineer {
+    fn is_valid(&self, _: &levada_core::Principal) -> bool {
+        true
+    }
+
     fn authenticate(&self, secret: &str) -> Result<Arc<Principal>, Problem> {
         let (tenants, roles) = (TenantSet::Only([acme()].into()), [Role::Engineer].into());
         Ok(Arc::new(Principal { id: secret.into(), name: secret.into(), tenants, roles }))

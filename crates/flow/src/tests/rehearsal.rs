@@ -50,7 +50,12 @@ fn project(pipelines: Vec<Pipeline>, models: Vec<Model>) -> Project {
             },
             namespaces: Vec::new(),
         },
-        tenants: vec![TenantConfig { id: tenant("acme"), display_name: None, limits: None }],
+        tenants: vec![TenantConfig {
+            id: tenant("acme"),
+            display_name: None,
+            limits: None,
+            quotas: Vec::new(),
+        }],
         buckets: Default::default(),
         pipelines,
         models,
