@@ -197,7 +197,11 @@ fn is_public_v6(address: Ipv6Addr) -> bool {
     if a == 0x2002 {
         return is_public_v4(v4(segments[1], segments[2]));
     }
-    let reserved = (a == 0x2001 && b < 0x200) || (a == 0x2001 && b == 0xdb8) || (a == 0x3fff && b < 0x1000);
+    let reserved = match a {
+        0x2001 => b < 0x200 || b == 0xdb8,
+        0x3fff => b < 0x1000,
+        _ => false,
+    };
     a & 0xe000 == 0x2000 && !reserved
 }
 

@@ -206,6 +206,7 @@ mod tests {
             partition_values: std::collections::BTreeMap::new(),
             stats: "{\"numRecords\":3}".into(),
             modified_ms: 1_700_000_000_000,
+            blocks: None,
         };
         Manifest {
             meta: Meta {

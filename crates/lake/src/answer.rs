@@ -9,6 +9,7 @@ use datafusion::error::DataFusionError;
 use levada_core::{Problem, TextPosition};
 use tokio::task::JoinError;
 
+use crate::blocks::DAMAGED;
 use crate::error::LakeError;
 
 /// How many names a hint lists.
@@ -162,8 +163,31 @@ fn schema_problem(error: &SchemaError) -> Problem {
     }
 }
 
+/// The answer where the bytes of a file are not those that were written, wherever in the chain of
+/// errors that stands. It names table and file, not whose folder they lie in.
+fn damaged(error: &(dyn std::error::Error + 'static)) -> Option<Problem> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        let text = error.to_string();
+        if let Some((path, reason)) = text.split_once(&format!(": {DAMAGED}")) {
+            let path = path.rsplit_once("tenant=").map_or(path, |(_, below)| below);
+            let (zone, name, file) = crate::spec::place_of(path)?;
+            let detail = format!("the file {file} of {zone}.{name} is damaged: {reason}");
+            tracing::error!(%path, reason, "a file of the lake is damaged");
+            let hint =
+                "tell the operator: the file must come back from a backup, or its rows from their source";
+            return Some(Problem::new(500, "data-damaged", detail).hint(hint));
+        }
+        next = error.source();
+    }
+    None
+}
+
 /// Something that the caller can neither cause nor mend: details go to the log.
 fn internal(error: &DataFusionError) -> Problem {
+    if let Some(problem) = damaged(error) {
+        return problem;
+    }
     tracing::error!(%error, "query failed inside");
     Problem::new(500, "sql-internal", "the query failed inside the engine")
         .hint("the server's log has the details")
@@ -180,6 +204,9 @@ pub(crate) fn broken(error: &JoinError) -> Problem {
 pub(crate) fn storage(error: &LakeError) -> Problem {
     if let LakeError::Sql(problem) = error {
         return problem.clone();
+    }
+    if let Some(problem) = damaged(error) {
+        return problem;
     }
     tracing::error!(%error, "a query could not read the lake");
     Problem::new(503, "sql-storage", "the lake could not be read").hint("the server's log has the details")

@@ -5,7 +5,7 @@
 //! the state is forgotten, because the commit may lie on disk all the same; the next use
 //! reads what is there, and a repeat of the same epoch then does nothing.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use deltalake::DeltaTable;
@@ -17,6 +17,7 @@ use deltalake::table::state::DeltaTableState;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 
+use crate::blocks::BLOCKS_TAG;
 use crate::error::{Context, LakeError};
 use crate::lake::Lake;
 use crate::schema;
@@ -271,6 +272,7 @@ fn add_action(file: &StagedFile, data_change: bool) -> Add {
         modification_time: file.modified_ms,
         data_change,
         stats: Some(file.stats.clone()),
+        tags: file.blocks.clone().map(|blocks| HashMap::from([(BLOCKS_TAG.to_owned(), Some(blocks))])),
         ..Add::default()
     }
 }

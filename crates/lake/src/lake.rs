@@ -16,12 +16,14 @@ use levada_disk::{Disk, Entry, read_all};
 use object_store::{ObjectStore, PutMode};
 use parking_lot::RwLock;
 
+use crate::blocks::Blocks;
 use crate::commit::{Change, repeated, write_operation};
 use crate::diskstore::DiskStore;
 use crate::engine::Engine;
 use crate::error::{Context, LakeError};
 use crate::runtime::QueryRuntime;
 use crate::schema;
+use crate::scrub::Scrubber;
 use crate::spec::{self, SPEC_FILE, StoredSpec, table_dir};
 use crate::stage::{self, Encoded};
 use crate::table::{Described, Slot, TableState};
@@ -47,6 +49,7 @@ pub(crate) struct Inner {
     pub sources: RwLock<BTreeMap<SourceName, BTreeSet<TenantId>>>,
     next_file: AtomicU64,
     tick: AtomicU64,
+    pub scrubber: Scrubber,
 }
 
 impl std::fmt::Debug for Lake {
@@ -84,6 +87,7 @@ impl Lake {
             sources: RwLock::default(),
             next_file: AtomicU64::new(0),
             tick: AtomicU64::new(0),
+            scrubber: Scrubber::default(),
         };
         let lake = Self { inner: Arc::new(inner) };
         lake.discover()?;
@@ -184,7 +188,7 @@ impl Lake {
         found.ok_or_else(|| LakeError::UnknownTable(key.clone()))
     }
 
-    fn slots(&self) -> Vec<Arc<Slot>> {
+    pub(crate) fn slots(&self) -> Vec<Arc<Slot>> {
         self.inner.tables.read().values().flat_map(|owners| owners.values().cloned()).collect()
     }
 
@@ -357,6 +361,7 @@ impl Lake {
                 stats: file.stats.to_json(),
                 partition_values: file.partition_values,
                 modified_ms: now_ms,
+                blocks: Some(Blocks::of(&file.bytes).to_tag()),
             });
         }
     }

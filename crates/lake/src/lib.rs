@@ -15,6 +15,7 @@
 //! async Lake::archive(&self, BronzeObject) -> Result<Archived, LakeError>
 //! async Lake::compact(&self, &TableKey) -> Result<Maintained, LakeError>      // always
 //! async Lake::vacuum(&self, &TableKey) -> Result<Maintained, LakeError>
+//! async Lake::scrub(&self, budget_bytes: u64) -> Vec<Damage>                          // checks files, a part at a time
 //! async Lake::maintain(&self, &TableKey) -> Result<Maintained, LakeError>     // compact when many small files, then vacuum
 //! Lake::specs(&self) -> Vec<TableSpec>
 //! async Lake::tables(&self) -> Result<Vec<TableStats>, LakeError>
@@ -37,6 +38,7 @@
 //! ```
 
 mod answer;
+mod blocks;
 pub mod bronze;
 mod catalog;
 mod commit;
@@ -56,6 +58,7 @@ mod rehearsal;
 mod runtime;
 mod schema;
 mod scope;
+mod scrub;
 mod session;
 mod spec;
 mod stage;
@@ -73,6 +76,7 @@ mod tests;
 pub use diskstore::DiskStore;
 pub use error::LakeError;
 pub use lake::Lake;
+pub use blocks::Damage;
 pub use program::{INPUT, Program};
 pub use session::{BatchStream, QueryOutput, SqlSession, Truncation};
 pub use text::{TextColumn, TextRows};

@@ -3,12 +3,13 @@
 use std::sync::Once;
 use std::time::Duration;
 
-use metrics::{Unit, counter, describe_counter, describe_histogram, histogram};
+use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 
 const STAGED_ROWS: &str = "levada_lake_staged_rows_total";
 const STAGE_SECONDS: &str = "levada_lake_stage_seconds";
 const COMMIT_SECONDS: &str = "levada_lake_commit_seconds";
 const QUERIES: &str = "levada_lake_queries_total";
+const DAMAGED: &str = "levada_lake_damaged_files";
 
 fn describe() {
     static ONCE: Once = Once::new();
@@ -17,6 +18,11 @@ fn describe() {
         describe_histogram!(STAGE_SECONDS, Unit::Seconds, "time to encode and fsync the files of one call");
         describe_histogram!(COMMIT_SECONDS, Unit::Seconds, "time to make staged files visible");
         describe_counter!(QUERIES, Unit::Count, "queries begun, by outcome of planning");
+        describe_gauge!(
+            DAMAGED,
+            Unit::Count,
+            "files of tables that do not match their checksums or are gone"
+        );
     });
 }
 
@@ -34,4 +40,9 @@ pub(crate) fn committed(took: Duration) {
 pub(crate) fn query(outcome: &'static str) {
     describe();
     counter!(QUERIES, "outcome" => outcome).increment(1);
+}
+
+pub(crate) fn damaged(files: usize) {
+    describe();
+    gauge!(DAMAGED).set(files as f64);
 }

@@ -94,6 +94,21 @@ pub(crate) fn zone_dir(zone: Zone) -> &'static str {
     }
 }
 
+/// Zone, table (or bronze source) and file of a path that begins with the owner's name.
+pub(crate) fn place_of(path: &str) -> Option<(&'static str, &str, &str)> {
+    let (_, below) = path.split_once('/')?;
+    let places = [
+        (Zone::Bronze, "bronze", "source="),
+        (Zone::Silver, "silver", "table="),
+        (Zone::Gold, "gold", "table="),
+    ];
+    let (_, zone, below, prefix) = places.into_iter().find_map(|(zone, word, prefix)| {
+        Some((zone, word, below.strip_prefix(zone_dir(zone))?.strip_prefix('/')?, prefix))
+    })?;
+    let (name, file) = below.strip_prefix(prefix)?.split_once('/')?;
+    Some((zone, name, file))
+}
+
 /// The owner named by a directory `tenant=<owner>`; other directories are not ours.
 pub(crate) fn owner_of(dir: &str) -> Option<Owner> {
     match dir.strip_prefix("tenant=")? {

@@ -3,7 +3,7 @@
 //! A [`TableState`] is immutable; a commit publishes the next one. A query holds the state it
 //! began with, so all its scans of a table see one version.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -16,6 +16,7 @@ use object_store::prefix::PrefixStore;
 use object_store::{ObjectStore, ObjectStoreExt};
 use parking_lot::{Mutex, RwLock};
 
+use crate::blocks::{BLOCKS_TAG, Blocks};
 use crate::diskstore::DiskStore;
 use crate::error::{Context, LakeError};
 use crate::schema;
@@ -35,6 +36,8 @@ pub(crate) struct FileEntry {
     pub modified_ms: i64,
     pub partition_values: BTreeMap<String, Option<String>>,
     pub stats: FileStats,
+    /// `None` for a file of before, or of another program.
+    pub blocks: Option<Arc<Blocks>>,
 }
 
 /// One version of a table.
@@ -83,13 +86,21 @@ impl TableState {
 }
 
 fn entry(view: &LogicalFileView, schema: &arrow::datatypes::Schema) -> FileEntry {
+    let size_bytes = u64::try_from(view.size()).unwrap_or(0);
     FileEntry {
         path: view.path().into_owned(),
-        size_bytes: u64::try_from(view.size()).unwrap_or(0),
+        size_bytes,
+        blocks: tag(view).and_then(|text| Blocks::parse(&text, size_bytes)).map(Arc::new),
         modified_ms: view.modification_time(),
         partition_values: view.partition_values_map().into_iter().collect(),
         stats: view.stats().map(|text| FileStats::parse(&text, schema)).unwrap_or_default(),
     }
+}
+
+/// The checksums that the commit of a file holds. Delta's own view gives its tags in no other way.
+#[allow(deprecated)]
+fn tag(view: &LogicalFileView) -> Option<String> {
+    view.add_action().tags?.remove(BLOCKS_TAG).flatten()
 }
 
 /// What is known of a table without its data.
@@ -163,6 +174,12 @@ impl Slot {
     }
 
     pub fn publish(&self, state: &Arc<TableState>) {
+        let before: HashSet<*const FileEntry> = match &*self.state.read() {
+            Some(before) => before.files.iter().map(Arc::as_ptr).collect(),
+            None => HashSet::new(),
+        };
+        let new = state.files.iter().filter(|file| !before.contains(&Arc::as_ptr(file)));
+        self.store.expect(new.filter_map(|file| Some((self.path(&file.path), file.blocks.clone()?))));
         *self.state.write() = Some(Arc::clone(state));
     }
 

@@ -110,6 +110,9 @@ pub struct StagedFile {
     /// Statistics as Delta writes them (`numRecords`, `minValues`, `maxValues`, `nullCount`).
     pub stats: String,
     pub modified_ms: i64,
+    /// Checksums of its blocks, in the form of the commit's tag; absent in manifests of before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub blocks: Option<String>,
 }
 
 /// What a commit did.

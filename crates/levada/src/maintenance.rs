@@ -12,6 +12,9 @@ use tokio::task::JoinHandle;
 const BUS_EVERY: Duration = Duration::from_secs(2);
 const RETAIN_EVERY: Duration = Duration::from_secs(5);
 const LAKE_EVERY: Duration = Duration::from_secs(30);
+/// The files of the lake are compared with their checksums at 4 MiB/s at the most.
+const SCRUB_EVERY: Duration = Duration::from_secs(4);
+const SCRUB_BYTES: u64 = 16 << 20;
 
 /// Starts the tasks; they end when the server stops.
 pub fn start(
@@ -24,7 +27,8 @@ pub fn start(
         tokio::join!(
             maintain_bus(bus.clone(), metrics, stopped.clone()),
             retain(bus, stopped.clone()),
-            maintain_lake(lake, stopped)
+            maintain_lake(lake.clone(), stopped.clone()),
+            scrub_lake(lake, stopped)
         );
     })
 }
@@ -64,5 +68,12 @@ async fn maintain_lake(lake: Lake, mut stopped: watch::Receiver<bool>) {
                 tracing::warn!(table = %spec.key(), %error, "housekeeping of a table failed; it is tried again");
             }
         }
+    }
+}
+
+/// What it finds is logged, counted and told by `/readyz`.
+async fn scrub_lake(lake: Lake, mut stopped: watch::Receiver<bool>) {
+    while !stops_within(&mut stopped, SCRUB_EVERY).await {
+        lake.scrub(SCRUB_BYTES).await;
     }
 }

@@ -11,6 +11,7 @@ use levada_flow::{EpochDone, ModelState, Models, Pipelines, RunState, TenantFigu
 use levada_http::{
     Check, Failing, Freshness, ModelRun, ModelStatus, Operations, PipelineCounts, PipelineStatus, TenantShare,
 };
+use levada_lake::Lake;
 use std::sync::Arc;
 use tokio::sync::RwLock;
 
@@ -192,6 +193,7 @@ fn share(figures: &TenantFigures) -> TenantShare {
 pub struct EngineOperations {
     pub engines: Arc<Engines>,
     pub bus: Bus,
+    pub lake: Lake,
     pub subscriptions: SubscriptionAdmin,
 }
 
@@ -281,7 +283,13 @@ impl Operations for EngineOperations {
     }
 
     fn failing(&self) -> Vec<Failing> {
-        self.engines.failing()
+        let damaged = self.lake.damage().into_iter().map(|damage| Failing {
+            kind: "table",
+            tenant: damage.owner.tenant().cloned(),
+            reason: format!("{}: {}", damage.file, damage.reason),
+            name: damage.table,
+        });
+        self.engines.failing().into_iter().chain(damaged).collect()
     }
 
     fn subscriptions(&self) -> Option<SubscriptionAdmin> {

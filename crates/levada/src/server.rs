@@ -165,12 +165,15 @@ impl Server {
             operations: Arc::new(EngineOperations {
                 engines: engines.clone(),
                 bus: bus.clone(),
+                lake: lake.clone(),
                 subscriptions: subscriptions.clone(),
             }),
             clock: clock.clone(),
             ids,
             metrics,
             tracing: export.ingest(project),
+            memory: shared.memory.clone(),
+            quotas: shared.quotas.clone(),
             config: gateway_config(project, limits, options.open_on_loopback.clone()),
         });
         let console = levada_console::router(

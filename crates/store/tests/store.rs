@@ -38,10 +38,11 @@ fn names_that_could_climb_or_hide_are_refused() {
 }
 
 #[test]
-fn any_flipped_bit_or_swapped_file_is_an_error_that_names_the_document() {
+fn any_flipped_bit_of_document_and_copy_is_an_error_that_names_the_document() {
     let disk = SimDisk::new(1);
     let store = open(&disk);
     store.put("a", &"text").unwrap();
+    disk.remove("meta/a.copy").unwrap();
     let len = disk.metadata("meta/a.doc").unwrap().len;
     for at in 0..len {
         disk.flip_bit("meta/a.doc", at, 3).unwrap();
@@ -56,6 +57,46 @@ fn any_flipped_bit_or_swapped_file_is_an_error_that_names_the_document() {
     assert!(matches!(store.get::<String>("b"), Err(StoreError::Corrupt { .. })));
     write_atomic(&disk, "meta/b.doc", b"LVDC").unwrap();
     assert!(matches!(store.get::<String>("b"), Err(StoreError::Corrupt { .. })));
+    assert_eq!(
+        open(&disk).damage().iter().map(|d| (d.name.as_str(), d.restored)).collect::<Vec<_>>(),
+        [("b", false)]
+    );
+}
+
+#[test]
+fn a_document_that_is_damaged_or_gone_comes_back_from_its_copy_and_is_told_of() {
+    let disk = SimDisk::new(1);
+    let store = open(&disk);
+    store.put("a", &"old").unwrap();
+    for at in 0..disk.metadata("meta/a.doc").unwrap().len {
+        disk.flip_bit("meta/a.doc", at, 3).unwrap();
+        assert_eq!(store.get("a").unwrap(), Some("old".to_owned()), "byte {at}");
+    }
+    store.put("a", &"new").unwrap();
+    disk.remove("meta/a.doc").unwrap();
+    let store = open(&disk.restart());
+    assert_eq!(store.list("").unwrap(), ["a"]);
+    assert_eq!(store.get("a").unwrap(), Some("new".to_owned()), "never an older one");
+    assert_eq!(
+        store.damage().iter().map(|d| (d.name.as_str(), d.reason, d.restored)).collect::<Vec<_>>(),
+        [("a", "it is gone", true)]
+    );
+    assert!(store.remove("a").unwrap());
+    assert_eq!(
+        (store.get::<String>("a").unwrap(), store.list("").unwrap().len()),
+        (None, 0),
+        "what is removed stays so"
+    );
+}
+
+#[test]
+fn a_folder_of_before_gets_its_copies_when_it_is_opened() {
+    let disk = SimDisk::new(1);
+    open(&disk).put("keys/x", &1).unwrap();
+    disk.remove("meta/keys/x.copy").unwrap();
+    drop(open(&disk));
+    disk.remove("meta/keys/x.doc").unwrap();
+    assert_eq!(open(&disk).get("keys/x").unwrap(), Some(1));
 }
 
 #[test]

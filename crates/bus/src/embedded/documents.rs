@@ -1,8 +1,10 @@
 //! How the catalog is kept: one document a resource, named by a number that is never given
 //! out again.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use levada_core::{ResourceName, TopicName};
-use levada_store::DocumentStore;
+use levada_store::{DocumentStore, StoreError};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
@@ -82,6 +84,7 @@ struct Given {
 pub(crate) struct Documents {
     store: DocumentStore,
     given: Mutex<Given>,
+    lost: AtomicBool,
 }
 
 /// Kinds of documents, as they are named.
@@ -109,7 +112,11 @@ impl Documents {
         let mut numbers: Numbers = store.get(&format!("{DIR}/numbers"))?.unwrap_or_default();
         numbers.run += 1;
         store.put(&format!("{DIR}/numbers"), &numbers)?;
-        Ok(Self { store, given: Mutex::new(Given { next: numbers.next, reserved: numbers }) })
+        Ok(Self {
+            store,
+            given: Mutex::new(Given { next: numbers.next, reserved: numbers }),
+            lost: false.into(),
+        })
     }
 
     /// Which start this is, counted from 1.
@@ -145,9 +152,22 @@ impl Documents {
     pub fn all<T: for<'a> Deserialize<'a>>(&self, kind: Kind) -> Result<Vec<T>, BusError> {
         let mut documents = Vec::new();
         for name in self.store.list(&kind.prefix())? {
-            documents.extend(self.store.get(&name)?);
+            match self.store.get(&name) {
+                Ok(document) => documents.extend(document),
+                // One resource is lost; the others are not to stop for it.
+                Err(error @ StoreError::Corrupt { .. }) => {
+                    tracing::error!(%error, "a topic, subscription or snapshot is left out until its document is restored");
+                    self.lost.store(true, Ordering::Relaxed);
+                }
+                Err(error) => return Err(error.into()),
+            }
         }
         Ok(documents)
+    }
+
+    /// Whether a document could not be read: then nobody knows which messages are still needed.
+    pub fn has_lost(&self) -> bool {
+        self.lost.load(Ordering::Relaxed)
     }
 
     pub fn get_checkpoint<T: for<'a> Deserialize<'a>>(&self) -> Result<Option<T>, BusError> {

@@ -20,6 +20,8 @@ const MIN_AGE: Duration = Duration::from_secs(600);
 const SCAN_TIME: Duration = Duration::from_millis(500);
 /// A replay keeps what it has still to deliver so long after it was made.
 const MAX_REPLAY_MS: i64 = 31 * 24 * 3600 * 1000;
+/// The longest that anything may be kept by the API.
+const LOST_AGE: Duration = Duration::from_secs(31 * 24 * 3600);
 const SNAPSHOT_AGE: Duration = Duration::from_secs(7 * 24 * 3600);
 
 impl Embedded {
@@ -61,16 +63,18 @@ impl Embedded {
             .filter(|topic| !topic.configured)
             .map(|topic| (topic.log.id, topic.spec.retention))
             .collect();
+        let lost = self.documents.has_lost();
         for topic in self.bus.inner.topics.read().values() {
             *topic.needed_from.lock() = replayed.get(&topic.id).copied();
             let age = needed.get(&topic.id).copied().unwrap_or_default();
-            let age = age.max(topic.deduplication_window());
+            // A resource whose document is damaged may need any message.
+            let age = age.max(topic.deduplication_window()).max(if lost { LOST_AGE } else { Duration::ZERO });
             if !topic.name.is_internal() {
                 *topic.needed_age.lock() = age;
                 continue;
             }
             let own = made.get(&topic.id);
-            topic.deleted.store(own.is_none(), Ordering::Release);
+            topic.deleted.store(own.is_none() && !lost, Ordering::Release);
             let least = if own.is_some() { MIN_AGE } else { Duration::ZERO };
             let age = own.copied().flatten().unwrap_or_default().max(age).max(least);
             *topic.retention.lock() = Retention { max_age: Some(age), max_bytes: None };

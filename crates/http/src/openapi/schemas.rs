@@ -228,7 +228,7 @@ fn status() -> Value {
         "Readiness": object(&["status", "failed", "degraded"], json!({
             "status": { "enum": ["ready", "degraded", "unready", "draining"] }, "failed": list(text()),
             "degraded": list(object(&["kind", "count"], json!({
-                "kind": { "enum": ["pipeline", "model"] }, "count": count(),
+                "kind": { "enum": ["pipeline", "model", "table"] }, "count": count(),
                 "parts": list(object(&["name", "reason"], json!({
                     "name": text(), "tenant": or_null("string"), "reason": text(),
                 }))),

@@ -22,8 +22,8 @@ pub async fn healthz() -> Response {
 
 /// Whether the process may take traffic (200) or not (503).
 ///
-/// A part that all traffic needs makes it 503: `failed` names it. A failed pipeline or model does
-/// not, since it is one tenant's or one table's, and taking the server out of a load balancer
+/// A part that all traffic needs makes it 503: `failed` names it. A failed pipeline or model, or a
+/// table with a damaged file, does not, since it is one tenant's or one table's, and taking the server out of a load balancer
 /// would fail all the others: it is told as `degraded`. The door is open, so without a key both
 /// say what does not work, but neither whose it is nor why.
 pub async fn readyz(State(state): State<AppState>, request: Request) -> Response {
@@ -47,9 +47,10 @@ pub async fn readyz(State(state): State<AppState>, request: Request) -> Response
     (code, json(&value!({ "status": status, "failed": failed, "degraded": degraded }))).into_response()
 }
 
-/// Failed pipelines and models, counted; with the names and reasons that the caller may see.
+/// Failed pipelines and models and damaged tables, counted; with the names and reasons that the caller may see.
 fn degraded(caller: Option<&Caller>, failing: Vec<Failing>) -> Vec<Value> {
-    let kinds = ["pipeline", "model"].map(|kind| (kind, failing.iter().filter(|f| f.kind == kind).count()));
+    let kinds =
+        ["pipeline", "model", "table"].map(|kind| (kind, failing.iter().filter(|f| f.kind == kind).count()));
     let seen = caller.map(|caller| visible_failing(&caller.principal, failing));
     let mut told = Vec::new();
     for (kind, count) in kinds.into_iter().filter(|(_, count)| *count > 0) {

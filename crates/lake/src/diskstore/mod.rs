@@ -11,7 +11,7 @@
 mod operations;
 mod upload;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::io;
 use std::ops::Range;
@@ -28,12 +28,12 @@ use object_store::{
     MultipartUpload, ObjectMeta, ObjectStore, PutMode, PutMultipartOptions, PutOptions, PutPayload,
     PutResult, RenameOptions, RenameTargetMode, Result,
 };
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
+
+use crate::blocks::{BLOCK_BYTES, Blocks};
 
 /// Where unfinished objects lie, relative to the store's directory. Emptied at open.
 const TEMPORARY: &str = ".tmp";
-/// Bytes handed on at once by a streamed read.
-const CHUNK_BYTES: u64 = 1 << 20;
 /// Directories known to be durable; forgotten beyond this, which only costs fsyncs.
 const KNOWN_DIRS: usize = 100_000;
 
@@ -51,6 +51,8 @@ pub(crate) struct Inner {
     next_temporary: AtomicU64,
     durable_dirs: Mutex<HashSet<String>>,
     poisoned: AtomicBool,
+    /// Checksums of the objects that have them: every read of one is compared.
+    blocks: RwLock<HashMap<Path, Arc<Blocks>>>,
 }
 
 impl fmt::Debug for DiskStore {
@@ -79,10 +81,32 @@ impl DiskStore {
             next_temporary: AtomicU64::new(0),
             durable_dirs: Mutex::default(),
             poisoned: AtomicBool::new(false),
+            blocks: RwLock::default(),
         };
         inner.ensure_dir(&inner.full(TEMPORARY))?;
         inner.clear_temporary()?;
         Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// From now on reads of these objects are compared with their checksums. An object loses them
+    /// when it is removed or replaced.
+    pub(crate) fn expect(&self, objects: impl IntoIterator<Item = (Path, Arc<Blocks>)>) {
+        self.inner.blocks.write().extend(objects);
+    }
+
+    /// Compares up to `most` blocks of an object with its checksums; answers where to go on.
+    ///
+    /// # Errors
+    /// `NotFound`, and `Generic` with the text of [`Blocks::check`].
+    pub(crate) async fn verify(
+        &self,
+        location: &Path,
+        blocks: &Arc<Blocks>,
+        start: u64,
+        most: u64,
+    ) -> Result<Option<u64>> {
+        let (at, blocks) = (location.clone(), Arc::clone(blocks));
+        self.run(location, move |inner| inner.verify(&at, &blocks, start, most)).await
     }
 
     /// Makes sure that the entries of a directory survive a power cut. A reader that acts
@@ -240,7 +264,8 @@ impl DiskStore {
                 if rest.is_empty() {
                     return Ok(None);
                 }
-                let next = rest.start..rest.end.min(rest.start + CHUNK_BYTES);
+                // To the end of a block, so that none is read twice to compare its checksum.
+                let next = rest.start..rest.end.min((rest.start / BLOCK_BYTES + 1) * BLOCK_BYTES);
                 let after = next.end..rest.end;
                 let at = location.clone();
                 let bytes = store.run(&location, move |inner| inner.read(&at, next)).await?;

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::ops::Range;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
@@ -12,6 +13,7 @@ use object_store::path::Path;
 use object_store::{ListResult, ObjectMeta};
 
 use super::{Inner, KNOWN_DIRS, TEMPORARY};
+use crate::blocks::Blocks;
 
 impl Inner {
     /// The path on the disk.
@@ -117,6 +119,9 @@ impl Inner {
         written: io::Result<()>,
     ) -> io::Result<()> {
         let target = self.full(location.as_ref());
+        if !create {
+            self.blocks.write().remove(location);
+        }
         let named = written.and_then(|()| self.ensure_dir(parent(&target))).and_then(|()| {
             if create { self.disk.link_new(temporary, &target) } else { self.disk.rename(temporary, &target) }
         });
@@ -150,6 +155,7 @@ impl Inner {
             let full = self.full(path.as_ref());
             let removed = self.check_poison().and_then(|()| self.disk.remove(&full));
             if removed.is_ok() {
+                self.blocks.write().remove(&path);
                 dirs.insert(parent(&full).to_owned());
             }
             done.push((path, removed));
@@ -168,13 +174,52 @@ impl Inner {
 
     pub(super) fn read(&self, location: &Path, range: Range<u64>) -> io::Result<Bytes> {
         let file = self.disk.open(&self.full(location.as_ref()), OpenMode::Read)?;
-        read_range(&*file, range)
+        match self.expected(location) {
+            None => read_range(&*file, range),
+            Some(blocks) => {
+                blocks.check_len(file.len()?)?;
+                Ok(read_checked(&*file, &blocks, &[range])?.swap_remove(0))
+            }
+        }
     }
 
     pub(super) fn read_ranges(&self, location: &Path, ranges: &[Range<u64>]) -> io::Result<Vec<Bytes>> {
         let file = self.disk.open(&self.full(location.as_ref()), OpenMode::Read)?;
         let len = file.len()?;
-        ranges.iter().map(|range| read_range(&*file, range.start..range.end.min(len))).collect()
+        match self.expected(location) {
+            None => ranges.iter().map(|range| read_range(&*file, range.start..range.end.min(len))).collect(),
+            Some(blocks) => {
+                blocks.check_len(len)?;
+                read_checked(&*file, &blocks, ranges)
+            }
+        }
+    }
+
+    /// Compares the blocks of an object from `start` on, at most `most` of them, with `blocks`.
+    /// Answers where to go on, or `None` at the end.
+    pub(super) fn verify(
+        &self,
+        location: &Path,
+        blocks: &Blocks,
+        start: u64,
+        most: u64,
+    ) -> io::Result<Option<u64>> {
+        let file = self.disk.open(&self.full(location.as_ref()), OpenMode::Read)?;
+        blocks.check_len(file.len()?)?;
+        let mut at = start;
+        for _ in 0..most {
+            if at >= blocks.len() {
+                return Ok(None);
+            }
+            let block = blocks.covering(&(at..at + 1));
+            blocks.check(block.start, &read_range(&*file, block.clone())?)?;
+            at = block.end;
+        }
+        Ok((at < blocks.len()).then_some(at))
+    }
+
+    fn expected(&self, location: &Path) -> Option<Arc<Blocks>> {
+        self.blocks.read().get(location).cloned()
     }
 
     pub(super) fn meta(&self, location: &Path) -> io::Result<ObjectMeta> {
@@ -245,6 +290,38 @@ fn describe(location: Path, entry: &Entry) -> ObjectMeta {
         e_tag: Some(format!("{:x}-{:x}", entry.modified_ms, entry.len)),
         version: None,
     }
+}
+
+/// Reads the ranges by whole blocks, each block once, and compares these with their checksums.
+fn read_checked(
+    file: &dyn levada_disk::DiskFile,
+    blocks: &Blocks,
+    ranges: &[Range<u64>],
+) -> io::Result<Vec<Bytes>> {
+    let clipped = |range: &Range<u64>| range.start.min(blocks.len())..range.end.min(blocks.len());
+    let mut spans: Vec<Range<u64>> = ranges.iter().map(|range| blocks.covering(&clipped(range))).collect();
+    spans.sort_by_key(|span| span.start);
+    spans.dedup_by(|next, open| {
+        let joins = next.start <= open.end;
+        if joins {
+            open.end = open.end.max(next.end);
+        }
+        joins
+    });
+    let mut read = Vec::with_capacity(spans.len());
+    for span in spans {
+        let bytes = read_range(file, span.clone())?;
+        blocks.check(span.start, &bytes)?;
+        read.push((span.start, bytes));
+    }
+    let slice = |range: &Range<u64>| {
+        let range = clipped(range);
+        let at = read.partition_point(|(start, _)| *start <= range.start).saturating_sub(1);
+        let (start, bytes) = &read[at];
+        let place = |offset: u64| usize::try_from(offset - start).map_err(io::Error::other);
+        Ok(bytes.slice(place(range.start)?..place(range.end.max(range.start))?))
+    };
+    ranges.iter().map(slice).collect()
 }
 
 fn read_range(file: &dyn levada_disk::DiskFile, range: Range<u64>) -> io::Result<Bytes> {

@@ -7,6 +7,7 @@ mod isolation;
 mod limits;
 mod maintain;
 mod program;
+mod rot;
 mod scale;
 mod sql;
 mod stopping;

@@ -1,0 +1,125 @@
+//! Bits that flip on the disk: every one is noticed, by queries, by compaction and by the scrubber.
+
+use std::path::PathBuf;
+
+use super::*;
+
+/// 3,000 orders with pages and a footer, in files of 1,000 rows.
+async fn filled(dir: &TempDir, config: &LakeConfig) -> TableKey {
+    let key = shared("silver.orders");
+    let lake = reopened(dir, config);
+    for epoch in 1..=3 {
+        fill(&lake, &key, epoch, orders(&["a"], epoch * 1_000, 1_000, epoch)).await;
+    }
+    key
+}
+
+/// A lake that has read nothing yet.
+fn reopened(dir: &TempDir, config: &LakeConfig) -> Lake {
+    let disk = Arc::new(RealDisk::new(dir.path()).expect("a disk"));
+    open(disk, config.clone())
+}
+
+fn data_files(dir: &TempDir) -> Vec<PathBuf> {
+    let table = dir.path().join("lake/tenant=_shared/silver/dataset=main/table=orders");
+    let entries = std::fs::read_dir(table).unwrap().map(|entry| entry.unwrap().path());
+    let mut files: Vec<PathBuf> =
+        entries.filter(|path| path.extension().is_some_and(|e| e == "parquet")).collect();
+    files.sort();
+    files
+}
+
+fn flip(file: &PathBuf, bit: usize) {
+    let mut bytes = std::fs::read(file).unwrap();
+    bytes[bit / 8] ^= 1 << (bit % 8);
+    std::fs::write(file, bytes).unwrap();
+}
+
+const QUERIES: [&str; 3] = [
+    "select count(city), sum(id), sum(epoch), max(city), min(at), count(tenant_id) from silver.orders",
+    "select id from silver.orders where id = 1500",
+    "select max(at) from silver.orders where epoch = 2",
+];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_flipped_bit_of_a_data_file_is_answered_as_good() {
+    let dir = TempDir::new().unwrap();
+    let config = LakeConfig::default();
+    filled(&dir, &config).await;
+    let file = &data_files(&dir)[1];
+    let bits = std::fs::metadata(file).unwrap().len() as usize * 8;
+    // The last ones are in the footer.
+    let spread = (0..40).map(|i| (i * 7_919 + 13) * 97 % bits);
+    for bit in spread.chain((1..=400).step_by(40).map(|back| bits - back)) {
+        flip(file, bit);
+        for sql in QUERIES {
+            let lake = reopened(&dir, &config);
+            let refused = rows(&session(&lake, &["a"]), sql).await;
+            // A query whose filter leaves the file out does not read it.
+            if sql == QUERIES[0] || refused.is_err() {
+                let problem = refused.expect_err("a flipped bit is no answer");
+                assert_eq!(problem.code, "data-damaged", "bit {bit}: {problem}");
+                assert!(problem.detail.contains("silver.orders"), "{problem}");
+                assert!(!problem.detail.contains("tenant="), "{problem}");
+            }
+        }
+        flip(file, bit);
+    }
+    let lake = reopened(&dir, &config);
+    assert_eq!(one(&session(&lake, &["a"]), "select count(*) from silver.orders where id > 0").await, "3000");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn checksums_outlive_a_checkpoint_and_the_log_before_it() {
+    let dir = TempDir::new().unwrap();
+    let config = LakeConfig { checkpoint_commits: 2, ..LakeConfig::default() };
+    let key = filled(&dir, &config).await;
+    let lake = reopened(&dir, &config);
+    for epoch in 4..=9 {
+        fill(&lake, &key, epoch, orders(&["a"], epoch * 1_000, 10, epoch)).await;
+    }
+    drop(lake);
+    let lake = reopened(&dir, &config);
+    let slot = lake.slot(&key).unwrap();
+    let state = lake.state(&slot).await.unwrap();
+    assert!(state.files.len() == 9 && state.files.iter().all(|file| file.blocks.is_some()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_scrubber_finds_damage_and_loss_in_small_steps() {
+    let dir = TempDir::new().unwrap();
+    let config = LakeConfig::default();
+    let key = filled(&dir, &config).await;
+    let files = data_files(&dir);
+    flip(&files[0], 4_321);
+    std::fs::remove_file(&files[2]).unwrap();
+    let lake = reopened(&dir, &config);
+    let mut found = Vec::new();
+    for _ in 0..4 {
+        found.extend(lake.scrub(1).await);
+    }
+    let reasons: Vec<&str> = found.iter().map(|damage| damage.reason.as_str()).collect();
+    assert!(
+        reasons.len() == 2 && reasons[0].contains("checksum") && reasons[1].contains("gone"),
+        "{found:?}"
+    );
+    assert!(found.iter().all(|damage| damage.table == "silver.orders"), "{found:?}");
+    assert_eq!(lake.damage(), found);
+    assert!(lake.compact(&key).await.is_err(), "damaged rows are not copied into a good file");
+    lake.replace(&key, "test/orders", 9, vec![orders(&["a"], 0, 5, 9)]).await.unwrap();
+    lake.scrub(1 << 30).await;
+    assert_eq!(lake.damage(), [], "what left the table is no damage of it");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_shortened_file_is_damage() {
+    let dir = TempDir::new().unwrap();
+    let config = LakeConfig::default();
+    filled(&dir, &config).await;
+    let file = &data_files(&dir)[0];
+    let bytes = std::fs::read(file).unwrap();
+    std::fs::write(file, &bytes[..bytes.len() - 1]).unwrap();
+    let problem =
+        rows(&session(&reopened(&dir, &config), &["a"]), QUERIES[0]).await.expect_err("a byte is gone");
+    assert_eq!(problem.code, "data-damaged", "{problem}");
+}
