@@ -4,6 +4,7 @@
 //! This crate does no IO and reads no ambient time or randomness: a clock and an id
 //! source are passed in, so that simulations replay from a seed.
 
+pub mod admission;
 pub mod breaker;
 pub mod clock;
 pub mod egress;
@@ -13,12 +14,14 @@ pub mod memory;
 pub mod message;
 pub mod names;
 pub mod numbered;
+pub mod owned_memory;
 pub mod principal;
 pub mod problem;
 pub mod quota;
 pub mod retry;
 pub mod source;
 
+pub use admission::{Admission, RequestPlace};
 pub use breaker::{Breaker, BreakerConfig, BreakerState};
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use egress::{Egress, EgressRule, EgressRuleError};
@@ -30,6 +33,7 @@ pub use names::{
     NameError, ProjectId, ResourceId, ResourceName, SourceName, TableName, TenantId, TopicName, Zone,
 };
 pub use numbered::{DeadlineSet, NumberMap};
+pub use owned_memory::{OwnedHold, OwnedMemory};
 pub use principal::{Authenticator, Principal, Role, TenantContext, TenantSet};
 pub use problem::{Problem, TextPosition};
 pub use quota::{Quota, QuotaOwner, QuotaPlace, QuotaUse, Quotas, TenantQuotas};

@@ -25,6 +25,7 @@ pub enum Quota {
     PostgresSessions,
     PushPosts,
     Queries,
+    Requests,
     Schemas,
     Snapshots,
     Streams,
@@ -34,7 +35,7 @@ pub enum Quota {
 }
 
 impl Quota {
-    pub const ALL: [Quota; 13] = [
+    pub const ALL: [Quota; 14] = [
         Quota::ConsoleSessions,
         Quota::IdempotencyKeys,
         Quota::Keys,
@@ -42,6 +43,7 @@ impl Quota {
         Quota::PostgresSessions,
         Quota::PushPosts,
         Quota::Queries,
+        Quota::Requests,
         Quota::Schemas,
         Quota::Snapshots,
         Quota::Streams,
@@ -72,6 +74,7 @@ impl Quota {
             Quota::PostgresSessions
                 | Quota::PushPosts
                 | Quota::Queries
+                | Quota::Requests
                 | Quota::Streams
                 | Quota::WaitingReads
                 | Quota::IdempotencyKeys
@@ -91,6 +94,7 @@ impl Quota {
             Quota::PostgresSessions => ("postgres_sessions", 32, "PostgreSQL sessions"),
             Quota::PushPosts => ("push_posts", 64, "pushed messages that an endpoint has not answered"),
             Quota::Queries => ("queries", 4, "SQL queries that run"),
+            Quota::Requests => ("requests", 1_024, "requests that are being answered"),
             Quota::Schemas => ("schemas", 1_000, "schemas of the Pub/Sub API"),
             Quota::Snapshots => ("snapshots", 100, "snapshots"),
             Quota::Streams => ("streams", 500, "open streams"),
