@@ -7,7 +7,10 @@ use std::sync::Arc;
 use axum::extract::{ConnectInfo, FromRef, FromRequestParts};
 use http::request::Parts;
 use http::{HeaderMap, header};
-use levada_core::{Authenticator, Principal, Problem, TenantContext, TenantId, TenantSet};
+use levada_core::{
+    Authenticator, Principal, Problem, Quota, QuotaOwner, QuotaPlace, RequestPlace, TenantContext, TenantId,
+    TenantSet,
+};
 use parking_lot::RwLock;
 
 use crate::problem::ApiProblem;
@@ -55,6 +58,8 @@ impl Tenants for DeclaredTenants {
 #[derive(Debug, Clone)]
 pub struct Caller {
     pub principal: Arc<Principal>,
+    /// The place of the request; none of health checks, and none in unit tests.
+    place: Option<Arc<RequestPlace>>,
 }
 
 impl Caller {
@@ -65,12 +70,16 @@ impl Caller {
             Some(secret) => Authenticator::authenticate(&*state.authenticator, secret)?,
             None => loopback(state, parts).ok_or_else(no_credential)?,
         };
-        let Some(named) = parts.headers.get("x-tenant-id") else { return Ok(Self { principal }) };
+        let place = parts.extensions.get::<Arc<RequestPlace>>().cloned();
+        if let Some(place) = &place {
+            place.identify(&principal)?;
+        }
+        let Some(named) = parts.headers.get("x-tenant-id") else { return Ok(Self { principal, place }) };
         let named = named.to_str().unwrap_or("");
         let context = enter(&principal, &*state.tenants, named)?;
         let only = TenantSet::Only([context.tenant().clone()].into());
         let narrowed = Principal { tenants: only, ..(*principal).clone() };
-        Ok(Self { principal: Arc::new(narrowed) })
+        Ok(Self { principal: Arc::new(narrowed), place })
     }
 
     pub fn sees(&self, tenant: &TenantId) -> bool {
@@ -80,6 +89,20 @@ impl Caller {
     /// The caller acts for the whole platform.
     pub fn is_platform(&self) -> bool {
         self.principal.tenants == TenantSet::All
+    }
+
+    /// Whose quotas the request counts against.
+    pub(crate) fn owner(&self) -> QuotaOwner {
+        QuotaOwner::of(&self.principal)
+    }
+
+    /// From now on the request waits: it gives up its place among those that are answered, and
+    /// holds one of this quota.
+    pub(crate) fn wait(&self, state: &AppState, quota: Quota) -> Result<QuotaPlace, Problem> {
+        match &self.place {
+            Some(place) => place.wait(&self.principal, quota),
+            None => state.quotas.take(&self.owner(), quota),
+        }
     }
 
     /// Refuses a caller without a role that operates the platform (engineer or admin).

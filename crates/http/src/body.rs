@@ -1,8 +1,9 @@
 //! Reads a request body within bounds of size, time and memory.
 //!
 //! A declared length that is too large is refused before a byte is read; an undeclared one
-//! as soon as it is exceeded. Memory is charged as bytes arrive, against one budget for all
-//! requests, so that slow senders cannot reserve what they never send.
+//! as soon as it is exceeded. Memory is charged as bytes arrive, against the share of request
+//! bodies and the caller's part of it, so that slow senders cannot reserve what they never send
+//! and one caller's bodies leave room for the others'.
 
 use std::ops::Deref;
 use std::time::Duration;
@@ -11,8 +12,7 @@ use axum::body::Body;
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, header};
 use http_body_util::BodyExt;
-use levada_core::Problem;
-use tokio::sync::OwnedSemaphorePermit;
+use levada_core::{OwnedHold, Problem, QuotaOwner};
 
 use crate::state::AppState;
 
@@ -26,7 +26,7 @@ const LINGER: Duration = Duration::from_secs(2);
 /// A body in memory; its share of the budget is free again when it is dropped.
 pub struct HeldBody {
     bytes: Bytes,
-    _budget: Vec<OwnedSemaphorePermit>,
+    _held: OwnedHold,
 }
 
 impl Deref for HeldBody {
@@ -39,10 +39,17 @@ impl Deref for HeldBody {
 /// Reads the whole body.
 ///
 /// # Errors
-/// `body-too-large` (413), `body-timeout` (408), `body-broken` (400), `overloaded` (503).
-pub async fn read_body(state: &AppState, headers: &HeaderMap, body: Body) -> Result<HeldBody, Problem> {
+/// `body-too-large` (413), `body-timeout` (408), `body-broken` (400), `memory-exhausted` (429
+/// where it is the caller's part that is held, else 503).
+pub async fn read_body(
+    state: &AppState,
+    owner: &QuotaOwner,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<HeldBody, Problem> {
     let mut body = body;
-    let result = tokio::time::timeout(state.config.body_timeout, read(state, headers, &mut body)).await;
+    let reading = read(state, owner, headers, &mut body);
+    let result = tokio::time::timeout(state.config.body_timeout, reading).await;
     let problem = match result {
         Ok(Ok(held)) => return Ok(held),
         Ok(Err(problem)) => problem,
@@ -55,14 +62,18 @@ pub async fn read_body(state: &AppState, headers: &HeaderMap, body: Body) -> Res
     Err(problem)
 }
 
-async fn read(state: &AppState, headers: &HeaderMap, body: &mut Body) -> Result<HeldBody, Problem> {
+async fn read(
+    state: &AppState,
+    owner: &QuotaOwner,
+    headers: &HeaderMap,
+    body: &mut Body,
+) -> Result<HeldBody, Problem> {
     let limit = state.config.max_body_bytes;
     let declared = headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<usize>().ok());
     if declared.is_some_and(|n| n > limit) {
         return Err(too_large(limit));
     }
-    let mut budget = Vec::new();
-    let mut charged = 0;
+    let mut held = state.bodies.take(owner, 0)?;
     let mut whole = BytesMut::new();
     let mut first: Option<Bytes> = None;
     while let Some(frame) = body.frame().await {
@@ -72,7 +83,7 @@ async fn read(state: &AppState, headers: &HeaderMap, body: &mut Body) -> Result<
         if length > limit {
             return Err(too_large(limit));
         }
-        charge(state, length, declared.unwrap_or(limit), &mut charged, &mut budget)?;
+        charge(&mut held, length, declared.unwrap_or(limit))?;
         match first.take() {
             None if whole.is_empty() => first = Some(data),
             None => whole.extend_from_slice(&data),
@@ -83,32 +94,18 @@ async fn read(state: &AppState, headers: &HeaderMap, body: &mut Body) -> Result<
             }
         }
     }
-    Ok(HeldBody { bytes: first.unwrap_or_else(|| whole.freeze()), _budget: budget })
+    Ok(HeldBody { bytes: first.unwrap_or_else(|| whole.freeze()), _held: held })
 }
 
 /// Charges the budget up to `length` bytes, in steps of at least 64 KiB for long bodies, but
 /// no further than the body can grow.
-fn charge(
-    state: &AppState,
-    length: usize,
-    whole: usize,
-    charged: &mut usize,
-    budget: &mut Vec<OwnedSemaphorePermit>,
-) -> Result<(), Problem> {
-    if length <= *charged {
+fn charge(held: &mut OwnedHold, length: usize, whole: usize) -> Result<(), Problem> {
+    let charged = held.bytes();
+    if length <= charged {
         return Ok(());
     }
-    let step = if *charged == 0 { length } else { length.max((*charged + (64 << 10)).min(whole)) };
-    let kilobytes = (step - *charged).div_ceil(1024);
-    let permits = u32::try_from(kilobytes).unwrap_or(u32::MAX);
-    let permit = state.body_budget.clone().try_acquire_many_owned(permits).map_err(|_| {
-        Problem::new(503, "overloaded", "the server holds as many request bodies as it may")
-            .hint("send the request again in a moment")
-            .retry_after_s(1)
-    })?;
-    *charged += kilobytes * 1024;
-    budget.push(permit);
-    Ok(())
+    let step = if charged == 0 { length } else { length.max((charged + (64 << 10)).min(whole)) };
+    held.grow(step - charged)
 }
 
 async fn discard(mut body: Body) {

@@ -5,6 +5,7 @@ use http::request::Parts;
 use levada_core::Problem;
 use serde::de::DeserializeOwned;
 
+use crate::auth::Caller;
 use crate::body::read_body;
 use crate::problem::ApiProblem;
 use crate::state::AppState;
@@ -61,7 +62,12 @@ where
                 .hint("send the header `Content-Type: application/json`")
                 .into());
         }
-        let body = read_body(&AppState::from_ref(state), &parts.headers, body).await?;
+        let state = AppState::from_ref(state);
+        let caller = match parts.extensions.get::<Caller>() {
+            Some(caller) => caller.clone(),
+            None => Caller::authenticate(&state, &parts)?,
+        };
+        let body = read_body(&state, &caller.owner(), &parts.headers, body).await?;
         serde_json::from_slice(&body).map(Self).map_err(|error| {
             if error.is_data() {
                 return Problem::new(422, "body-invalid", error.to_string())

@@ -9,8 +9,10 @@
 
 mod auth;
 mod body;
+mod connections;
 mod events;
 mod extract;
+mod held;
 mod layers;
 pub mod metrics;
 mod openapi;

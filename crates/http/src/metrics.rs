@@ -21,6 +21,7 @@ use crate::events::Counted;
 pub const REQUESTS: &str = "levada_http_requests_total";
 pub const REQUEST_SECONDS: &str = "levada_http_request_duration_seconds";
 pub const CONNECTIONS: &str = "levada_http_connections";
+pub const CONNECTIONS_CLOSED: &str = "levada_http_connections_closed_total";
 pub const RATE_LIMITED: &str = "levada_http_rate_limited_total";
 pub const EVENTS_ACCEPTED: &str = "levada_events_accepted_total";
 pub const EVENTS_DUPLICATE: &str = "levada_events_duplicate_total";
@@ -59,6 +60,11 @@ fn describe() {
         "time from the request's head to the answer's head, by route"
     );
     describe_gauge!(CONNECTIONS, Unit::Count, "open connections");
+    describe_counter!(
+        CONNECTIONS_CLOSED,
+        Unit::Count,
+        "connections closed at a bound, by reason (evicted for another, or refused)"
+    );
     describe_counter!(RATE_LIMITED, Unit::Count, "requests refused by a tenant's rate limit");
     describe_counter!(EVENTS_ACCEPTED, Unit::Count, "events kept, by tenant");
     describe_counter!(EVENTS_DUPLICATE, Unit::Count, "events recognised as sent before, by tenant");
@@ -153,6 +159,16 @@ pub(crate) fn events(labels: &TenantLabels, outcomes: &[Counted]) {
 
 pub(crate) fn rate_limited(labels: &TenantLabels, tenant: &TenantId) {
     counter!(RATE_LIMITED, "tenant" => labels.label(Some(tenant))).increment(1);
+}
+
+/// An idle connection made room for another.
+pub(crate) fn connection_evicted() {
+    counter!(CONNECTIONS_CLOSED, "reason" => "evicted").increment(1);
+}
+
+/// A connection found its address's share in use.
+pub(crate) fn connection_refused() {
+    counter!(CONNECTIONS_CLOSED, "reason" => "refused").increment(1);
 }
 
 /// The meters of requests, looked up once a route and status and kept: the look-up costs

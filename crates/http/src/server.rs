@@ -1,13 +1,12 @@
 //! Runs a router on a listener: HTTP/1.1 and HTTP/2 on one port, bounded, drained at the end.
 //!
 //! Bounds against slow and idle clients: a head must arrive in time, also the very first
-//! byte of a connection; a connection without requests is closed after a while; there are
-//! at most so many connections, and further ones wait in the kernel's queue.
+//! byte of a connection; a connection without requests is closed after a while; an address has
+//! a share of the connections, and at the bound of all, idle ones make room for who comes.
 
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use axum::Router;
@@ -17,17 +16,24 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tower::ServiceExt;
 
-use crate::metrics::OpenConnection;
+use crate::connections::{Connections, Seat};
+use crate::held::until_sent;
+
+/// A connection that makes room for another may take this long to take its leave.
+const LEAVE: Duration = Duration::from_secs(1);
 
 /// Bounds of the listener.
 #[derive(Debug, Clone)]
 pub struct ServerConfig {
+    /// Of all addresses; at the bound idle ones make room.
     pub max_connections: usize,
+    /// Of one address (of IPv6: of one /64 network).
+    pub max_peer_connections: usize,
     /// A request's head must be complete within this time; so an idle HTTP/1.1 connection
     /// is closed after it too.
     pub head_timeout: Duration,
@@ -44,6 +50,7 @@ impl Default for ServerConfig {
     fn default() -> Self {
         Self {
             max_connections: 4_096,
+            max_peer_connections: 512,
             head_timeout: Duration::from_secs(30),
             idle_timeout: Duration::from_secs(300),
             drain_timeout: Duration::from_secs(20),
@@ -61,33 +68,22 @@ pub async fn serve(
     shutdown: impl Future<Output = ()>,
     config: ServerConfig,
 ) -> usize {
-    let slots = Arc::new(Semaphore::new(config.max_connections.max(1)));
+    let seats = Connections::new(config.max_connections, config.max_peer_connections);
     let (stop, stopping) = watch::channel(false);
     let config = Arc::new(config);
     let mut connections = JoinSet::new();
     let mut shutdown = pin!(shutdown);
     loop {
-        let accepted = async {
-            let slot = slots.clone().acquire_owned().await;
-            (slot, listener.accept().await)
-        };
         tokio::select! {
             biased;
             () = &mut shutdown => break,
             Some(_) = connections.join_next() => {}
-            (slot, accepted) = accepted => match accepted {
+            accepted = listener.accept() => match accepted {
                 Ok((stream, peer)) => {
-                    let connection = Connection {
-                        router: router.clone(),
-                        peer,
-                        config: config.clone(),
-                        activity: Arc::default(),
-                    };
-                    let stopping = stopping.clone();
-                    connections.spawn(async move {
-                        let _slot = slot;
-                        connection.run(stream, stopping).await;
-                    });
+                    // Without a seat the socket is closed: its address has as many in use as it may.
+                    let Some(seat) = seats.seat(peer.ip()) else { continue };
+                    let connection = Connection { router: router.clone(), peer, config: config.clone(), seat };
+                    connections.spawn(connection.run(stream, stopping.clone()));
                 }
                 Err(error) => {
                     // Out of file descriptors, or a peer that left: never a reason to stop.
@@ -113,49 +109,23 @@ struct Connection {
     router: Router,
     peer: SocketAddr,
     config: Arc<ServerConfig>,
-    activity: Arc<Activity>,
-}
-
-/// Requests of one connection.
-#[derive(Debug, Default)]
-struct Activity {
-    in_flight: AtomicUsize,
-    total: AtomicU64,
-}
-
-struct InFlight(Arc<Activity>);
-
-impl InFlight {
-    fn new(activity: Arc<Activity>) -> Self {
-        activity.in_flight.fetch_add(1, Ordering::Relaxed);
-        activity.total.fetch_add(1, Ordering::Relaxed);
-        Self(activity)
-    }
-}
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
-    }
+    seat: Seat,
 }
 
 impl Connection {
     async fn run(self, stream: TcpStream, mut stopping: watch::Receiver<bool>) {
-        let _open = OpenConnection::new();
         let _ = stream.set_nodelay(true);
         let builder = self.builder();
         let service = service_fn(|mut request: http::Request<Incoming>| {
             request.extensions_mut().insert(ConnectInfo(self.peer));
-            let in_flight = InFlight::new(self.activity.clone());
+            let in_flight = self.seat.request();
             let response = self.router.clone().oneshot(request.map(axum::body::Body::new));
-            async move {
-                let response = response.await;
-                drop(in_flight);
-                response
-            }
+            async move { response.await.map(|response| until_sent(response, in_flight)) }
         });
         let mut connection = pin!(builder.serve_connection_with_upgrades(TokioIo::new(stream), service));
         let mut watch = pin!(self.watch());
+        let activity = self.seat.activity.clone();
+        let mut evicted = pin!(activity.evicted());
         // Once it is closing, answers may take as long again as an idle connection may live.
         let mut cut_at: Option<Instant> = None;
         loop {
@@ -169,10 +139,17 @@ impl Connection {
                     return;
                 }
                 () = &mut watch, if !closing => {
-                    if self.activity.total.load(Ordering::Relaxed) == 0 {
+                    if activity.requests() == 0 {
                         return;
                     }
                     cut_at = Some(Instant::now() + self.config.idle_timeout);
+                    connection.as_mut().graceful_shutdown();
+                }
+                () = &mut evicted, if !closing => {
+                    if activity.requests() == 0 {
+                        return;
+                    }
+                    cut_at = Some(Instant::now() + LEAVE);
                     connection.as_mut().graceful_shutdown();
                 }
                 _ = stopping.wait_for(|stop| *stop), if !closing => {
@@ -208,15 +185,16 @@ impl Connection {
     /// requests for too long.
     async fn watch(&self) {
         tokio::time::sleep(self.config.head_timeout).await;
-        let mut seen = self.activity.total.load(Ordering::Relaxed);
+        let activity = &self.seat.activity;
+        let mut seen = activity.requests();
         if seen == 0 {
             return;
         }
         let mut idle_since = Instant::now();
         loop {
             tokio::time::sleep(self.config.idle_timeout / 4).await;
-            let total = self.activity.total.load(Ordering::Relaxed);
-            if total != seen || self.activity.in_flight.load(Ordering::Relaxed) > 0 {
+            let total = activity.requests();
+            if total != seen || activity.is_busy() {
                 seen = total;
                 idle_since = Instant::now();
             } else if idle_since.elapsed() >= self.config.idle_timeout {

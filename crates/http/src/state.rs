@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use levada_access::{KeyRing, RateLimiter};
 use levada_bus::Bus;
-use levada_core::{Authenticator, Clock, IdSource, Principal};
+use levada_core::{Admission, Authenticator, Clock, IdSource, MemoryBudget, OwnedMemory, Principal, Quotas};
 use levada_lake::Lake;
 use levada_telemetry::Ingest;
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -35,10 +35,14 @@ pub enum MetricsAccess {
 pub struct GatewayConfig {
     pub max_body_bytes: usize,
     pub max_batch_events: usize,
-    /// Request bodies held in memory by all requests together.
+    /// Request bodies held in memory by all requests together, and no more than a quarter of the
+    /// memory budget; one caller holds a quarter of it.
     pub max_bodies_bytes: usize,
-    /// Requests being answered at the same time; more get 503.
+    /// Requests being answered at the same time; more get 503. What a caller may have of them is
+    /// its quota `requests`; health checks and metrics need none of them.
     pub max_requests: usize,
+    /// Requests of one address that have not said yet who calls.
+    pub max_unknown_requests: usize,
     /// A body must be complete within this time.
     pub body_timeout: Duration,
     pub publish_timeout: Duration,
@@ -66,8 +70,9 @@ impl Default for GatewayConfig {
         Self {
             max_body_bytes: 10 << 20,
             max_batch_events: 10_000,
-            max_bodies_bytes: 256 << 20,
+            max_bodies_bytes: 512 << 20,
             max_requests: 4_096,
+            max_unknown_requests: 256,
             body_timeout: Duration::from_secs(30),
             publish_timeout: Duration::from_secs(30),
             max_wait: Duration::from_secs(30),
@@ -100,6 +105,8 @@ pub struct Parts {
     pub metrics: Option<PrometheusHandle>,
     /// `None`: events are not traced.
     pub tracing: Option<Ingest>,
+    pub memory: MemoryBudget,
+    pub quotas: Quotas,
     pub config: GatewayConfig,
 }
 
@@ -112,9 +119,11 @@ pub struct Inner {
     pub started_ms: i64,
     pub tenant_labels: TenantLabels,
     pub(crate) request_metrics: RequestMetrics,
-    /// Kilobytes of request bodies that may still be taken in.
-    pub body_budget: Arc<Semaphore>,
-    pub requests: Arc<Semaphore>,
+    /// What request bodies may hold.
+    pub bodies: OwnedMemory,
+    /// What answers may hold that have not been sent yet.
+    pub(crate) answers: OwnedMemory,
+    pub admission: Admission,
     pub queries: Arc<Semaphore>,
     draining: watch::Sender<bool>,
 }
@@ -136,16 +145,28 @@ impl Deref for Inner {
 impl AppState {
     pub fn new(parts: Parts) -> Self {
         let config = &parts.config;
+        let quarter = parts.memory.limit() / 4;
+        let bodies = config.max_bodies_bytes.min(quarter);
+        // The largest body must fit in one caller's part.
+        let own = (bodies / 4).max(config.max_body_bytes.min(bodies));
         Self(Arc::new(Inner {
             started_ms: parts.clock.now_ms(),
             tenant_labels: TenantLabels::default(),
             request_metrics: RequestMetrics::default(),
-            body_budget: Arc::new(Semaphore::new((config.max_bodies_bytes / 1024).max(1))),
-            requests: Arc::new(Semaphore::new(config.max_requests.max(1))),
+            bodies: OwnedMemory::new(&parts.memory, "request bodies", bodies, own),
+            answers: OwnedMemory::new(&parts.memory, "answers", quarter, quarter / 4),
+            admission: Admission::new(config.max_requests, config.max_unknown_requests, parts.quotas.clone()),
             queries: Arc::new(Semaphore::new(config.query.concurrent.max(1))),
             draining: watch::Sender::new(false),
             parts,
         }))
+    }
+
+    /// Whether a caller that came in earlier still may. The caller that the gateway made itself,
+    /// where it is open on loopback, has no credential to lose.
+    pub(crate) fn is_valid(&self, principal: &Principal) -> bool {
+        let made = self.config.loopback_principal.as_ref().is_some_and(|own| own.id == principal.id);
+        made || self.authenticator.is_valid(principal)
     }
 
     /// Says that the process is about to stop: `/readyz` turns to 503 and waiting reads

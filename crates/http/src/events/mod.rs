@@ -69,7 +69,7 @@ async fn accept(
     }
     let format = batch::format(request.headers())?;
     let (parts, body) = request.into_parts();
-    let body = read_body(state, &parts.headers, body).await?;
+    let body = read_body(state, &caller.owner(), &parts.headers, body).await?;
     let batch = batch::parse(format, &parts.headers, &body, state.config.max_batch_events)?;
     let single = batch.single;
     let mut admission = Admission::new(state, &caller.principal, context, trace);

@@ -1,22 +1,29 @@
 //! The outermost layer: every answer, whatever made it, leaves through here.
 //!
-//! It names the request, sheds load, turns a panic into a 500, renders problems, adds the
-//! security headers, counts and logs. Query strings and headers are never logged: they may
+//! It names the request, gives it a place, turns a panic into a 500, renders problems, adds the
+//! security headers, counts and logs. Health checks and metrics need no place: no load keeps the
+//! process from saying how it is. Query strings and headers are never logged: they may
 //! carry secrets.
 
+use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{MatchedPath, Request, State};
+use axum::extract::{ConnectInfo, MatchedPath, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use futures::FutureExt;
 use http::{HeaderName, HeaderValue, Method, header};
-use levada_core::Problem;
+use levada_core::{Problem, QuotaOwner};
 
 use super::context::RequestContext;
+use crate::held;
 use crate::problem::{ApiProblem, Pending, of_status};
 use crate::state::AppState;
+
+/// Answered without a place.
+const PROBES: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
 
 /// Added where an answer does not set its own.
 const SECURITY_HEADERS: [(HeaderName, &str); 6] = [
@@ -34,12 +41,9 @@ pub async fn frame(State(state): State<AppState>, mut request: Request, next: Ne
     let method = method_label(request.method());
     let path = request.extensions().get::<MatchedPath>().cloned();
     request.extensions_mut().insert(context.clone());
-    let mut response = match state.requests.clone().try_acquire_owned() {
-        Ok(_permit) => match AssertUnwindSafe(next.run(request)).catch_unwind().await {
-            Ok(response) => response,
-            Err(panic) => panicked(&panic, &context),
-        },
-        Err(_) => overloaded(),
+    let mut response = match PROBES.contains(&request.uri().path()) {
+        true => run(next, request, &context).await,
+        false => placed(&state, next, request, &context).await,
     };
     finish(&mut response, &context);
     let route = path.as_ref().map_or("unmatched", MatchedPath::as_str);
@@ -47,6 +51,32 @@ pub async fn frame(State(state): State<AppState>, mut request: Request, next: Ne
     state.request_metrics.record(method, route, response.status().as_u16(), took);
     log(method, route, &response, took, &context);
     response
+}
+
+/// Answers with a place among the requests in flight, and keeps it until a large answer is sent.
+async fn placed(state: &AppState, next: Next, mut request: Request, context: &RequestContext) -> Response {
+    let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip());
+    let place = match state.admission.enter(peer) {
+        Ok(place) => Arc::new(place),
+        Err(problem) => return ApiProblem::from(problem).into_response(),
+    };
+    request.extensions_mut().insert(place.clone());
+    let response = run(next, request, context).await;
+    let Some(bytes) = held::size(&response).filter(|bytes| *bytes > held::SMALL_BYTES) else {
+        return held::until_sent(response, place);
+    };
+    let owner = place.owner().unwrap_or_else(|| QuotaOwner::Principal("unknown".to_owned()));
+    match state.answers.take(&owner, usize::try_from(bytes).unwrap_or(usize::MAX)) {
+        Ok(memory) => held::until_sent(response, (place, memory)),
+        Err(problem) => ApiProblem::from(problem).into_response(),
+    }
+}
+
+async fn run(next: Next, request: Request, context: &RequestContext) -> Response {
+    match AssertUnwindSafe(next.run(request)).catch_unwind().await {
+        Ok(response) => response,
+        Err(panic) => panicked(&panic, context),
+    }
 }
 
 fn finish(response: &mut Response, context: &RequestContext) {
@@ -79,13 +109,6 @@ fn panicked(panic: &(dyn std::any::Any + Send), context: &RequestContext) -> Res
     tracing::error!(request_id = %context.id, panic = text, "a request panicked");
     let problem = Problem::new(500, "internal", "the server failed while answering")
         .hint("report it with the request_id; other requests are not affected");
-    ApiProblem::from(problem).into_response()
-}
-
-fn overloaded() -> Response {
-    let problem = Problem::new(503, "overloaded", "the server answers as many requests as it may")
-        .hint("send the request again in a moment")
-        .retry_after_s(1);
     ApiProblem::from(problem).into_response()
 }
 

@@ -6,9 +6,10 @@
 use axum::extract::State;
 use axum::response::Response;
 use levada_bus::{Delivered, TopicInfo};
-use levada_core::{Problem, TenantId, TopicName};
+use levada_core::{Problem, Quota, TenantId, TopicName};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
+use tokio::sync::watch;
 
 use super::visible::{MessageView, json, time};
 use crate::auth::Caller;
@@ -23,6 +24,8 @@ const READ_BYTES: usize = 4 << 20;
 const ANSWER_BYTES: usize = 8 << 20;
 /// One call looks at this many records at most, whosever they are.
 const SCAN_RECORDS: usize = 100_000;
+/// A call that waits asks so often whether its credential is still good.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 #[derive(Serialize)]
 struct Topics {
@@ -134,6 +137,11 @@ pub async fn messages(
     };
     let limit = query.limit.unwrap_or(100).clamp(1, MAX_LIMIT);
     let wait = Duration::from_millis(query.wait_ms.unwrap_or(0)).min(state.config.max_wait);
+    // Only who has to wait takes a place among those that wait.
+    let _waits = match wait.is_zero() {
+        true => None,
+        false => Some(caller.wait(&state, Quota::WaitingReads)?),
+    };
     let scan = wait_for_own(&state, &caller, &topic, from, limit, wait).await?;
     let messages = scan.found.iter().map(|d| Positioned {
         offset: d.offset,
@@ -174,18 +182,42 @@ async fn wait_for_own(
     loop {
         let scan = scan(state.clone(), caller.clone(), topic.clone(), at, limit).await?;
         at = scan.next;
+        valid(state, caller)?;
         if !scan.found.is_empty() {
             return Ok(scan);
         }
-        let came = tokio::select! {
-            came = end.wait_for(|end| *end > at) => came.is_ok(),
-            () = tokio::time::sleep_until(deadline) => false,
-            () = state.drained() => false,
-        };
+        let came = moved(state, caller, &mut end, at, deadline).await?;
         if !came || tokio::time::Instant::now() >= deadline {
             return Ok(scan);
         }
     }
+}
+
+/// Waits until the topic goes beyond an offset; false when the time is over or the server stops.
+async fn moved(
+    state: &AppState,
+    caller: &Caller,
+    end: &mut watch::Receiver<u64>,
+    at: u64,
+    deadline: tokio::time::Instant,
+) -> Result<bool, Problem> {
+    loop {
+        tokio::select! {
+            came = end.wait_for(|end| *end > at) => return Ok(came.is_ok()),
+            () = tokio::time::sleep_until(deadline) => return Ok(false),
+            () = state.drained() => return Ok(false),
+            () = tokio::time::sleep(LOOK_AGAIN) => valid(state, caller)?,
+        }
+    }
+}
+
+/// A credential that was good when the call came may have been revoked while it waited.
+fn valid(state: &AppState, caller: &Caller) -> Result<(), Problem> {
+    if state.is_valid(&caller.principal) {
+        return Ok(());
+    }
+    Err(Problem::new(401, "unauthenticated", "the credential was revoked or expired while the call waited")
+        .hint("send a valid API key"))
 }
 
 /// Reading touches the disk, so it runs beside the request threads.

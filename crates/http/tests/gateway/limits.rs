@@ -117,7 +117,7 @@ async fn bodies_in_memory_are_bounded_over_all_requests() {
         }
         tokio::task::yield_now().await;
     }
-    refused.expect("the budget is held by the slow body").problem(503, "overloaded");
+    refused.expect("the budget is held by the slow body").problem(429, "memory-exhausted");
     slow.write("}").await;
     assert!(slow.read_to_close().await.starts_with("HTTP/1.1 202"));
     assert_eq!(

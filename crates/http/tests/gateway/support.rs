@@ -14,7 +14,7 @@ use hyper_util::rt::TokioIo;
 use levada_access::{KeyRing, NewKey, RateLimiter};
 use levada_bus::admin::{ProjectOwner, SubscriptionAdmin};
 use levada_bus::{Bus, BusConfig, EmbeddedBus};
-use levada_core::{ManualClock, Problem, ProjectId, RandomIds, Role, TenantId, TenantSet, TopicName};
+use levada_core::{ManualClock, MemoryBudget, Problem, Quotas, ProjectId, RandomIds, Role, TenantId, TenantSet, TopicName};
 use levada_disk::{Disk, SimDisk};
 use levada_http::{
     AppState, Check, DeclaredTenants, Failing, GatewayConfig, ModelRun, ModelStatus, Operations, Parts,
@@ -50,6 +50,8 @@ pub struct Setup {
     pub gateway: GatewayConfig,
     pub server: ServerConfig,
     pub limits: Option<levada_access::Rate>,
+    pub memory: MemoryBudget,
+    pub quotas: Quotas,
     pub extra: Router,
 }
 
@@ -59,6 +61,8 @@ impl Default for Setup {
             gateway: GatewayConfig::default(),
             server: ServerConfig { drain_timeout: PATIENCE, ..ServerConfig::default() },
             limits: None,
+            memory: MemoryBudget::unlimited(),
+            quotas: Quotas::default(),
             extra: Router::new(),
         }
     }
@@ -128,6 +132,8 @@ impl Gateway {
             ids,
             metrics: Some(recorder()),
             tracing: None,
+            memory: setup.memory,
+            quotas: setup.quotas,
             config: setup.gateway,
         });
         let keys = keys()
@@ -194,9 +200,8 @@ impl Gateway {
 
     /// Waits until so many requests are being answered.
     pub async fn in_flight(&self, requests: usize) {
-        let free = levada_http::GatewayConfig::default().max_requests - requests;
         let reached = async {
-            while self.state.requests.available_permits() != free {
+            while self.state.admission.in_flight() != requests {
                 tokio::task::yield_now().await;
             }
         };
