@@ -1,13 +1,12 @@
 //! The bronze copy of a file, made before its first row is read.
 
 use std::fmt::Debug;
-use std::io;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use levada_core::{SourceName, TenantId};
-use levada_disk::{DiskFile, read_exact_at};
+use levada_disk::DiskFile;
 use levada_lake::{BronzeObject, Lake};
 
 /// What a bronze object is called.
@@ -45,26 +44,18 @@ pub trait Archive: Send + Sync + Debug {
 #[async_trait]
 impl Archive for Lake {
     async fn keep(&self, name: &ArchiveName, content: Arc<dyn DiskFile>) -> Result<(), ArchiveError> {
-        let reading = tokio::task::spawn_blocking(move || read_all(content.as_ref())).await;
-        let bytes = reading.map_err(|e| failed(name, &e))?.map_err(|e| failed(name, &e))?;
-        self.archive(object(name, bytes)).await.map(|_kept| ()).map_err(|e| failed(name, &e))
+        let kept = self.archive_file(object(name), content).await;
+        kept.map(|_kept| ()).map_err(|e| failed(name, &e))
     }
 
     async fn fetch(&self, name: &ArchiveName) -> Result<Option<Bytes>, ArchiveError> {
-        self.archived(&object(name, Bytes::new())).await.map_err(|e| failed(name, &e))
+        self.archived(&object(name)).await.map_err(|e| failed(name, &e))
     }
 }
 
-fn object(name: &ArchiveName, bytes: Bytes) -> BronzeObject {
+fn object(name: &ArchiveName) -> BronzeObject {
     let ArchiveName { tenant, source, date, name } = name.clone();
-    BronzeObject { tenant, source, date, name, bytes }
-}
-
-/// The whole file: its size is bounded by [`crate::FileLimits::file_bytes`].
-fn read_all(file: &dyn DiskFile) -> io::Result<Bytes> {
-    let mut bytes = vec![0; usize::try_from(file.len()?).map_err(io::Error::other)?];
-    read_exact_at(file, 0, &mut bytes)?;
-    Ok(bytes.into())
+    BronzeObject { tenant, source, date, name, bytes: Bytes::new() }
 }
 
 fn failed(name: &ArchiveName, reason: &dyn std::fmt::Display) -> ArchiveError {

@@ -25,6 +25,7 @@ use crate::commit::{RETRY, blocking};
 use crate::error::FlowError;
 use crate::journal::Journal;
 use crate::manifest::{Manifest, Meta, Totals};
+use crate::memory::EpochMemory;
 use crate::names;
 use crate::shares::{Shares, records_by_tenant};
 use crate::status::Cell;
@@ -34,6 +35,8 @@ const ROWS: usize = 16_384;
 const READ_BYTES: usize = 16 << 20;
 /// What one archive epoch holds in memory, before compression.
 const EPOCH_BYTES: u64 = 128 << 20;
+/// What a record holds beside its body, attributes included.
+const RECORD_BYTES: usize = 512;
 /// While events keep coming, an archive epoch lasts this long (or the pipeline's epoch, where
 /// that is longer): an archive of many small objects serves nobody.
 const INTERVAL: Duration = Duration::from_secs(10);
@@ -49,6 +52,7 @@ pub struct Archiver {
     pub jitter: Jitter,
     pub reader: Box<dyn RecordReader>,
     pub stop: watch::Receiver<bool>,
+    pub(crate) memory: EpochMemory,
     /// Records in bronze, and whose they are: as of the last manifest.
     pub records: u64,
     pub shares: Arc<Shares>,
@@ -60,19 +64,22 @@ struct Range {
     from: Option<serde_json::Value>,
     records: Vec<Record>,
     bytes: u64,
+    held_bytes: usize,
     opened: Option<Instant>,
 }
 
 impl Range {
     fn new(epoch: u64, from: Option<serde_json::Value>) -> Self {
-        Self { epoch, from, records: Vec::new(), bytes: 0, opened: None }
+        Self { epoch, from, records: Vec::new(), bytes: 0, held_bytes: 0, opened: None }
     }
 
     fn add(&mut self, records: Vec<Record>) {
         if !records.is_empty() {
             self.opened.get_or_insert_with(Instant::now);
         }
-        self.bytes += records.iter().map(|r| r.body.len() as u64).sum::<u64>();
+        let bytes: usize = records.iter().map(|r| r.body.len()).sum();
+        self.bytes += bytes as u64;
+        self.held_bytes += bytes + records.len() * RECORD_BYTES;
         self.records.extend(records);
     }
 }
@@ -112,10 +119,19 @@ impl Archiver {
                 read = self.reader.read(ROWS, READ_BYTES, wait) => read?,
             };
             let paused = read.is_empty();
+            if !paused {
+                // A stop does not wait for this: what was read is sealed below in any case.
+                tokio::select! {
+                    biased;
+                    _ = stop.wait_for(|s| *s) => {}
+                    () = self.memory.begin() => {}
+                }
+            }
             range.add(read.records);
             let due = range.opened.is_some_and(|at| paused || at.elapsed() >= interval);
-            if due || range.bytes >= EPOCH_BYTES {
+            if due || range.bytes >= EPOCH_BYTES || !self.memory.reach(range.held_bytes) {
                 range = self.seal(&journal, range).await?;
+                drop(self.memory.take());
             }
         }
         if !range.records.is_empty() {

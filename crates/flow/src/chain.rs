@@ -178,6 +178,11 @@ impl Chain {
         !self.windows.is_empty()
     }
 
+    /// Bytes that the windows hold.
+    pub fn window_bytes(&self) -> usize {
+        self.windows.iter().map(|w| w.window.bytes()).sum()
+    }
+
     /// What the windows learnt since the last call, by name; windows that learnt nothing are
     /// left out.
     pub fn take_deltas(&mut self) -> Vec<(String, Vec<u8>)> {

@@ -81,6 +81,10 @@ impl Committer {
             Some(target) if !batches.is_empty() => self.stage(target, batches).await?,
             _ => Vec::new(),
         };
+        if let Some(memory) = &mut cut.memory {
+            // The rows are gone; what is left are letters and windows, a small part.
+            memory.shrink_to(memory.bytes() / 4);
+        }
         let standing = self.standing.after(cut.epoch, self.cell.now_ms(), &cut.content);
         let manifest = Manifest {
             meta: Meta {

@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use arrow::array::RecordBatch;
-use levada_core::TenantId;
+use levada_core::{MemoryHold, TenantId};
 use tokio::time::Instant;
 
 use crate::counts::StepCounts;
 use crate::letter::Letter;
 use crate::manifest::{Totals, WindowBytes};
+use crate::memory::batch_bytes;
 use crate::shares::Shares;
 use crate::status::Arrivals;
 
@@ -34,6 +35,8 @@ pub struct OpenEpoch {
     pub records: u64,
     /// Original bytes read.
     pub bytes: u64,
+    /// What rows and letters hold, as good as it is known.
+    pub held_bytes: usize,
     opened: Option<Instant>,
 }
 
@@ -46,6 +49,17 @@ impl OpenEpoch {
     /// Whether nothing was read.
     pub fn is_empty(&self) -> bool {
         self.opened.is_none()
+    }
+
+    /// Adds rows for the sink.
+    pub fn add_rows(&mut self, batches: Vec<RecordBatch>) {
+        self.held_bytes += batches.iter().map(batch_bytes).sum::<usize>();
+        self.batches.extend(batches);
+    }
+
+    pub fn add_letter(&mut self, letter: Letter) {
+        self.held_bytes += letter.body.len();
+        self.letters.push(letter);
     }
 
     /// When to seal: the interval after the last seal, and never sooner than a moment after
@@ -79,6 +93,8 @@ pub struct Cut {
     pub from: Option<serde_json::Value>,
     pub position: serde_json::Value,
     pub content: OpenEpoch,
+    /// Held until the epoch is committed.
+    pub memory: Option<MemoryHold>,
     pub deltas: WindowBytes,
     /// All windows, every so often.
     pub snapshot: Option<WindowBytes>,

@@ -67,6 +67,11 @@ impl Intake {
         std::mem::take(&mut self.batches)
     }
 
+    /// Whether nothing waits to be taken.
+    pub fn is_empty(&self) -> bool {
+        self.batches.is_empty()
+    }
+
     /// The position after everything that was read.
     pub fn position(&self) -> serde_json::Value {
         self.reader.position()

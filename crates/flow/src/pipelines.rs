@@ -251,6 +251,7 @@ impl Supervised {
             jitter: Arc::clone(&self.parts.jitter),
             reader: self.reader()?,
             stop: self.stop.clone(),
+            memory: self.parts.memory.epoch(),
             records: 0,
             shares: Arc::default(),
         };

@@ -15,6 +15,24 @@ pub type Key = u128;
 /// Bytes of one stored entry.
 const ENTRY_BYTES: usize = 24;
 
+/// A key and when it was seen, without the padding that a pair of the two would have.
+#[derive(Debug, Clone, Copy)]
+struct Entry {
+    high: u64,
+    low: u64,
+    at_ms: i64,
+}
+
+impl Entry {
+    fn new(key: Key, at_ms: i64) -> Self {
+        Self { high: (key >> 64) as u64, low: key as u64, at_ms }
+    }
+
+    fn key(self) -> Key {
+        (Key::from(self.high) << 64) | Key::from(self.low)
+    }
+}
+
 /// A bounded set of recently seen keys.
 #[derive(Debug)]
 pub struct Window {
@@ -22,9 +40,9 @@ pub struct Window {
     max_keys: usize,
     keys: AHashSet<Key>,
     /// In the order of insertion, which is roughly that of time.
-    order: VecDeque<(Key, i64)>,
+    order: VecDeque<Entry>,
     /// Entries since the last [`Window::take_delta`].
-    delta: Vec<(Key, i64)>,
+    delta: Vec<Entry>,
 }
 
 impl Window {
@@ -42,6 +60,13 @@ impl Window {
         self.keys.len()
     }
 
+    /// Bytes held, by what the collections have room for.
+    pub fn bytes(&self) -> usize {
+        let listed = (self.order.capacity() + self.delta.capacity()) * size_of::<Entry>();
+        // A set has a byte of control a place and is at most seven eighths full.
+        self.keys.capacity() * (size_of::<Key>() + 1) * 8 / 7 + listed
+    }
+
     pub fn is_empty(&self) -> bool {
         self.keys.is_empty()
     }
@@ -53,12 +78,12 @@ impl Window {
     /// Remembers a key seen at `at_ms`, and forgets the oldest beyond the bound.
     pub fn insert(&mut self, key: Key, at_ms: i64) {
         self.remember(key, at_ms);
-        self.delta.push((key, at_ms));
+        self.delta.push(Entry::new(key, at_ms));
     }
 
     fn remember(&mut self, key: Key, at_ms: i64) {
         if self.keys.insert(key) {
-            self.order.push_back((key, at_ms));
+            self.order.push_back(Entry::new(key, at_ms));
         }
         while self.order.len() > self.max_keys {
             self.forget_oldest();
@@ -66,15 +91,15 @@ impl Window {
     }
 
     fn forget_oldest(&mut self) {
-        if let Some((key, _)) = self.order.pop_front() {
-            self.keys.remove(&key);
+        if let Some(entry) = self.order.pop_front() {
+            self.keys.remove(&entry.key());
         }
     }
 
     /// Forgets what is older than the window at `now_ms`.
     pub fn expire(&mut self, now_ms: i64) {
         let oldest = now_ms.saturating_sub(self.span_ms);
-        while self.order.front().is_some_and(|(_, at)| *at < oldest) {
+        while self.order.front().is_some_and(|entry| entry.at_ms < oldest) {
             self.forget_oldest();
         }
     }
@@ -103,11 +128,11 @@ impl Window {
     }
 }
 
-fn encode(entries: impl ExactSizeIterator<Item = (Key, i64)>) -> Vec<u8> {
+fn encode(entries: impl ExactSizeIterator<Item = Entry>) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(entries.len() * ENTRY_BYTES);
-    for (key, at_ms) in entries {
-        bytes.extend_from_slice(&key.to_le_bytes());
-        bytes.extend_from_slice(&at_ms.to_le_bytes());
+    for entry in entries {
+        bytes.extend_from_slice(&entry.key().to_le_bytes());
+        bytes.extend_from_slice(&entry.at_ms.to_le_bytes());
     }
     bytes
 }

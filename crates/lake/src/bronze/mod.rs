@@ -20,8 +20,10 @@ mod reader;
 mod table;
 
 use std::io::Write;
+use std::sync::Arc;
 
 use bytes::Bytes;
+use levada_disk::DiskFile;
 use object_store::path::Path;
 use object_store::{Error, ObjectStore, ObjectStoreExt, PutMode};
 
@@ -73,6 +75,35 @@ impl Lake {
         Ok(Archived { path, created })
     }
 
+    /// The same for the content of a file, of which only a block at a time is in memory. The
+    /// object's own bytes do not matter.
+    ///
+    /// # Errors
+    /// As [`Lake::archive`].
+    pub async fn archive_file(
+        &self,
+        object: BronzeObject,
+        content: Arc<dyn DiskFile>,
+    ) -> Result<Archived, LakeError> {
+        let path = location(&object)?;
+        let at = Path::from(path.as_str());
+        let what = || format!("archiving {path}");
+        let created = match self.store().put_file(&at, Arc::clone(&content)).await {
+            Ok(()) => true,
+            Err(Error::AlreadyExists { .. }) => {
+                self.settle_folder(&at).await?;
+                let same = self.store().equals(&at, content).await;
+                if !same.map_err(deltalake::DeltaTableError::from).context(what)? {
+                    return Err(LakeError::ObjectConflict { path });
+                }
+                false
+            }
+            Err(error) => return Err(deltalake::DeltaTableError::from(error)).context(what),
+        };
+        self.note_source(&object.source, &object.tenant);
+        Ok(Archived { path, created })
+    }
+
     /// The content kept under the name of `object`, whose own bytes do not matter.
     ///
     /// # Errors
@@ -87,11 +118,16 @@ impl Lake {
         }
     }
 
+    /// Whoever wrote the object may have been killed before its name was durable.
+    async fn settle_folder(&self, at: &Path) -> Result<(), LakeError> {
+        let dir = at.as_ref().rsplit_once('/').map_or("", |(dir, _)| dir);
+        let settled = self.store().settle(dir).await;
+        settled.map_err(deltalake::DeltaTableError::from).context(|| format!("comparing {at}"))
+    }
+
     async fn same_content(&self, at: &Path, bytes: &Bytes) -> Result<(), LakeError> {
         let what = || format!("comparing {at}");
-        // Whoever wrote it may have been killed before the name was durable.
-        let dir = at.as_ref().rsplit_once('/').map_or("", |(dir, _)| dir);
-        self.store().settle(dir).await.map_err(deltalake::DeltaTableError::from).context(what)?;
+        self.settle_folder(at).await?;
         let found = self.store().get(at).await.map_err(deltalake::DeltaTableError::from).context(what)?;
         let same = found.meta.size == bytes.len() as u64
             && found.bytes().await.map_err(deltalake::DeltaTableError::from).context(what)? == *bytes;

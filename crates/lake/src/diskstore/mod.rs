@@ -21,7 +21,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::{self, BoxStream, StreamExt};
-use levada_disk::Disk;
+use levada_disk::{Disk, DiskFile};
 use object_store::path::Path;
 use object_store::{
     Attributes, CopyMode, CopyOptions, Error, GetOptions, GetResult, GetResultPayload, ListResult,
@@ -107,6 +107,24 @@ impl DiskStore {
     ) -> Result<Option<u64>> {
         let (at, blocks) = (location.clone(), Arc::clone(blocks));
         self.run(location, move |inner| inner.verify(&at, &blocks, start, most)).await
+    }
+
+    /// Keeps a copy of an open file under a name that is not taken.
+    ///
+    /// # Errors
+    /// `AlreadyExists` where it is, and IO errors.
+    pub(crate) async fn put_file(&self, location: &Path, content: Arc<dyn DiskFile>) -> Result<()> {
+        let at = location.clone();
+        self.run(location, move |inner| inner.put_file(&at, &*content)).await
+    }
+
+    /// Whether an object holds exactly the bytes of a file.
+    ///
+    /// # Errors
+    /// When one of the two cannot be read.
+    pub(crate) async fn equals(&self, location: &Path, content: Arc<dyn DiskFile>) -> Result<bool> {
+        let at = location.clone();
+        self.run(location, move |inner| inner.equals(&at, &*content)).await
     }
 
     /// Makes sure that the entries of a directory survive a power cut. A reader that acts

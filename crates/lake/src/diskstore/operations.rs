@@ -8,12 +8,12 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use chrono::DateTime;
-use levada_disk::{Entry, OpenMode, parent, read_exact_at};
+use levada_disk::{DiskFile, Entry, OpenMode, parent, read_exact_at};
 use object_store::path::Path;
 use object_store::{ListResult, ObjectMeta};
 
 use super::{Inner, KNOWN_DIRS, TEMPORARY};
-use crate::blocks::Blocks;
+use crate::blocks::{BLOCK_BYTES, Blocks};
 
 impl Inner {
     /// The path on the disk.
@@ -100,6 +100,36 @@ impl Inner {
             offset += chunk.len() as u64;
         }
         self.synced(file.sync_all())
+    }
+
+    /// As [`Self::put`] with create, from an open file and never more than a block of it in memory.
+    pub(super) fn put_file(&self, location: &Path, content: &dyn DiskFile) -> io::Result<()> {
+        self.check_poison()?;
+        let temporary = self.temporary();
+        let copy = || {
+            let file = self.disk.open(&temporary, OpenMode::Write)?;
+            file.set_len(0)?;
+            each_block(content, |offset, block| file.write_at(offset, block))?;
+            self.synced(file.sync_all())
+        };
+        let written = copy();
+        self.publish(&temporary, location, true, written)
+    }
+
+    /// Whether an object holds exactly the bytes of a file.
+    pub(super) fn equals(&self, location: &Path, content: &dyn DiskFile) -> io::Result<bool> {
+        let own = self.disk.open(&self.full(location.as_ref()), OpenMode::Read)?;
+        let mut same = own.len()? == content.len()?;
+        let mut buffer = Vec::new();
+        each_block(content, |offset, block| {
+            if same {
+                buffer.resize(block.len(), 0);
+                read_exact_at(&*own, offset, &mut buffer)?;
+                same = buffer == block;
+            }
+            Ok(())
+        })?;
+        Ok(same)
     }
 
     /// Syncs a temporary file that was written piecemeal and gives it its name.
@@ -292,9 +322,27 @@ fn describe(location: Path, entry: &Entry) -> ObjectMeta {
     }
 }
 
+/// Goes through a file block by block.
+fn each_block(
+    content: &dyn DiskFile,
+    mut visit: impl FnMut(u64, &[u8]) -> io::Result<()>,
+) -> io::Result<()> {
+    let len = content.len()?;
+    let mut buffer = Vec::new();
+    let mut offset = 0;
+    while offset < len {
+        let block = usize::try_from((len - offset).min(BLOCK_BYTES)).map_err(io::Error::other)?;
+        buffer.resize(block, 0);
+        read_exact_at(content, offset, &mut buffer)?;
+        visit(offset, &buffer)?;
+        offset += block as u64;
+    }
+    Ok(())
+}
+
 /// Reads the ranges by whole blocks, each block once, and compares these with their checksums.
 fn read_checked(
-    file: &dyn levada_disk::DiskFile,
+    file: &dyn DiskFile,
     blocks: &Blocks,
     ranges: &[Range<u64>],
 ) -> io::Result<Vec<Bytes>> {
@@ -324,7 +372,7 @@ fn read_checked(
     ranges.iter().map(slice).collect()
 }
 
-fn read_range(file: &dyn levada_disk::DiskFile, range: Range<u64>) -> io::Result<Bytes> {
+fn read_range(file: &dyn DiskFile, range: Range<u64>) -> io::Result<Bytes> {
     let len = usize::try_from(range.end.saturating_sub(range.start)).map_err(io::Error::other)?;
     let mut buffer = vec![0; len];
     read_exact_at(file, range.start, &mut buffer)?;
