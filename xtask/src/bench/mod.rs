@@ -7,9 +7,9 @@
 mod gateway;
 mod grpc;
 mod load;
-mod machine;
+pub mod machine;
 mod peers;
-mod project;
+pub mod project;
 mod pubsub;
 mod pubsub_scale;
 mod restart;
