@@ -10,6 +10,7 @@ use levada_bus::port::{
 
 use crate::ack_id::AckIds;
 use crate::error::ApiError;
+use crate::letters;
 use crate::limits;
 use crate::messages::pb;
 use crate::names::{self, DELETED_TOPIC};
@@ -56,7 +57,8 @@ fn schema_settings_in(settings: &pb::SchemaSettings) -> Result<SchemaSettings, A
         Ok(pb::Encoding::Json) => Encoding::Json,
         Ok(pb::Encoding::Binary) => Encoding::Binary,
         _ => {
-            return Err(ApiError::invalid(
+            return Err(ApiError::invalid_field(
+                "schema_settings.encoding",
                 "The schema_settings need an encoding: JSON or BINARY (argument=schema_settings.encoding).",
             ));
         }
@@ -128,6 +130,7 @@ pub fn apply_subscription(spec: &mut SubscriptionSpec, given: &pb::Subscription)
     }
     limits::labels(&given.labels)?;
     spec.labels = sorted(&given.labels);
+    letters::check_label(spec)?;
     spec.ack_deadline = limits::ack_deadline("ack_deadline_seconds", given.ack_deadline_seconds)?;
     spec.retain_acked = given.retain_acked_messages;
     const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -144,7 +147,8 @@ pub fn apply_subscription(spec: &mut SubscriptionSpec, given: &pb::Subscription)
     spec.dead_letter = given.dead_letter_policy.as_ref().map(dead_letter_in).transpose()?;
     spec.push = push_in(given.push_config.as_ref())?;
     if spec.push.is_some() && spec.exactly_once {
-        return Err(ApiError::invalid(
+        return Err(ApiError::invalid_field(
+            "enable_exactly_once_delivery",
             "Exactly-once delivery is for pull subscriptions: leave push_config or enable_exactly_once_delivery out.",
         ));
     }
@@ -159,7 +163,8 @@ fn retry_in(policy: &pb::RetryPolicy) -> Result<RetryPolicy, ApiError> {
     let minimum_backoff = read("retry_policy.minimum_backoff", &policy.minimum_backoff, 10)?;
     let maximum_backoff = read("retry_policy.maximum_backoff", &policy.maximum_backoff, 600)?;
     if minimum_backoff > maximum_backoff {
-        return Err(ApiError::invalid(
+        return Err(ApiError::invalid_field(
+            "retry_policy.minimum_backoff",
             "The value for retry_policy.minimum_backoff is larger than retry_policy.maximum_backoff.",
         ));
     }
@@ -184,10 +189,11 @@ pub fn push_in(config: Option<&pb::PushConfig>) -> Result<Option<PushConfig>, Ap
     let endpoint = &config.push_endpoint;
     let uri: Result<http::Uri, _> = endpoint.parse();
     if !uri.is_ok_and(|uri| matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some()) {
-        return Err(ApiError::invalid(format!(
+        let text = format!(
             "Invalid push endpoint given (endpoint={}): write it as https://<host>/<path>.",
             names::shown(endpoint)
-        )));
+        );
+        return Err(ApiError::invalid_field("push_config.push_endpoint", text));
     }
     let oidc = config.authentication_method.as_ref().map(|method| match method {
         pb::push_config::AuthenticationMethod::OidcToken(token) => OidcToken {
@@ -266,12 +272,17 @@ pub fn snapshot_out(spec: SnapshotSpec) -> pb::Snapshot {
     }
 }
 
-/// Writes a leased message. The attempt is told only where a dead-letter policy counts it.
-pub fn received_out(received: Received, ack_ids: AckIds, counts_attempts: bool) -> pb::ReceivedMessage {
+/// Writes a leased message of that subscription. The attempt is told only where a dead-letter
+/// policy counts it.
+pub fn received_out(
+    received: Received,
+    ack_ids: AckIds,
+    subscription: &SubscriptionSpec,
+) -> pb::ReceivedMessage {
     let attempt = i32::try_from(received.delivery_attempt).unwrap_or(i32::MAX);
     let message = received.message;
-    let attributes =
-        message.attributes.iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
+    let attributes = letters::delivered(subscription, &message.attributes);
+    let attributes = attributes.map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
     pb::ReceivedMessage {
         ack_id: ack_ids.write(received.ack_id),
         message: Some(pb::PubsubMessage {
@@ -281,7 +292,7 @@ pub fn received_out(received: Received, ack_ids: AckIds, counts_attempts: bool) 
             publish_time: Some(timestamp_out(received.published_at_ms)),
             ordering_key: message.ordering_key.map(String::from).unwrap_or_default(),
         }),
-        delivery_attempt: if counts_attempts { attempt } else { 0 },
+        delivery_attempt: if subscription.dead_letter.is_some() { attempt } else { 0 },
     }
 }
 
@@ -302,7 +313,10 @@ pub fn timestamp_in(field: &str, time: &prost_types::Timestamp) -> Result<i64, A
     if !(-62_135_596_800..=253_402_300_799).contains(&time.seconds)
         || !(0..1_000_000_000).contains(&time.nanos)
     {
-        return Err(ApiError::invalid(format!("The value for {field} is not a valid timestamp.")));
+        return Err(ApiError::invalid_field(
+            field,
+            format!("The value for {field} is not a valid timestamp."),
+        ));
     }
     Ok(time.seconds * 1_000 + i64::from((time.nanos + 999_999) / 1_000_000))
 }

@@ -12,12 +12,22 @@ use crate::messages::rpc;
 
 /// The domain of every [`ErrorInfo`]: what the official clients look for.
 const DOMAIN: &str = "pubsub.googleapis.com";
+const ERROR_INFO: &str = "type.googleapis.com/google.rpc.ErrorInfo";
+const BAD_REQUEST: &str = "type.googleapis.com/google.rpc.BadRequest";
 
 /// A machine-readable reason beside the text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ErrorInfo {
     pub reason: &'static str,
     pub metadata: BTreeMap<String, String>,
+}
+
+/// A field of the request that is wrong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Violation {
+    /// Its path, as `subscription.ack_deadline_seconds`; empty where the request as a whole is wrong.
+    pub field: String,
+    pub description: String,
 }
 
 /// A refusal.
@@ -28,15 +38,29 @@ pub struct ApiError {
     /// One sentence for a person; the mend follows it where there is one.
     pub message: String,
     pub info: Option<ErrorInfo>,
+    /// Told as a `google.rpc.BadRequest`.
+    pub violations: Vec<Violation>,
 }
 
 impl ApiError {
     pub fn new(code: Code, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), info: None }
+        Self { code, message: message.into(), info: None, violations: Vec::new() }
     }
 
     pub fn invalid(message: impl Into<String>) -> Self {
         Self::new(Code::InvalidArgument, message)
+    }
+
+    /// A field has a value that it cannot have; the message is said of the field as well.
+    pub fn invalid_field(field: impl Into<String>, message: impl Into<String>) -> Self {
+        Self::invalid(message).at(field)
+    }
+
+    /// Names the field that the message is about.
+    #[must_use]
+    pub fn at(mut self, field: impl Into<String>) -> Self {
+        self.violations = vec![Violation { field: field.into(), description: self.message.clone() }];
+        self
     }
 
     pub fn denied(message: impl Into<String>) -> Self {
@@ -80,9 +104,10 @@ impl ApiError {
             Bound::Below => ("small", "minimum", min),
             Bound::Above => ("large", "maximum", max),
         };
-        Self::invalid(format!(
+        let text = format!(
             "The value for {field} is too {word}. You passed {given} in the request, but the {kind} value is {limit}."
-        ))
+        );
+        Self::invalid_field(field, text)
     }
 
     #[must_use]
@@ -139,13 +164,27 @@ impl ApiError {
             "message": self.message,
             "status": self.status_name(),
         });
+        let mut details = Vec::new();
+        if !self.violations.is_empty() {
+            let violations = self.violations.iter().map(|violation| match violation.field.as_str() {
+                "" => serde_json::json!({ "description": violation.description }),
+                field => serde_json::json!({ "field": field, "description": violation.description }),
+            });
+            details.push(serde_json::json!({
+                "@type": BAD_REQUEST,
+                "fieldViolations": violations.collect::<Vec<_>>(),
+            }));
+        }
         if let Some(info) = &self.info {
-            error["details"] = serde_json::json!([{
-                "@type": "type.googleapis.com/google.rpc.ErrorInfo",
+            details.push(serde_json::json!({
+                "@type": ERROR_INFO,
                 "reason": info.reason,
                 "domain": DOMAIN,
                 "metadata": info.metadata,
-            }]);
+            }));
+        }
+        if !details.is_empty() {
+            error["details"] = details.into();
         }
         serde_json::json!({ "error": error })
     }
@@ -160,22 +199,32 @@ pub enum Bound {
 
 impl From<ApiError> for Status {
     fn from(error: ApiError) -> Self {
-        let Some(info) = &error.info else { return Status::new(error.code, error.message) };
-        let info = rpc::ErrorInfo {
-            reason: info.reason.to_owned(),
-            domain: DOMAIN.to_owned(),
-            metadata: info.metadata.clone().into_iter().collect(),
-        };
-        let details = rpc::Status {
-            code: error.code as i32,
-            message: error.message.clone(),
-            details: vec![prost_types::Any {
-                type_url: "type.googleapis.com/google.rpc.ErrorInfo".to_owned(),
-                value: info.encode_to_vec(),
-            }],
-        };
+        let mut details = Vec::new();
+        if !error.violations.is_empty() {
+            let violations = error.violations.iter().map(|violation| rpc::FieldViolation {
+                field: violation.field.clone(),
+                description: violation.description.clone(),
+            });
+            details.push(any(BAD_REQUEST, &rpc::BadRequest { field_violations: violations.collect() }));
+        }
+        if let Some(info) = &error.info {
+            let info = rpc::ErrorInfo {
+                reason: info.reason.to_owned(),
+                domain: DOMAIN.to_owned(),
+                metadata: info.metadata.clone().into_iter().collect(),
+            };
+            details.push(any(ERROR_INFO, &info));
+        }
+        if details.is_empty() {
+            return Status::new(error.code, error.message);
+        }
+        let details = rpc::Status { code: error.code as i32, message: error.message.clone(), details };
         Status::with_details(error.code, error.message, details.encode_to_vec().into())
     }
+}
+
+fn any(kind: &str, message: &impl Message) -> prost_types::Any {
+    prost_types::Any { type_url: kind.to_owned(), value: message.encode_to_vec() }
 }
 
 impl From<PortError> for ApiError {
@@ -219,5 +268,44 @@ impl From<Problem> for ApiError {
 impl From<NameError> for ApiError {
     fn from(error: NameError) -> Self {
         Self::invalid(error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wrong_field_is_named_at_both_doors() {
+        let error = ApiError::out_of_range("ack_deadline_seconds", 9, 10, 600, Bound::Below);
+        let text = "The value for ack_deadline_seconds is too small. You passed 9 in the request, but the minimum \
+                    value is 10.";
+        let expected = serde_json::json!({ "error": {
+            "code": 400,
+            "message": text,
+            "status": "INVALID_ARGUMENT",
+            "details": [{
+                "@type": "type.googleapis.com/google.rpc.BadRequest",
+                "fieldViolations": [{ "field": "ack_deadline_seconds", "description": text }],
+            }],
+        }});
+        assert_eq!(error.to_json(), expected);
+        let status = Status::from(error);
+        let details = rpc::Status::decode(status.details()).expect("details");
+        assert_eq!((details.code, details.message.as_str()), (3, text));
+        assert_eq!(details.details[0].type_url, BAD_REQUEST);
+        let told = rpc::BadRequest::decode(&*details.details[0].value).expect("a bad request");
+        assert_eq!(told.field_violations[0].field, "ack_deadline_seconds");
+        assert_eq!(told.field_violations[0].description, text);
+    }
+
+    #[test]
+    fn what_names_no_field_has_no_details() {
+        let error = ApiError::not_found("orders");
+        assert!(error.to_json()["error"].get("details").is_none());
+        assert!(Status::from(error).details().is_empty());
+        let both = ApiError::invalid_field("a", "b").with_info("REASON", BTreeMap::new());
+        let both = both.to_json();
+        assert_eq!(both["error"]["details"].as_array().map(Vec::len), Some(2));
     }
 }

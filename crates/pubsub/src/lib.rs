@@ -17,6 +17,7 @@ mod edited;
 mod error;
 mod grpc;
 mod iam;
+mod letters;
 mod limits;
 mod mask;
 #[cfg(test)]
@@ -37,7 +38,7 @@ mod subscriber;
 pub use access::{Owner, Projects};
 pub use api::{Parts, PubsubApi, PubsubConfig};
 pub use edited::EditedMessages;
-pub use error::{ApiError, ErrorInfo};
+pub use error::{ApiError, ErrorInfo, Violation};
 pub use iam::{MemoryPolicies, PolicyStore};
 pub use push::{PushConfig, PushKey, PushKeyError};
 pub use schemas::{NoSchemas, Schema, SchemaKind, SchemaSource, SchemaStore};

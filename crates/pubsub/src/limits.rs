@@ -7,6 +7,7 @@ use levada_core::Attributes;
 use prost::Message as _;
 
 use crate::error::{ApiError, Bound};
+use crate::letters;
 use crate::messages::pb;
 use crate::names::shown;
 
@@ -46,7 +47,8 @@ pub fn publish(request: &pb::PublishRequest) -> Result<(), ApiError> {
 
 fn message(message: &pb::PubsubMessage) -> Result<(), ApiError> {
     if message.data.is_empty() && message.attributes.is_empty() {
-        return Err(ApiError::invalid(
+        return Err(ApiError::invalid_field(
+            "messages",
             "One or more messages in the publish request is empty. Each message must contain either \
              non-empty data, or at least one attribute.",
         ));
@@ -54,16 +56,18 @@ fn message(message: &pb::PubsubMessage) -> Result<(), ApiError> {
     let above = |field: &str, given: usize, max: usize| {
         Err(ApiError::out_of_range(field, given, 0, max as i64, Bound::Above))
     };
-    if message.attributes.len() > MAX_ATTRIBUTES {
-        return above("attribute_count", message.attributes.len(), MAX_ATTRIBUTES);
+    let count = message.attributes.keys().filter(|key| !letters::is_of_dead_letter(key)).count();
+    if count > MAX_ATTRIBUTES {
+        return above("attribute_count", count, MAX_ATTRIBUTES);
     }
     for (key, value) in &message.attributes {
-        if key.is_empty() || starts_with_goog(key) {
-            return Err(ApiError::invalid(format!(
+        if key.is_empty() || is_reserved(key) {
+            let text = format!(
                 "The request contains an attribute key that is not valid (key={}). Attribute keys must be \
-                 non-empty and must not begin with 'goog' (case-insensitive).",
+                 non-empty and must not begin with 'goog' (case-insensitive), save with 'googclient_'.",
                 shown(key)
-            )));
+            );
+            return Err(ApiError::invalid_field("messages.attributes", text));
         }
         if key.len() > MAX_ATTRIBUTE_KEY_BYTES {
             return above("attribute_key_size", key.len(), MAX_ATTRIBUTE_KEY_BYTES);
@@ -78,8 +82,11 @@ fn message(message: &pb::PubsubMessage) -> Result<(), ApiError> {
     Ok(())
 }
 
-fn starts_with_goog(key: &str) -> bool {
-    key.as_bytes().get(..4).is_some_and(|start| start.eq_ignore_ascii_case(b"goog"))
+/// Google reserves `goog`, but its own clients write attributes under `googclient_`: those that
+/// trace a message do.
+fn is_reserved(key: &str) -> bool {
+    let starts_with_goog = key.as_bytes().get(..4).is_some_and(|start| start.eq_ignore_ascii_case(b"goog"));
+    starts_with_goog && !key.starts_with("googclient_")
 }
 
 /// The attributes in a stable order.
@@ -106,7 +113,7 @@ pub fn max_messages(given: i32) -> Result<usize, ApiError> {
 /// INVALID_ARGUMENT without any or with too many.
 pub fn ack_ids(ids: &[String]) -> Result<(), ApiError> {
     match ids.len() {
-        0 => Err(ApiError::invalid("No ack ids specified.")),
+        0 => Err(ApiError::invalid_field("ack_ids", "No ack ids specified.")),
         n if n > MAX_ACK_IDS => {
             Err(ApiError::out_of_range("ack_id_count", n, 1, MAX_ACK_IDS as i64, Bound::Above))
         }
@@ -129,12 +136,13 @@ pub fn labels(labels: &HashMap<String, String>) -> Result<(), ApiError> {
     for (key, value) in labels {
         let starts = key.chars().next().is_some_and(|c| c.is_alphabetic() && !c.is_uppercase());
         if !starts || !part(key) || !part(value) {
-            return Err(ApiError::invalid(format!(
+            let text = format!(
                 "The label `{}: {}` is not valid: keys and values have at most 63 lower-case letters, digits, \
                  '_' and '-', and a key starts with a letter.",
                 shown(key),
                 shown(value)
-            )));
+            );
+            return Err(ApiError::invalid_field("labels", text));
         }
     }
     Ok(())
@@ -205,7 +213,10 @@ fn duration(
 ) -> Result<Duration, ApiError> {
     let nanos = i64::from(given.nanos);
     if !(0..1_000_000_000).contains(&nanos) && given.seconds >= 0 {
-        return Err(ApiError::invalid(format!("The value for {field} is not a valid duration.")));
+        return Err(ApiError::invalid_field(
+            field,
+            format!("The value for {field} is not a valid duration."),
+        ));
     }
     within(field, given.seconds, min_s, max_s)?;
     if given.seconds == max_s && nanos > 0 {
@@ -250,7 +261,13 @@ mod tests {
         assert!(publish(&one(attribute(&"k".repeat(257), "v"))).is_err());
         assert!(publish(&one(attribute("k", &"v".repeat(1_025)))).is_err());
         assert!(publish(&one(attribute("", "v"))).is_err());
-        assert!(publish(&one(attribute("GoogX", "v"))).is_err());
+        for reserved in ["GoogX", "goog", "google-thing", "GOOGclient_x", "googclient", "googclient-x"] {
+            let error = publish(&one(attribute(reserved, "v"))).expect_err(reserved);
+            assert_eq!(error.violations[0].field, "messages.attributes");
+        }
+        for own in ["googclient_traceparent", "googclient_tracestate", "googclient_"] {
+            assert!(publish(&one(attribute(own, "v"))).is_ok(), "{own}");
+        }
         assert!(publish(&one(attribute("góó", "v"))).is_ok());
         let keyed = |n| pb::PubsubMessage { ordering_key: "o".repeat(n), ..data(1) };
         assert!(publish(&one(keyed(1_000))).is_ok() && publish(&one(keyed(1_001))).is_err());
@@ -259,6 +276,17 @@ mod tests {
             ..Default::default()
         };
         assert!(publish(&one(attributes(100))).is_ok() && publish(&one(attributes(101))).is_err());
+    }
+
+    #[test]
+    fn what_a_dead_letter_says_of_itself_takes_no_place_from_its_attributes() {
+        let mut letter = attribute("levada.dead.reason", "bad");
+        letter.attributes.insert("CloudPubSubDeadLetterSourceSubscription".into(), "billing".into());
+        letter.attributes.extend((0..100).map(|i| (format!("k{i}"), String::new())));
+        assert!(publish(&one(letter.clone())).is_ok());
+        // Known names only: a prefix would let in any number.
+        letter.attributes.insert("levada.dead.anything".into(), String::new());
+        assert!(publish(&one(letter)).is_err());
     }
 
     #[test]

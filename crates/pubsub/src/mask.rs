@@ -82,12 +82,14 @@ pub fn paths(mask: Option<&prost_types::FieldMask>, fields: &Fields) -> Result<V
     let resource = fields.resource;
     let given = mask.map(|mask| mask.paths.as_slice()).unwrap_or_default();
     if given.is_empty() {
-        return Err(ApiError::invalid(format!(
+        let text = format!(
             "The update_mask in the Update{resource}Request must be set, and must contain a non-empty paths list."
-        )));
+        );
+        return Err(ApiError::invalid_field("update_mask", text));
     }
     let refused = |why: String| {
-        ApiError::invalid(format!("Invalid update_mask provided in the Update{resource}Request: {why}"))
+        let text = format!("Invalid update_mask provided in the Update{resource}Request: {why}");
+        ApiError::invalid_field("update_mask", text)
     };
     given
         .iter()

@@ -18,6 +18,20 @@ pub mod rpc {
     }
 
     #[derive(Clone, PartialEq, prost::Message)]
+    pub struct BadRequest {
+        #[prost(message, repeated, tag = "1")]
+        pub field_violations: Vec<FieldViolation>,
+    }
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub struct FieldViolation {
+        #[prost(string, tag = "1")]
+        pub field: String,
+        #[prost(string, tag = "2")]
+        pub description: String,
+    }
+
+    #[derive(Clone, PartialEq, prost::Message)]
     pub struct ErrorInfo {
         #[prost(string, tag = "1")]
         pub reason: String,

@@ -21,11 +21,12 @@ const MAX_PAGE: usize = 1_000;
 /// INVALID_ARGUMENT with the offender and the rule.
 pub fn resource(text: &str, collection: &str) -> Result<ResourceName, ApiError> {
     ResourceName::parse_path(text, collection).map_err(|error| {
-        ApiError::invalid(format!(
+        let text = format!(
             "Invalid resource name given (name={}): {}; write it as projects/<project>/{collection}/<id>.",
             shown(text),
             error.rule
-        ))
+        );
+        ApiError::invalid_field("name", text)
     })
 }
 

@@ -27,11 +27,11 @@ impl PubsubApi {
         call: &Call,
         request: pb::UpdateTopicRequest,
     ) -> Result<pb::Topic, ApiError> {
-        let paths = mask::paths(request.update_mask.as_ref(), &mask::TOPIC)?;
         let mut given = request.topic.ok_or_else(|| missing("topic"))?;
         let name = names::resource(&given.name, "topics")?;
         self.access(call, &name)?.require_topic_control()?;
         let kept = self.bus.topic(&name)?;
+        let paths = mask::paths(request.update_mask.as_ref(), &mask::TOPIC)?;
         let (durability, deduplication) = (kept.durability, kept.deduplication.clone());
         let mut topic = convert::topic_out(kept);
         for path in paths {
@@ -261,7 +261,8 @@ fn listed(page: Page<ResourceName>, collection: &str) -> (Vec<String>, String) {
 
 /// A message of the request that must be there is not.
 pub(crate) fn missing(field: &str) -> ApiError {
-    ApiError::invalid(format!(
-        "You have passed an invalid argument to the service (argument={field}): it is required."
-    ))
+    ApiError::invalid_field(
+        field,
+        format!("You have passed an invalid argument to the service (argument={field}): it is required."),
+    )
 }

@@ -82,10 +82,10 @@ impl PubsubApi {
         call: &Call,
         request: pb::UpdateSnapshotRequest,
     ) -> Result<pb::Snapshot, ApiError> {
-        let paths = mask::paths(request.update_mask.as_ref(), &mask::SNAPSHOT)?;
         let given = request.snapshot.ok_or_else(|| missing("snapshot"))?;
         let mut spec = self.open_snapshot(call, &given.name)?;
         call.require(call.may_operate(), "engineer or admin")?;
+        let paths = mask::paths(request.update_mask.as_ref(), &mask::SNAPSHOT)?;
         for path in paths {
             if path == "labels" {
                 limits::labels(&given.labels)?;

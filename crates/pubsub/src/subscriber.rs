@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use levada_bus::port::{AckId, AckOutcome, PullLimits, SeekTo, SubscriptionSpec};
-use levada_core::ResourceName;
+use levada_bus::port::{AckId, AckOutcome, PortError, PullLimits, SeekTo, SubscriptionSpec};
+use levada_core::{ResourceId, ResourceName};
 use tokio::time::Instant;
 use tonic::Code;
 
@@ -31,12 +31,21 @@ impl PubsubApi {
     pub(crate) async fn create_subscription(
         &self,
         call: &Call,
-        subscription: pb::Subscription,
+        mut subscription: pb::Subscription,
     ) -> Result<pb::Subscription, ApiError> {
+        let topic = names::resource(&subscription.topic, "topics").map_err(|error| error.at("topic"))?;
+        if subscription.name.is_empty() {
+            let id = format!("subscription-{}", self.ids.uuid().simple());
+            subscription.name =
+                ResourceName::new(topic.project.clone(), ResourceId::new(&id)?).path("subscriptions");
+        }
         let mut spec = convert::subscription_in(&subscription)?;
         let access = self.project(call, &spec.name.project)?;
         call.require(call.may_operate(), "engineer or admin")?;
-        let topic = names::resource(&subscription.topic, "topics")?;
+        if self.open(call, &subscription.name).is_ok() {
+            let name = spec.name.to_string();
+            return Err(PortError::AlreadyExists { what: "subscription", name }.into());
+        }
         let topic_access = self.access(call, &topic)?;
         let topic_spec = self.bus.topic(&topic)?;
         spec.tenant = access.subscription_tenant(&topic_access)?;
@@ -47,7 +56,7 @@ impl PubsubApi {
         Ok(convert::subscription_out(&created, topic_spec.retention))
     }
 
-    /// Dead letters of one tenant must not become another's.
+    /// Dead letters need a topic that exists, and those of one tenant must not become another's.
     fn check_dead_letter(&self, call: &Call, spec: &SubscriptionSpec, owner: &Owner) -> Result<(), ApiError> {
         let Some(policy) = &spec.dead_letter else { return Ok(()) };
         let access = self.access(call, &policy.topic)?;
@@ -58,6 +67,7 @@ impl PubsubApi {
             }
         };
         if ours {
+            self.bus.topic(&policy.topic)?;
             return Ok(());
         }
         Err(ApiError::denied(
@@ -98,18 +108,21 @@ impl PubsubApi {
         call: &Call,
         request: pb::UpdateSubscriptionRequest,
     ) -> Result<pb::Subscription, ApiError> {
-        let paths = mask::paths(request.update_mask.as_ref(), &mask::SUBSCRIPTION)?;
         let given = request.subscription.ok_or_else(|| missing("subscription"))?;
         let opened = self.open(call, &given.name)?;
         call.require(call.may_operate(), "engineer or admin")?;
+        let paths = mask::paths(request.update_mask.as_ref(), &mask::SUBSCRIPTION)?;
         let kept = opened.port.spec();
         let mut merged = convert::subscription_out(&kept, None);
-        for path in paths {
+        for path in &paths {
             merge(&mut merged, &given, path);
         }
         let mut spec = (*kept).clone();
         convert::apply_subscription(&mut spec, &merged)?;
-        self.check_dead_letter(call, &spec, &opened.access.owner)?;
+        // A topic that was deleted since must not stand in the way of other changes.
+        if paths.iter().any(|path| path.starts_with("dead_letter_policy")) {
+            self.check_dead_letter(call, &spec, &opened.access.owner)?;
+        }
         self.check_endpoint(&spec)?;
         let updated = self.bus.update_subscription(spec).await?;
         self.pushing.touched(&updated.name, updated.push.is_some());
@@ -196,9 +209,9 @@ impl PubsubApi {
             () = self.drained() => Vec::new(),
         };
         metrics::delivered("pull", received.len());
-        let (ack_ids, counts) = (AckIds::of(&spec.name), spec.dead_letter.is_some());
+        let ack_ids = AckIds::of(&spec.name);
         let received_messages =
-            received.into_iter().map(|message| convert::received_out(message, ack_ids, counts)).collect();
+            received.into_iter().map(|message| convert::received_out(message, ack_ids, &spec)).collect();
         Ok(pb::PullResponse { received_messages })
     }
 

@@ -8,13 +8,27 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 use levada_bus::port::{PushConfig, Received, SubscriptionSpec};
 use serde_json::{Map, Value, json};
 
+use crate::letters;
+
+/// Who posts, for the logs and filters of receivers.
+const USER_AGENT: &str = concat!("Levada-PubSub/", env!("CARGO_PKG_VERSION"));
+
 /// Headers that a message's attributes must not set.
-const RESERVED: [&str; 7] =
-    ["host", "content-length", "transfer-encoding", "connection", "authorization", "upgrade", "te"];
+const RESERVED: [&str; 8] = [
+    "host",
+    "content-length",
+    "transfer-encoding",
+    "connection",
+    "authorization",
+    "upgrade",
+    "te",
+    "user-agent",
+];
 
 /// The headers and the body for one message.
 pub(super) fn build(spec: &SubscriptionSpec, push: &PushConfig, received: &Received) -> (HeaderMap, Bytes) {
     let mut headers = HeaderMap::new();
+    headers.insert(header::USER_AGENT, HeaderValue::from_static(USER_AGENT));
     let path = spec.name.path("subscriptions");
     let time = DateTime::<Utc>::from_timestamp_millis(received.published_at_ms).unwrap_or_default();
     let time = time.to_rfc3339_opts(SecondsFormat::AutoSi, true);
@@ -22,8 +36,9 @@ pub(super) fn build(spec: &SubscriptionSpec, push: &PushConfig, received: &Recei
     let id = received.message_id.to_string();
     let Some(bare) = push.no_wrapper else {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        let attributes: Map<String, Value> =
-            message.attributes.iter().map(|(k, v)| (k.to_owned(), Value::from(v))).collect();
+        let attributes: Map<String, Value> = letters::delivered(spec, &message.attributes)
+            .map(|(k, v)| (k.to_owned(), Value::from(v)))
+            .collect();
         // Both spellings, as Google sends them: receivers read either.
         let mut wrapped = json!({
             "data": STANDARD.encode(&message.body),
@@ -46,7 +61,7 @@ pub(super) fn build(spec: &SubscriptionSpec, push: &PushConfig, received: &Recei
     };
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
     if bare.write_metadata {
-        for (name, value) in message.attributes.iter() {
+        for (name, value) in letters::delivered(spec, &message.attributes) {
             put(&mut headers, name, value);
         }
         put(&mut headers, "x-goog-pubsub-subscription-name", &path);

@@ -132,15 +132,22 @@ pub(super) struct Target {
 impl Target {
     /// Takes apart what follows `/v1/`, still percent-encoded.
     pub(super) fn parse(path: &str) -> Option<Self> {
-        let (path, action) = match path.rsplit_once(':') {
-            Some((path, action)) if !action.contains('/') => (path, action),
-            _ => (path, ""),
-        };
         let decode =
             |part: &str| percent_encoding::percent_decode_str(part).decode_utf8().ok().map(String::from);
-        let parts: Vec<String> = path.split('/').map(decode).collect::<Option<_>>()?;
+        let mut parts: Vec<String> = path.split('/').map(decode).collect::<Option<_>>()?;
+        // The colon may be encoded like anything else: no id has one.
+        let action = match parts.last_mut().and_then(|last| Some((last.rfind(':')?, last))) {
+            Some((at, last)) => {
+                let action = last.split_off(at)[1..].to_owned();
+                if action.is_empty() {
+                    return None;
+                }
+                action
+            }
+            None => String::new(),
+        };
         // A decoded slash must not make another resource of a name.
-        if parts.iter().any(|part| part.is_empty() || part.contains('/')) {
+        if parts.iter().any(|part| part.is_empty() || part.contains('/')) || action.contains('/') {
             return None;
         }
         let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
@@ -154,7 +161,7 @@ impl Target {
             }
             _ => return None,
         };
-        Some(Self { resource, collection: collection.into(), listed: listed.into(), action: action.into() })
+        Some(Self { resource, collection: collection.into(), listed: listed.into(), action })
     }
 
     fn fits(&self, binding: &Binding) -> bool {
@@ -219,9 +226,31 @@ mod tests {
             find(Method::GET, "projects/p/schemas/s%40abcd"),
             found("GetSchema", "projects/p/schemas/s@abcd")
         );
-        for bad in
-            ["projects/p/topics/a%2Fb", "projects//topics", "projects/p", "topics/t", "projects/p/topics/"]
-        {
+        for encoded in [
+            "projects/p/topics/t%3Apublish",
+            "projects/p/topics/t%3apublish",
+            "projects/p/%74opics/t:%70ublish",
+        ] {
+            assert_eq!(find(Method::POST, encoded), found("Publish", "projects/p/topics/t"), "{encoded}");
+        }
+        assert_eq!(
+            find(Method::GET, "projects/p/topics/a%253Apublish"),
+            found("GetTopic", "projects/p/topics/a%3Apublish")
+        );
+        assert_eq!(
+            find(Method::GET, "projects/a.org%3Ap/topics/t"),
+            found("GetTopic", "projects/a.org:p/topics/t")
+        );
+        for bad in [
+            "projects/p/topics/a%2Fb",
+            "projects//topics",
+            "projects/p",
+            "topics/t",
+            "projects/p/topics/",
+            "projects/p/topics/t:",
+            "projects/p/topics/t%3A",
+            "projects/p/topics/%ff",
+        ] {
             assert_eq!(find(Method::GET, bad), None, "{bad}");
         }
         let target = Target::parse("projects/p/topics/t:publish").expect("a target");

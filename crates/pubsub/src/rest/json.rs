@@ -13,6 +13,7 @@ use prost::encoding::{WireType, decode_key, decode_varint, encode_key, encode_va
 use serde_json::{Map as Object, Value};
 
 use super::schema::{Field, Kind, Shape, camel, snake};
+use super::system::Enums;
 use crate::error::ApiError;
 use crate::names::shown;
 
@@ -29,8 +30,9 @@ pub(super) fn to_wire(shape: &Shape, value: &Value) -> Result<Vec<u8>, ApiError>
     Ok(out)
 }
 
-fn invalid(path: &str, kind: &str, value: &Value) -> ApiError {
-    ApiError::invalid(format!("Invalid value at '{path}' ({kind}), {}", shown(&value.to_string())))
+pub(super) fn invalid(path: &str, kind: &str, value: &Value) -> ApiError {
+    let text = format!("Invalid value at '{}' ({kind}), {}", shown(path), shown(&value.to_string()));
+    ApiError::invalid_field(shown(path), text)
 }
 
 fn message(
@@ -50,26 +52,27 @@ fn message(
     for (name, value) in object {
         let Some(field) = shape.field(name) else {
             let at = if path.is_empty() { String::new() } else { format!(" at '{path}'") };
-            return Err(ApiError::invalid(format!(
+            let text = format!(
                 "Invalid JSON payload received. Unknown name \"{}\"{at}: Cannot find field.",
                 shown(name)
-            )));
+            );
+            return Err(ApiError::invalid_field(path, text));
         };
         let path = if path.is_empty() { field.name.to_owned() } else { format!("{path}.{}", field.name) };
         if !seen.insert(field.number) {
-            return Err(ApiError::invalid(format!(
-                "Invalid JSON payload received. '{path}' is given twice."
-            )));
+            let text = format!("Invalid JSON payload received. '{path}' is given twice.");
+            return Err(ApiError::invalid_field(path, text));
         }
         if value.is_null() {
             continue;
         }
         if !field.oneof.is_empty() && !groups.insert(field.oneof) {
-            return Err(ApiError::invalid(format!(
+            let text = format!(
                 "Invalid value at '{path}' (oneof), oneof field '{}' is already set. Cannot set '{}'",
                 field.oneof,
                 camel(field.name)
-            )));
+            );
+            return Err(ApiError::invalid_field(path, text));
         }
         match (field.repeated, value) {
             (false, value) => put(field, value, &path, depth, out)?,
@@ -102,7 +105,8 @@ fn put(field: &Field, value: &Value, path: &str, depth: usize, out: &mut Vec<u8>
         Kind::String => put_bytes(number, text("TYPE_STRING")?.as_bytes(), out),
         Kind::Bytes => {
             let bytes = base64(text("TYPE_BYTES")?).ok_or_else(|| {
-                ApiError::invalid(format!("Invalid value at '{path}' (TYPE_BYTES), Base64 decoding failed"))
+                let text = format!("Invalid value at '{path}' (TYPE_BYTES), Base64 decoding failed");
+                ApiError::invalid_field(path, text)
             })?;
             put_bytes(number, &bytes, out);
         }
@@ -116,8 +120,9 @@ fn put(field: &Field, value: &Value, path: &str, depth: usize, out: &mut Vec<u8>
         }
         Kind::Enum(values) => {
             let named = value.as_str().and_then(|text| values.iter().find(|(name, _)| *name == text));
-            let n =
-                named.map(|(_, n)| i64::from(*n)).or(value.as_i64().filter(|n| i32::try_from(*n).is_ok()));
+            // A number as text too: in a query everything is text.
+            let numbered = || integer(value).filter(|n| i32::try_from(*n).is_ok());
+            let n = named.map(|(_, n)| i64::from(*n)).or_else(numbered);
             put_number(number, n.ok_or_else(|| invalid(path, "TYPE_ENUM", value))?, out);
         }
         Kind::Message(shape) => {
@@ -176,7 +181,10 @@ fn integer(value: &Value) -> Option<i64> {
             let float = n.as_f64().filter(|f| f.fract() == 0.0 && f.abs() < 9e15)?;
             Some(float as i64)
         }),
-        Value::String(text) => text.parse().ok(),
+        Value::String(text) => text.parse().ok().or_else(|| {
+            let number: serde_json::Number = text.parse().ok()?;
+            integer(&Value::Number(number))
+        }),
         _ => None,
     }
 }
@@ -209,7 +217,7 @@ fn duration(text: &str) -> Option<(i64, i64)> {
 ///
 /// # Errors
 /// A text when the bytes are not of that shape.
-pub(super) fn from_wire(shape: &Shape, mut wire: Bytes) -> Result<Value, String> {
+pub(super) fn from_wire(shape: &Shape, mut wire: Bytes, enums: Enums) -> Result<Value, String> {
     let mut object = Object::new();
     let mut maps: BTreeMap<u32, BTreeMap<String, String>> = BTreeMap::new();
     while wire.has_remaining() {
@@ -229,7 +237,7 @@ pub(super) fn from_wire(shape: &Shape, mut wire: Bytes) -> Result<Value, String>
             maps.entry(number).or_default().insert(key, value);
             continue;
         }
-        let value = get(field, n, bytes)?;
+        let value = get(field, n, bytes, enums)?;
         let name = camel(field.name);
         if field.repeated {
             let items = object.entry(name).or_insert_with(|| Value::Array(Vec::new()));
@@ -250,12 +258,13 @@ pub(super) fn from_wire(shape: &Shape, mut wire: Bytes) -> Result<Value, String>
     Ok(Value::Object(object))
 }
 
-fn get(field: &Field, n: u64, bytes: Bytes) -> Result<Value, String> {
+fn get(field: &Field, n: u64, bytes: Bytes, enums: Enums) -> Result<Value, String> {
     Ok(match field.kind {
         Kind::String => Value::String(utf8(&bytes)?),
         Kind::Bytes => Value::String(STANDARD.encode(&bytes)),
         Kind::Bool => Value::Bool(n != 0),
         Kind::Int32 => Value::from(n.cast_signed() as i32),
+        Kind::Enum(_) if enums == Enums::Numbers => Value::from(n.cast_signed() as i32),
         Kind::Enum(values) => {
             let n = n.cast_signed() as i32;
             values
@@ -263,7 +272,7 @@ fn get(field: &Field, n: u64, bytes: Bytes) -> Result<Value, String> {
                 .find(|(_, known)| *known == n)
                 .map_or_else(|| Value::from(n), |(name, _)| Value::from(*name))
         }
-        Kind::Message(shape) => from_wire(shape, bytes)?,
+        Kind::Message(shape) => from_wire(shape, bytes, enums)?,
         Kind::Timestamp => {
             let (seconds, nanos) = time(bytes)?;
             let time = DateTime::<Utc>::from_timestamp(seconds, u32::try_from(nanos).unwrap_or(0));

@@ -1,15 +1,20 @@
 //! The REST door: `/v1/projects/...`, transcoded to the same calls as gRPC.
 
 mod bindings;
+mod encoding;
+mod fields;
 mod json;
 mod schema;
+mod system;
+
+use std::collections::HashSet;
 
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
 use axum::routing::any;
 use futures::future::BoxFuture;
-use http::{HeaderValue, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Limited};
 use prost::Message;
 use serde_json::{Map, Value};
@@ -21,25 +26,12 @@ use crate::error::ApiError;
 use crate::limits::MAX_WIRE_BYTES;
 use crate::names::shown;
 use bindings::{Binding, Target};
-use schema::{Kind, Shape};
+use encoding::Encoding;
+use schema::{Field, Kind, Shape};
+use system::System;
 
 /// A request of the largest size in base64, with what frames it.
 const MAX_BODY_BYTES: usize = MAX_WIRE_BYTES / 3 * 4 + (1 << 20);
-
-/// Query parameters that every Google API has; none of them changes an answer here.
-const SYSTEM_PARAMETERS: [&str; 11] = [
-    "alt",
-    "$alt",
-    "fields",
-    "$fields",
-    "prettyPrint",
-    "$prettyPrint",
-    "quotaUser",
-    "$.xgafv",
-    "$userProject",
-    "uploadType",
-    "upload_protocol",
-];
 
 /// The route of all resources.
 pub(crate) fn router(api: PubsubApi) -> Router {
@@ -47,12 +39,16 @@ pub(crate) fn router(api: PubsubApi) -> Router {
 }
 
 async fn answer(State(api): State<PubsubApi>, request: Request) -> Response<Body> {
-    match transcode(api, request).await {
-        Ok(value) => json(StatusCode::OK, &value),
+    let encoding = match Encoding::of(request.headers()) {
+        Ok(encoding) => encoding,
+        Err(error) => return refused_encoding(&error),
+    };
+    match transcode(api, request, encoding).await {
+        Ok(text) => json(StatusCode::OK, text),
         Err(error) => {
             let status =
                 StatusCode::from_u16(error.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-            let mut response = json(status, &error.to_json());
+            let mut response = json(status, error.to_json().to_string());
             if error.code == Code::Unauthenticated {
                 response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
             }
@@ -61,15 +57,25 @@ async fn answer(State(api): State<PubsubApi>, request: Request) -> Response<Body
     }
 }
 
-fn json(status: StatusCode, value: &Value) -> Response<Body> {
-    let mut response = Response::new(Body::from(value.to_string()));
+/// The one refusal whose status no code of the API stands for.
+fn refused_encoding(error: &ApiError) -> Response<Body> {
+    let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
+    let mut body = error.to_json();
+    body["error"]["code"] = Value::from(status.as_u16());
+    let mut response = json(status, body.to_string());
+    response.headers_mut().insert(header::ACCEPT_ENCODING, HeaderValue::from_static("gzip"));
+    response
+}
+
+fn json(status: StatusCode, text: String) -> Response<Body> {
+    let mut response = Response::new(Body::from(text));
     *response.status_mut() = status;
     let kind = HeaderValue::from_static("application/json; charset=UTF-8");
     response.headers_mut().insert(header::CONTENT_TYPE, kind);
     response
 }
 
-async fn transcode(api: PubsubApi, request: Request) -> Result<Value, ApiError> {
+async fn transcode(api: PubsubApi, request: Request, encoding: Encoding) -> Result<String, ApiError> {
     let (parts, body) = request.into_parts();
     let call = api.call(&parts.headers)?;
     let path = parts.uri.path().trim_start_matches("/v1/");
@@ -84,41 +90,55 @@ async fn transcode(api: PubsubApi, request: Request) -> Result<Value, ApiError> 
             false => ApiError::new(Code::NotFound, format!("There is nothing at {path} in the Pub/Sub API.")),
         }
     })?;
+    let (system, asked) = query(binding, &parts.headers, parts.uri.query().unwrap_or(""))?;
     let mut question = match binding.body {
         bindings::Body::Nothing => Map::new(),
-        bindings::Body::Whole => read(body).await?,
-        bindings::Body::Field(name) => Map::from_iter([(name.to_owned(), Value::Object(read(body).await?))]),
+        bindings::Body::Whole => read(body, encoding).await?,
+        bindings::Body::Field(name) => {
+            Map::from_iter([(name.to_owned(), Value::Object(read(body, encoding).await?))])
+        }
     };
-    query(binding, parts.uri.query().unwrap_or(""), &mut question)?;
+    for (name, value) in asked {
+        set(binding.question, &mut question, &name, Value::String(value))?;
+    }
     set(binding.question, &mut question, binding.field, Value::String(target.resource))?;
     let wire = json::to_wire(binding.question, &Value::Object(question))?;
     let work = dispatch(binding.call, Transcoded { api, call, wire: wire.into() })
         .ok_or_else(|| ApiError::new(Code::Internal, "the rule of this path names no call"))?;
     let answer = work.await?;
-    json::from_wire(binding.answer, answer)
-        .map_err(|error| ApiError::new(Code::Internal, format!("the answer cannot be written: {error}")))
+    let answer = json::from_wire(binding.answer, answer, system.enums)
+        .map_err(|error| ApiError::new(Code::Internal, format!("the answer cannot be written: {error}")))?;
+    Ok(system.write(answer))
 }
 
 /// The body as a JSON object; none is an empty one.
-async fn read(body: Body) -> Result<Map<String, Value>, ApiError> {
+async fn read(body: Body, encoding: Encoding) -> Result<Map<String, Value>, ApiError> {
     let bytes = Limited::new(body, MAX_BODY_BYTES).collect().await.map_err(|_| {
         ApiError::invalid(format!(
             "Request payload size exceeds the limit: {MAX_BODY_BYTES} bytes, or it broke off."
         ))
     })?;
-    let bytes = bytes.to_bytes();
+    let bytes = encoding.expand(bytes.to_bytes(), MAX_BODY_BYTES)?;
     if bytes.iter().all(u8::is_ascii_whitespace) {
         return Ok(Map::new());
     }
     match serde_json::from_slice(&bytes) {
         Ok(Value::Object(object)) => Ok(object),
-        Ok(_) => Err(ApiError::invalid("Invalid JSON payload received. The request must be an object.")),
-        Err(error) => Err(ApiError::invalid(format!("Invalid JSON payload received. {error}"))),
+        Ok(_) => {
+            Err(ApiError::invalid_field("", "Invalid JSON payload received. The request must be an object."))
+        }
+        Err(error) => Err(ApiError::invalid_field("", format!("Invalid JSON payload received. {error}"))),
     }
 }
 
-/// Adds the parameters of the query to the request.
-fn query(binding: &Binding, query: &str, into: &mut Map<String, Value>) -> Result<(), ApiError> {
+/// How the answer is to be written, and the fields of the request that the query names.
+fn query(
+    binding: &Binding,
+    headers: &HeaderMap,
+    query: &str,
+) -> Result<(System, Vec<(String, String)>), ApiError> {
+    let mut system = System::of(headers, binding.answer)?;
+    let (mut asked, mut seen) = (Vec::new(), HashSet::new());
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
         let decode = |text: &str| {
@@ -127,22 +147,36 @@ fn query(binding: &Binding, query: &str, into: &mut Map<String, Value>) -> Resul
             text.map(String::from).map_err(|_| ApiError::invalid("The query is not valid UTF-8."))
         };
         let (name, value) = (decode(name)?, decode(value)?);
-        if SYSTEM_PARAMETERS.contains(&name.as_str()) {
+        if system.take(&name, &value, binding.answer)? {
             continue;
         }
-        set(binding.question, into, &name, Value::String(value))?;
+        if !seen.insert(schema::snake(&name)) && !repeats(binding.question, &name) {
+            let text = format!("Invalid JSON payload received. '{}' is given twice.", shown(&name));
+            return Err(ApiError::invalid_field(shown(&name), text));
+        }
+        asked.push((name, value));
     }
-    Ok(())
+    Ok((system, asked))
+}
+
+/// Whether a parameter may stand in a query more than once.
+fn repeats(shape: &Shape, path: &str) -> bool {
+    match (path.split_once('.'), shape.field(path.split('.').next().unwrap_or(path))) {
+        (Some((_, rest)), Some(Field { kind: Kind::Message(shape), .. })) => repeats(shape, rest),
+        (None, Some(field)) => field.repeated,
+        _ => false,
+    }
 }
 
 /// Sets a field by its path; text becomes what the field holds.
 fn set(shape: &Shape, into: &mut Map<String, Value>, path: &str, value: Value) -> Result<(), ApiError> {
     let (name, rest) = path.split_once('.').map_or((path, None), |(name, rest)| (name, Some(rest)));
     let unknown = || {
-        ApiError::invalid(format!(
+        let text = format!(
             "Invalid JSON payload received. Unknown name \"{}\": Cannot bind query parameter.",
             shown(path)
-        ))
+        );
+        ApiError::invalid_field("", text)
     };
     let field = shape.field(name).ok_or_else(unknown)?;
     // The body may have used the other spelling; there must be one.
@@ -163,7 +197,7 @@ fn set(shape: &Shape, into: &mut Map<String, Value>, path: &str, value: Value) -
             let flag = match value.as_str() {
                 Some("true") => true,
                 Some("false") => false,
-                _ => return Err(unknown()),
+                _ => return Err(json::invalid(path, "TYPE_BOOL", &value)),
             };
             into.insert(key, Value::Bool(flag));
             Ok(())

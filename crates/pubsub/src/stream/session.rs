@@ -344,10 +344,9 @@ impl Session {
         metrics::delivered("stream", received.len());
         let sizes: Vec<_> = received.iter().map(|message| (message.ack_id, size(message))).collect();
         self.account.add(&sizes, Instant::now() + self.deadline);
-        let counts = self.spec.dead_letter.is_some();
         let messages = received
             .into_iter()
-            .map(|message| convert::received_out(message, self.ack_ids, counts))
+            .map(|message| convert::received_out(message, self.ack_ids, &self.spec))
             .collect();
         let response = pb::StreamingPullResponse { received_messages: messages, ..self.response() };
         self.out.push_back(response);

@@ -21,7 +21,7 @@ fn check<M: Message + Default + PartialEq>(file: &str, shape: &Shape) -> M {
     let value: Value = serde_json::from_str(&text).expect("JSON");
     let wire = to_wire(shape, &value).expect(file);
     let typed = M::decode(&*wire).expect(file);
-    let back = from_wire(shape, typed.encode_to_vec().into()).expect(file);
+    let back = from_wire(shape, typed.encode_to_vec().into(), Enums::Names).expect(file);
     assert_eq!(serde_json::to_string_pretty(&back).expect("JSON"), text.trim(), "{file}");
     typed
 }
@@ -127,9 +127,55 @@ fn damaged_bytes_are_refused_without_a_panic() {
     let value: Value = serde_json::from_str(&golden("subscription.json")).expect("JSON");
     let wire = to_wire(&schema::SUBSCRIPTION, &value).expect("wire");
     for cut in 0..wire.len() {
-        let _ = from_wire(&schema::SUBSCRIPTION, wire[..cut].to_vec().into());
+        let _ = from_wire(&schema::SUBSCRIPTION, wire[..cut].to_vec().into(), Enums::Names);
         let mut changed = wire.clone();
         changed[cut] ^= 0xff;
-        let _ = from_wire(&schema::SUBSCRIPTION, changed.into());
+        let _ = from_wire(&schema::SUBSCRIPTION, changed.into(), Enums::Numbers);
+    }
+}
+
+#[test]
+fn enums_are_read_and_written_by_name_and_by_number() {
+    let read = |value: Value| {
+        let document = serde_json::json!({ "name": "n", "view": value });
+        let wire = to_wire(&schema::GET_SCHEMA, &document).map_err(|error| error.message)?;
+        Ok::<_, String>(pb::GetSchemaRequest::decode(&*wire).expect("a request").view)
+    };
+    for (value, expected) in [
+        (serde_json::json!("FULL"), 2),
+        (serde_json::json!("2"), 2),
+        (serde_json::json!(2), 2),
+        (serde_json::json!(2.0), 2),
+        (serde_json::json!("0"), 0),
+        (serde_json::json!("-1"), -1),
+        // Enums of proto3 are open: what a later version adds is kept.
+        (serde_json::json!("77"), 77),
+    ] {
+        assert_eq!(read(value.clone()), Ok(expected), "{value}");
+    }
+    for bad in ["full", "", "1.5", "0x1", "99999999999", "1e400", " 2"] {
+        let error = read(serde_json::json!(bad)).expect_err(bad);
+        assert!(error.starts_with("Invalid value at 'view' (TYPE_ENUM)"), "{error}");
+    }
+    assert!(read(serde_json::json!(true)).is_err() && read(serde_json::json!([2])).is_err());
+    let schema = pb::Schema { r#type: 2, ..Default::default() }.encode_to_vec();
+    let written =
+        |enums| from_wire(&schema::SCHEMA, schema.clone().into(), enums).expect("a schema")["type"].clone();
+    assert_eq!((written(Enums::Names), written(Enums::Numbers)), ("AVRO".into(), 2.into()));
+}
+
+#[test]
+fn a_refusal_names_the_field() {
+    for (document, field) in [
+        (r#"{"ackDeadlineSeconds": "x"}"#, "ack_deadline_seconds"),
+        (r#"{"retryPolicy": {"minimumBackoff": "x"}}"#, "retry_policy.minimum_backoff"),
+        (r#"{"retryPolicy": {"nonsense": 1}}"#, "retry_policy"),
+        (r#"{"nonsense": 1}"#, ""),
+    ] {
+        let value: Value = serde_json::from_str(document).expect("JSON");
+        let error = to_wire(&schema::SUBSCRIPTION, &value).expect_err(document);
+        assert_eq!(error.violations.len(), 1, "{document}");
+        assert_eq!(error.violations[0].field, field, "{document}");
+        assert_eq!(error.violations[0].description, error.message, "{document}");
     }
 }
