@@ -39,6 +39,7 @@ for topic in $topics; do
         call platform "$tenant" PUT "$dlq_project/subscriptions/$topic-$tenant-dlq" '{
             "topic": "projects/'"$dlq_project/topics/$topic-dlq"'",
             "filter": "attributes.tenant_id = \"'"$tenant"'\"",
+            "labels": {"levada-dead-letter-details": "true"},
             "ackDeadlineSeconds": 60,
             "messageRetentionDuration": "604800s",
             "expirationPolicy": {}

@@ -151,12 +151,8 @@ fn letter(pulled: &Pulled, subscription: &str, reason: &str) -> Value {
     ];
     let mut attributes: BTreeMap<&str, &str> =
         message.attributes.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-    for (name, value) in &added {
-        // The message's own come first where there is no room for all.
-        if attributes.len() < MAX_ATTRIBUTES || attributes.contains_key(name) {
-            attributes.insert(name, value);
-        }
-    }
+    // None of them counts against the limit of the message's own.
+    attributes.extend(added.iter().map(|(name, value)| (*name, value.as_str())));
     let mut letter = json!({ "data": message.data, "attributes": attributes });
     if !message.ordering_key.is_empty() {
         letter["orderingKey"] = Value::from(message.ordering_key.as_str());
@@ -195,7 +191,7 @@ mod tests {
         let attributes: BTreeMap<_, _> = (0..100).map(|n| (format!("a{n}"), String::new())).collect();
         let message = PubsubMessage { attributes: attributes.clone(), ..Default::default() };
         let letter = letter(&Pulled { message, ..Default::default() }, "projects/p/subscriptions/sub", "bad");
-        assert_eq!(letter["attributes"].as_object().unwrap().len(), 100);
+        assert_eq!(letter["attributes"].as_object().unwrap().len(), 108);
         assert!(attributes.keys().all(|name| letter["attributes"].get(name).is_some()));
     }
 }
