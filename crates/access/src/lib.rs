@@ -11,6 +11,6 @@ mod ring;
 mod secret;
 
 pub use key::{KeyInfo, KeyState, NewKey};
-pub use limiter::{Rate, RateLimiter};
+pub use limiter::{Rate, RateLimiter, exceeded};
 pub use ring::{AccessError, KeyRing, MAX_KEYS};
 pub use secret::Secret;

@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use levada_core::{Clock, Decision, TenantId, TokenBucket};
+use levada_core::{Clock, Decision, Problem, TenantId, TokenBucket};
 use parking_lot::Mutex;
 
 /// A sustained rate and how far above it a burst may go.
@@ -95,6 +95,17 @@ impl RateLimiter {
         Some(entry.bucket.take(cost as f64, now))
     }
 
+    /// As [`RateLimiter::take`], for who only wants to know whether it may go on.
+    ///
+    /// # Errors
+    /// `rate-limited` (429) with the time to wait.
+    pub fn admit(&self, tenant: &TenantId, cost: u64) -> Result<(), Problem> {
+        match self.take(tenant, cost) {
+            Some(decision) if !decision.allowed => Err(exceeded(&decision)),
+            _ => Ok(()),
+        }
+    }
+
     /// Buckets held now.
     pub fn len(&self) -> usize {
         self.inner.lock().buckets.len()
@@ -103,6 +114,14 @@ impl RateLimiter {
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
+}
+
+/// The answer to a request that a limit does not let through.
+pub fn exceeded(decision: &Decision) -> Problem {
+    let wait_s = decision.reset.as_secs() + u64::from(decision.reset.subsec_nanos() > 0);
+    Problem::new(429, "rate-limited", format!("the tenant's limit of {} is used up", decision.limit))
+        .hint("wait as long as Retry-After says; spread the load, or ask for a higher limit in levada.yaml")
+        .retry_after_s(wait_s.max(1))
 }
 
 /// Forgets buckets that are full again; where none is, the one used longest ago. That one

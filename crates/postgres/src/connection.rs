@@ -10,13 +10,16 @@ use pgwire::error::ErrorInfo;
 use pgwire::messages::response::{NoticeResponse, ReadyForQuery, TransactionStatus};
 use pgwire::messages::{PgWireBackendMessage, PgWireFrontendMessage};
 use tokio::net::TcpStream;
-use tokio::sync::SemaphorePermit;
 use tokio_util::codec::Framed;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::cancel::Registration;
 use crate::codec::Codec;
+use crate::doorstep::Stay;
 use crate::error::{Failure, Outcome, fatal};
 use crate::metrics::Connected;
+use crate::places::Place;
 use crate::portal::{Portal, Prepared};
 use crate::server::Shared;
 use crate::session::Session;
@@ -37,6 +40,8 @@ pub(crate) struct Connection<'a> {
     /// Portals of the protocol and cursors of SQL are one thing.
     pub portals: HashMap<String, Portal>,
     pub status: TransactionStatus,
+    /// Cancelled when the key is no longer good.
+    revoked: CancellationToken,
     /// After an error in the extended protocol: until the next Sync.
     skipping: bool,
 }
@@ -44,7 +49,7 @@ pub(crate) struct Connection<'a> {
 struct Opened<'a> {
     session: Session,
     registration: Registration,
-    _place: SemaphorePermit<'a>,
+    _place: Place<'a>,
     _connected: Connected,
 }
 
@@ -52,17 +57,28 @@ struct Opened<'a> {
 ///
 /// # Errors
 /// Why it ended, for the log; the client was told where it could be.
-pub(crate) async fn serve(socket: TcpStream, from: SocketAddr, shared: &Shared) -> Outcome<()> {
+pub(crate) async fn serve(socket: TcpStream, from: SocketAddr, shared: &Shared, stay: Stay) -> Outcome<()> {
     socket.set_nodelay(true).map_err(|e| Failure::Wire(e.into()))?;
     let mut io = Framed::new(socket, Codec::new(shared.config.max_message_bytes));
-    let opening = tokio::time::timeout(shared.config.handshake_timeout, open(&mut io, shared, from)).await;
+    let opening = tokio::time::timeout(shared.config.handshake_timeout, open(&mut io, shared, from));
+    let opening = tokio::select! {
+        opening = opening => opening,
+        () = stay.leave.cancelled() => Ok(Err(fatal(
+            "53300",
+            "too many connections have not logged in; this one made room for another",
+            Some("log in as soon as you are connected"),
+        ))),
+    };
     let opened = match opening {
         Ok(Ok(Some(opened))) => opened,
         Ok(Ok(None)) => return Ok(()),
         Ok(Err(failure)) => return part(&mut io, failure).await,
         Err(_) => return part(&mut io, fatal("08P01", "the login took too long", None)).await,
     };
+    drop(stay);
     let Opened { session, registration, _place, _connected } = opened;
+    let revoked = CancellationToken::new();
+    let _watch = watch(shared, &session, revoked.clone());
     let mut connection = Connection {
         io,
         shared,
@@ -71,6 +87,7 @@ pub(crate) async fn serve(socket: TcpStream, from: SocketAddr, shared: &Shared) 
         statements: HashMap::new(),
         portals: HashMap::new(),
         status: TransactionStatus::Idle,
+        revoked,
         skipping: false,
     };
     match connection.run().await {
@@ -81,12 +98,21 @@ pub(crate) async fn serve(socket: TcpStream, from: SocketAddr, shared: &Shared) 
 
 async fn open<'a>(io: &mut Io, shared: &'a Shared, from: SocketAddr) -> Outcome<Option<Opened<'a>>> {
     let Opening::Startup(startup) = negotiate(io, shared).await? else { return Ok(None) };
-    let place = shared.places.try_acquire().map_err(|_| {
-        fatal("53300", "too many clients are connected", Some("close idle ones, or raise the limit"))
-    })?;
     let registration = shared.cancels.register();
-    let session = log_in(io, shared, &startup, &registration, from).await?;
+    let (session, place) = log_in(io, shared, &startup, &registration, from).await?;
     Ok(Some(Opened { session, registration, _place: place, _connected: Connected::new() }))
+}
+
+/// Asks again and again whether the key is still good, and tells when it is not.
+fn watch(shared: &Shared, session: &Session, revoked: CancellationToken) -> AbortOnDropHandle<()> {
+    let (authenticator, principal) = (shared.authenticator.clone(), session.principal.clone());
+    let every = shared.config.recheck;
+    AbortOnDropHandle::new(tokio::spawn(async move {
+        while authenticator.is_valid(&principal) {
+            tokio::time::sleep(every).await;
+        }
+        revoked.cancel();
+    }))
 }
 
 /// Tells the client why the connection ends, if it still listens.
@@ -117,10 +143,17 @@ async fn send_error(io: &mut Io, info: ErrorInfo) -> Outcome<()> {
     }
 }
 
+fn key_gone() -> Failure {
+    let hint = Some("connect again with a valid key");
+    fatal("57P01", "terminating connection: the key was revoked or has expired", hint)
+}
+
 impl Connection<'_> {
     async fn run(&mut self) -> Outcome<()> {
+        let revoked = self.revoked.clone();
         loop {
             let next = tokio::select! {
+                () = revoked.cancelled() => return Err(key_gone()),
                 () = self.shared.stop.cancelled() => {
                     return Err(fatal("57P01", "the server is shutting down", None));
                 }
@@ -134,7 +167,12 @@ impl Connection<'_> {
             if matches!(message, PgWireFrontendMessage::Terminate(_)) {
                 return Ok(());
             }
-            self.handle(message).await?;
+            // Also in the middle of a result: a whole message more, and no other.
+            tokio::select! {
+                biased;
+                () = revoked.cancelled() => return Err(key_gone()),
+                handled = self.handle(message) => handled?,
+            }
         }
     }
 

@@ -28,6 +28,13 @@ pub(crate) enum Failure {
 
 pub(crate) type Outcome<T> = Result<T, Failure>;
 
+impl Failure {
+    /// The login failed because the key is not good.
+    pub(crate) fn is_wrong_key(&self) -> bool {
+        matches!(self, Self::Fatal(info) if info.code == "28P01")
+    }
+}
+
 impl From<PgWireError> for Failure {
     fn from(error: PgWireError) -> Self {
         match error {
@@ -39,6 +46,7 @@ impl From<PgWireError> for Failure {
                 ),
                 "send less in one statement",
             ))),
+            PgWireError::UserError(info) => Failure::Fatal(info),
             other => Failure::Wire(other),
         }
     }
@@ -97,6 +105,8 @@ pub(crate) fn sqlstate(problem: &Problem) -> &'static str {
         "sql-execution" => "22000",
         "sql-invalid" => "42000",
         "sql-storage" => "58030",
+        "quota-exceeded" => "53400",
+        "memory-exhausted" => "53200",
         "unauthenticated" => "28P01",
         "tenant-forbidden" => "3D000",
         _ => match problem.status {

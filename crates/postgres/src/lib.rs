@@ -3,8 +3,8 @@
 //! The password is an API key; the user name is free. The database name narrows to one
 //! tenant, and `levada` (or `postgres`, or none) means all tenants of the key. Every
 //! statement asks for the key again and runs in a lake session that holds only what the
-//! principal may see, so a revoked key is cut at its next statement and a table made a
-//! moment ago is there. There is no TLS yet: the listener binds loopback by default, and
+//! principal may see, so a table made a moment ago is there. A session asks every second whether
+//! its key is still good, and ends when it is not, also in the middle of a result. There is no TLS yet: the listener binds loopback by default, and
 //! belongs behind a tunnel or a TLS proxy elsewhere.
 //!
 //! pgwire decodes and encodes the messages. The protocol's state (prepared statements,
@@ -15,12 +15,15 @@ mod cancel;
 mod catalog;
 mod codec;
 mod connection;
+mod doorstep;
 mod encode;
 mod error;
 mod execute;
+mod form;
 mod metrics;
 mod numeric;
 mod params;
+mod places;
 mod portal;
 mod rewrite;
 mod server;

@@ -5,31 +5,37 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use levada_core::Authenticator;
+use levada_core::{Authenticator, Quotas, SignIns, SystemClock};
 use levada_lake::{Lake, QueryLimits};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::cancel::Registry;
 use crate::connection;
+use crate::doorstep::{Doorstep, Stay};
 use crate::error::PostgresError;
-
-/// Connections that may be at their beginning while all places are taken: they hear why they
-/// cannot stay, and cancel requests get through.
-const DOORSTEP: usize = 32;
+use crate::places::Places;
 
 /// Settings of the door.
 #[derive(Debug, Clone)]
 pub struct PostgresConfig {
     /// Where to listen. There is no TLS yet: keep it on loopback, or behind a tunnel.
     pub address: String,
+    /// Clients that have logged in; of one owner, its quota `postgres_sessions`.
     pub max_connections: usize,
+    /// Of those, for administrators of the platform alone.
+    pub reserved_connections: usize,
+    /// Connections that have not logged in, of all addresses and of one. At the bound the oldest
+    /// makes room.
+    pub max_logins: usize,
+    pub max_peer_logins: usize,
     /// From the connection to the end of the login.
     pub handshake_timeout: Duration,
     /// Between two messages of a client.
     pub idle_timeout: Duration,
+    /// How often a session asks whether its key is still good, also while it waits or sends.
+    pub recheck: Duration,
     /// Largest message that a client may send.
     pub max_message_bytes: usize,
     /// Prepared statements of one connection; open portals and cursors are a quarter of that.
@@ -38,6 +44,9 @@ pub struct PostgresConfig {
     pub drain_timeout: Duration,
     /// Of each statement. A client may ask for a shorter timeout.
     pub limits: QueryLimits,
+    pub quotas: Quotas,
+    /// Delays logins with a key that fails again and again from one address.
+    pub sign_ins: Arc<SignIns>,
     /// The program's version, shown in `server_version`.
     pub version: String,
 }
@@ -46,13 +55,19 @@ impl Default for PostgresConfig {
     fn default() -> Self {
         Self {
             address: "127.0.0.1:5433".to_owned(),
-            max_connections: 128,
-            handshake_timeout: Duration::from_secs(15),
+            max_connections: 256,
+            reserved_connections: 8,
+            max_logins: 256,
+            max_peer_logins: 64,
+            handshake_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(3600),
+            recheck: Duration::from_secs(1),
             max_message_bytes: 1 << 20,
             max_statements: 512,
             drain_timeout: Duration::from_secs(10),
             limits: QueryLimits::default(),
+            quotas: Quotas::default(),
+            sign_ins: Arc::new(SignIns::new(Arc::new(SystemClock::new()), 10, Duration::from_secs(10))),
             version: env!("CARGO_PKG_VERSION").to_owned(),
         }
     }
@@ -64,7 +79,7 @@ pub(crate) struct Shared {
     pub lake: Lake,
     pub authenticator: Arc<dyn Authenticator>,
     pub cancels: Arc<Registry>,
-    pub places: Semaphore,
+    pub places: Places,
     pub stop: CancellationToken,
 }
 
@@ -99,7 +114,7 @@ impl PostgresServer {
             tracing::warn!(%address, "the PostgreSQL listener has no TLS and is open beyond loopback");
         }
         let shared = Arc::new(Shared {
-            places: Semaphore::new(config.max_connections),
+            places: Places::new(config.max_connections, config.reserved_connections, config.quotas.clone()),
             config,
             lake,
             authenticator,
@@ -119,7 +134,8 @@ impl PostgresServer {
     /// # Errors
     /// [`PostgresError::Accept`] when the listener fails for good.
     pub async fn run(self, stop: impl Future<Output = ()> + Send) -> Result<(), PostgresError> {
-        let doorstep = Arc::new(Semaphore::new(self.shared.config.max_connections + DOORSTEP));
+        let config = &self.shared.config;
+        let doorstep = Doorstep::new(config.max_logins, config.max_peer_logins);
         let mut connections = JoinSet::new();
         tokio::pin!(stop);
         loop {
@@ -137,14 +153,8 @@ impl PostgresServer {
                 }
                 Err(error) => return Err(PostgresError::Accept(error)),
             };
-            // Beyond the doorstep a socket is just closed.
-            if let Ok(permit) = Arc::clone(&doorstep).try_acquire_owned() {
-                let shared = Arc::clone(&self.shared);
-                connections.spawn(async move {
-                    let _permit = permit;
-                    serve(socket, from, &shared).await;
-                });
-            }
+            let (shared, stay) = (Arc::clone(&self.shared), doorstep.enter(from.ip()));
+            connections.spawn(async move { serve(socket, from, &shared, stay).await });
         }
         self.shared.stop.cancel();
         let drained = async { while connections.join_next().await.is_some() {} };
@@ -155,8 +165,8 @@ impl PostgresServer {
     }
 }
 
-async fn serve(socket: TcpStream, from: SocketAddr, shared: &Shared) {
-    if let Err(failure) = connection::serve(socket, from, shared).await {
+async fn serve(socket: TcpStream, from: SocketAddr, shared: &Shared, stay: Stay) {
+    if let Err(failure) = connection::serve(socket, from, shared, stay).await {
         tracing::debug!(%from, %failure, "postgres connection ended");
     }
 }

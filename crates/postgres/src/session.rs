@@ -22,6 +22,8 @@ pub(crate) struct Session {
     secret: String,
     tenant: Option<TenantId>,
     limits: QueryLimits,
+    /// Who logged in.
+    pub principal: Arc<Principal>,
     pub user: String,
     pub database: String,
     pub number: i32,
@@ -51,7 +53,7 @@ impl Session {
         let settings = Settings::new(version, &login.user);
         let database = if login.database.is_empty() { "levada".to_owned() } else { login.database };
         let Login { user, secret, .. } = login;
-        Ok(Self { lake, authenticator, secret, tenant, limits, user, database, number, settings })
+        Ok(Self { lake, authenticator, secret, tenant, limits, principal, user, database, number, settings })
     }
 
     /// Asks for the key again, and opens the lake for one statement.

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use futures::{SinkExt, StreamExt};
+use levada_core::SignIns;
 use pgwire::messages::response::{GssEncResponse, ReadyForQuery, SslResponse, TransactionStatus};
 use pgwire::messages::startup::{
     Authentication, BackendKeyData, NegotiateProtocolVersion, ParameterStatus, Startup,
@@ -14,7 +15,8 @@ use pgwire::messages::{
 use crate::cancel::Registration;
 use crate::codec::Phase;
 use crate::connection::Io;
-use crate::error::{Outcome, fatal};
+use crate::error::{Failure, Outcome, fatal, info};
+use crate::places::Place;
 use crate::server::Shared;
 use crate::session::{Login, Session};
 
@@ -58,17 +60,17 @@ pub(crate) async fn negotiate(io: &mut Io, shared: &Shared) -> Outcome<Opening> 
     Err(fatal("08P01", "the connection did not begin with a startup message", None))
 }
 
-/// Asks for the key and logs in.
+/// Asks for the key and logs in. Only who has logged in takes a place.
 ///
 /// # Errors
-/// Fatal: 28P01, 3D000, 08P01.
-pub(crate) async fn log_in(
+/// Fatal: 28P01, 3D000, 08P01, 53300.
+pub(crate) async fn log_in<'a>(
     io: &mut Io,
-    shared: &Shared,
+    shared: &'a Shared,
     startup: &Startup,
     registration: &Registration,
     from: SocketAddr,
-) -> Outcome<Session> {
+) -> Outcome<(Session, Place<'a>)> {
     agree_on_version(io, startup).await?;
     let parameter = |name: &str| startup.parameters.get(name).cloned();
     let user = parameter("user")
@@ -80,6 +82,13 @@ pub(crate) async fn log_in(
         Some(Err(error)) => return Err(error.into()),
         _ => return Err(fatal("28P01", "no password was given", Some("the password is an API key"))),
     };
+    let (address, account) = (Some(from.ip()), SignIns::account(&secret).to_owned());
+    shared.config.sign_ins.check(address, &account).map_err(|problem| {
+        crate::metrics::login("delayed");
+        let mut told = info("FATAL", &problem);
+        "28000".clone_into(&mut told.code);
+        Failure::Fatal(Box::new(told))
+    })?;
     let login = Login { user, database: parameter("database").unwrap_or_default(), secret };
     let opened = Session::new(
         shared.lake.clone(),
@@ -93,10 +102,20 @@ pub(crate) async fn log_in(
         Ok(session) => session,
         Err(failure) => {
             crate::metrics::login("refused");
+            if failure.is_wrong_key() {
+                shared.config.sign_ins.failed(address, &account);
+            }
             tracing::info!(%from, %failure, "postgres login refused");
             return Err(failure);
         }
     };
+    shared.config.sign_ins.succeeded(address, &account);
+    let place = shared.places.take(&session.principal).map_err(|problem| {
+        crate::metrics::login("no_place");
+        let mut told = info("FATAL", &problem);
+        "53300".clone_into(&mut told.code);
+        Failure::Fatal(Box::new(told))
+    })?;
     crate::metrics::login("ok");
     for (name, value) in &startup.parameters {
         if !matches!(name.as_str(), "user" | "database" | "options" | "replication") {
@@ -105,7 +124,7 @@ pub(crate) async fn log_in(
         }
     }
     welcome(io, &session, registration).await?;
-    Ok(session)
+    Ok((session, place))
 }
 
 async fn agree_on_version(io: &mut Io, startup: &Startup) -> Outcome<()> {

@@ -39,7 +39,8 @@ async fn psycopg_can_cancel_and_times_out() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_revoked_key_is_cut_at_the_next_statement() {
-    let stage = Stage::new().await;
+    // No look in between: this is about the statement.
+    let stage = Stage::with(|c| c.recheck = std::time::Duration::from_secs(3600)).await;
     let signal = tempfile::TempDir::new().expect("a directory");
     let (ready, go) = (signal.path().join("ready"), signal.path().join("go"));
     let args = [ready.display().to_string(), go.display().to_string()];

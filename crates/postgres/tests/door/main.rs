@@ -1,6 +1,7 @@
 //! The PostgreSQL door as its clients meet it: psql, psycopg, and raw bytes.
 
 mod catalog;
+mod crowd;
 mod drivers;
 mod psql;
 mod raw;

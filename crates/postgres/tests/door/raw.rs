@@ -8,18 +8,18 @@ use tokio::net::TcpStream;
 use crate::stage::Stage;
 
 /// Reads until the server closes; a server that does not is a failure.
-async fn rest(socket: &mut TcpStream) -> Vec<u8> {
+pub async fn rest(socket: &mut TcpStream) -> Vec<u8> {
     let mut seen = Vec::new();
     let read = tokio::time::timeout(Duration::from_secs(30), socket.read_to_end(&mut seen)).await;
     drop(read.expect("the server closes"));
     seen
 }
 
-fn holds(seen: &[u8], state: &str) -> bool {
+pub fn holds(seen: &[u8], state: &str) -> bool {
     String::from_utf8_lossy(seen).contains(state)
 }
 
-fn startup(user: &str) -> Vec<u8> {
+pub fn startup(user: &str) -> Vec<u8> {
     let mut body = 196_608u32.to_be_bytes().to_vec();
     body.extend(format!("user\0{user}\0database\0levada\0\0").bytes());
     let mut message = (body.len() as u32 + 4).to_be_bytes().to_vec();
@@ -27,7 +27,7 @@ fn startup(user: &str) -> Vec<u8> {
     message
 }
 
-fn message(kind: u8, body: &[u8]) -> Vec<u8> {
+pub fn message(kind: u8, body: &[u8]) -> Vec<u8> {
     let mut out = vec![kind];
     out.extend((body.len() as u32 + 4).to_be_bytes());
     out.extend(body);
@@ -35,7 +35,7 @@ fn message(kind: u8, body: &[u8]) -> Vec<u8> {
 }
 
 /// A connection that is logged in and ready.
-async fn logged_in(stage: &Stage) -> TcpStream {
+pub async fn logged_in(stage: &Stage) -> TcpStream {
     let mut socket = TcpStream::connect(stage.address).await.expect("connected");
     socket.write_all(&startup("anna")).await.expect("sent");
     socket.write_all(&message(b'p', b"lvd_acme\0")).await.expect("sent");
