@@ -337,6 +337,15 @@ mod tests {
     }
 
     #[test]
+    fn the_page_of_limits_lists_every_quota_as_it_is() {
+        let page = include_str!("../../../docs/limits.md");
+        for quota in Quota::ALL {
+            let row = format!("| `{quota}` | {} | {} |", quota.default_limit(), quota.what());
+            assert!(page.contains(&row), "docs/limits.md lacks: {row}");
+        }
+    }
+
+    #[test]
     fn names_are_unique_and_read_back() {
         for quota in Quota::ALL {
             assert_eq!(Quota::from_name(quota.name()), Some(quota));
