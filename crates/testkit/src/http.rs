@@ -123,10 +123,18 @@ impl Connection {
     /// # Errors
     /// When nobody listens there.
     pub fn open(address: &str) -> Result<Self> {
+        Self::open_within(address, TIMEOUT)
+    }
+
+    /// A connection on which nothing waits for longer than that.
+    ///
+    /// # Errors
+    /// When nobody listens there.
+    pub fn open_within(address: &str, patience: Duration) -> Result<Self> {
         let stream = TcpStream::connect(address).with_context(|| format!("cannot connect to {address}"))?;
         stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(TIMEOUT))?;
-        stream.set_write_timeout(Some(TIMEOUT))?;
+        stream.set_read_timeout(Some(patience))?;
+        stream.set_write_timeout(Some(patience))?;
         Ok(Self { stream: BufReader::with_capacity(64 << 10, stream) })
     }
 
