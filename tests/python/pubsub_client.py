@@ -9,6 +9,7 @@ against the same server. Ends with status 1 when a case failed.
 """
 
 import concurrent.futures
+import gzip
 import http.server
 import json
 import os
@@ -154,6 +155,7 @@ def bad_arguments_are_refused():
     refused(bad, publisher.create_topic, request={"name": publisher.topic_path(PROJECT, "goog-x")})
     refused(bad, publisher.publish(path, b"x", **{"googkey": "v"}).result)
     refused(bad, publisher.publish(path, b"").result)
+    publisher.publish(path, b"x", googclient_traceparent="00-1").result(timeout=10)
     name = subscriber.subscription_path(PROJECT, f"s-bad-{RUN}")
     make = subscriber.create_subscription
     refused(bad, make, request={"name": name, "topic": path, "ack_deadline_seconds": 9})
@@ -161,6 +163,10 @@ def bad_arguments_are_refused():
     refused(bad, make, request={"name": name, "topic": path, "filter": "attributes.x ="})
     refused(bad, make, request={"name": name, "topic": path, "message_retention_duration": {"seconds": 1}})
     refused(exceptions.NotFound, make, request={"name": name, "topic": path + "-nowhere"})
+    letters = {"dead_letter_topic": path + "-nowhere", "max_delivery_attempts": 5}
+    refused(exceptions.NotFound, make, request={"name": name, "topic": path, "dead_letter_policy": letters})
+    error = refused(bad, make, request={"name": name, "topic": path, "ack_deadline_seconds": 9})
+    assert error.details[0].field_violations[0].field == "ack_deadline_seconds", error.details
     refused(
         exceptions.MethodNotImplemented,
         make,
@@ -168,6 +174,9 @@ def bad_arguments_are_refused():
     )
     made = subscription("bad", path)
     update = subscriber.update_subscription
+    changed = {"name": made, "dead_letter_policy": letters}
+    mask = {"paths": ["dead_letter_policy"]}
+    refused(exceptions.NotFound, update, request={"subscription": changed, "update_mask": mask})
     for paths in (["topic"], ["nonsense"], []):
         refused(bad, update, request={"subscription": {"name": made, "topic": path}, "update_mask": {"paths": paths}})
     refused(bad, subscriber.pull, request={"subscription": made, "max_messages": 0})
@@ -199,6 +208,9 @@ def subscriptions_are_created_updated_listed_and_deleted():
     assert made in names
     subscriber.delete_subscription(request={"subscription": made})
     refused(exceptions.NotFound, subscriber.get_subscription, request={"subscription": made})
+    unnamed = subscriber.create_subscription(request={"topic": path}).name
+    assert unnamed.startswith(f"projects/{PROJECT}/subscriptions/"), unnamed
+    subscriber.delete_subscription(request={"subscription": unnamed})
 
 
 @case
@@ -435,6 +447,7 @@ def a_message_that_fails_goes_to_the_dead_letter_topic():
     assert attributes["CloudPubSubDeadLetterSourceDeliveryCount"] == "5", attributes
     assert made.endswith("/" + attributes["CloudPubSubDeadLetterSourceSubscription"])
     assert attributes["CloudPubSubDeadLetterSourceSubscriptionProject"] == PROJECT
+    assert not [name for name in attributes if name.startswith("levada.")], attributes
     ack(rest, [moved])
 
 
@@ -645,6 +658,14 @@ def rest_speaks_of_the_same_resources():
     assert status == 404 and error["error"]["status"] == "NOT_FOUND", error
     status, error = rest("POST", f"/v1/{sub}:pull", {"maxMessage": 10})
     assert status == 400 and error["error"]["status"] == "INVALID_ARGUMENT" and "maxMessage" in json.dumps(error)
+    packed = gzip.compress(json.dumps({"messages": [{"data": "aGVsbG8="}]}).encode())
+    headers = {"content-type": "application/json", "content-encoding": "gzip"}
+    request = urllib.request.Request(f"http://{HOST}/v1/{name}%3Apublish", packed, headers, method="POST")
+    if KEY:
+        request.add_header("authorization", f"Bearer {KEY}")
+    with urllib.request.urlopen(request, timeout=20) as answer:
+        assert len(json.load(answer)["messageIds"]) == 1
+    assert rest("GET", f"/v1/{name}?fields=name&$alt=json;enum-encoding=int") == (200, {"name": name})
     assert rest("DELETE", f"/v1/{sub}") == (200, {})
 
 

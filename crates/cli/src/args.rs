@@ -304,8 +304,9 @@ A JSON line on its standard output decides for one message and goes before the e
 Other output is passed on to standard error.
 
 A dead letter is published to the topic of the subscription's dead-letter policy, with its
-attributes, the reason in levada.dead.reason and Pub/Sub's CloudPubSubDeadLetterSource* attributes,
-and then acknowledged: a crash between the two leaves it there twice, never not at all. Without a
+attributes, the reason in levada.dead.reason (delivered by subscriptions with the label
+levada-dead-letter-details=true) and Pub/Sub's CloudPubSubDeadLetterSource* attributes, and then
+acknowledged: a crash between the two leaves it there twice, never not at all. Without a
 dead-letter policy the message is given back, with a warning.
 
 Messages of one ordering key run one after another. Leases are renewed while the program runs.

@@ -18,9 +18,6 @@ const TRIES: u32 = 6;
 
 const BACKOFF: Backoff = Backoff { base: Duration::from_millis(250), cap: Duration::from_secs(4) };
 
-/// Attributes of a message, at most.
-const MAX_ATTRIBUTES: usize = 100;
-
 /// What settling needs. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Settler {
