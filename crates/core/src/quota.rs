@@ -88,7 +88,7 @@ impl Quota {
     fn row(self) -> (&'static str, u64, &'static str) {
         match self {
             Quota::ConsoleSessions => ("console_sessions", 100, "people signed in to the console"),
-            Quota::IdempotencyKeys => ("idempotency_keys", 250_000, "idempotency keys remembered"),
+            Quota::IdempotencyKeys => ("idempotency_keys", 1_000_000, "idempotency keys remembered"),
             Quota::Keys => ("keys", 1_000, "API keys"),
             Quota::Policies => ("policies", 1_000, "IAM policies"),
             Quota::PostgresSessions => ("postgres_sessions", 32, "PostgreSQL sessions"),
@@ -230,11 +230,29 @@ impl Quotas {
     /// As [`Quotas::take`].
     pub fn admit(&self, owner: &QuotaOwner, quota: Quota, existing: u64) -> Result<(), Problem> {
         let limit = self.limit(owner, quota);
+        let mut all = self.lock();
+        let held = all.entry((owner.clone(), quota)).or_default();
         if existing < limit {
+            held.now = existing + 1;
             return Ok(());
         }
-        self.lock().entry((owner.clone(), quota)).or_default().refused += 1;
+        held.now = existing;
+        held.refused += 1;
         Err(exceeded(quota, limit))
+    }
+
+    /// Says how many of a stored thing each owner has now; who is not named has none. Their
+    /// stores count them again and again, for lists and metrics.
+    pub fn note(&self, quota: Quota, counts: &HashMap<QuotaOwner, u64>) {
+        let mut all = self.lock();
+        for ((_, _), held) in
+            all.iter_mut().filter(|((owner, of), _)| *of == quota && !counts.contains_key(owner))
+        {
+            held.now = 0;
+        }
+        for (owner, count) in counts {
+            all.entry((owner.clone(), quota)).or_default().now = *count;
+        }
     }
 
     /// What is held or was refused, in order of owner and quota.
@@ -334,6 +352,10 @@ mod tests {
         assert!(quotas.admit(&tenant("a"), Quota::Topics, 1).is_ok());
         let refused = quotas.admit(&tenant("a"), Quota::Topics, 2).expect_err("two are all");
         assert_eq!((refused.retry_after_s, refused.is_retryable()), (None, true));
+        quotas.note(Quota::Topics, &HashMap::from([(tenant("b"), 7)]));
+        let usage = quotas.usage();
+        let held: Vec<_> = usage.iter().map(|u| (u.owner.as_str(), u.held, u.refused)).collect();
+        assert_eq!(held, [("a", 0, 1), ("b", 7, 0)], "who is not named has none");
     }
 
     #[test]
