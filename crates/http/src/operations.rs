@@ -159,7 +159,7 @@ pub struct Check {
 /// A part of the project that failed and does not run.
 #[derive(Debug, Clone, Serialize)]
 pub struct Failing {
-    /// `pipeline`, `model` or `table`.
+    /// `pipeline`, `model`, `table` or `document`.
     pub kind: &'static str,
     pub name: String,
     /// `None`: shared by all tenants.

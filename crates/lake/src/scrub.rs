@@ -1,14 +1,18 @@
 //! The walk over all data files that finds damage before a query does.
 //!
 //! Each call looks at a bounded number of bytes and goes on where the one before ended: a disk
-//! of any size is walked in the background, and a pass begins again when it is through.
+//! of any size is walked in the background, and a pass begins again when it is through. Tables
+//! come first, then the objects of bronze by their rosters.
 
 use std::sync::Arc;
 
+use levada_core::SourceName;
 use object_store::ObjectStoreExt;
+use object_store::path::Path;
 use parking_lot::Mutex;
 
 use crate::blocks::{BLOCK_BYTES, Damage};
+use crate::bronze::Entry;
 use crate::lake::Lake;
 use crate::table::{FileEntry, Slot};
 use crate::types::TableKey;
@@ -26,9 +30,17 @@ pub(crate) struct Scrubber {
 
 #[derive(Debug, Default)]
 struct Walk {
-    /// The table and file that come next, and the byte to begin at.
-    next: Option<(TableKey, String, u64)>,
+    next: Option<Place>,
     found: Vec<Damage>,
+}
+
+/// What comes next.
+#[derive(Debug)]
+enum Place {
+    /// A file of a table, and the byte to begin at.
+    Table(TableKey, String, u64),
+    /// A source's roster, and the byte of it to go on at.
+    Bronze(SourceName, u64),
 }
 
 impl Lake {
@@ -40,17 +52,16 @@ impl Lake {
         let mut left = budget_bytes.div_ceil(BLOCK_BYTES).max(1);
         let start = self.inner.scrubber.state.lock().next.take();
         let mut new = Vec::new();
-        for slot in self.slots_from(start.as_ref().map(|(key, ..)| key)) {
-            let resumed = start.as_ref().filter(|(key, ..)| *key == slot.key);
-            let from = resumed.map(|(_, path, at)| (path.as_str(), *at));
-            match self.scrub_table(&slot, from, &mut left, &mut new).await {
-                None => {}
-                Some((path, at)) => {
-                    self.inner.scrubber.state.lock().next = Some((slot.key.clone(), path, at));
-                    break;
-                }
+        let next = match start {
+            Some(Place::Bronze(source, at)) => {
+                self.scrub_bronze(Some((source, at)), &mut left, &mut new).await
             }
-        }
+            Some(Place::Table(key, path, at)) => {
+                self.scrub_tables(Some((key, path, at)), &mut left, &mut new).await
+            }
+            None => self.scrub_tables(None, &mut left, &mut new).await,
+        };
+        self.inner.scrubber.state.lock().next = next;
         self.note(&new);
         new
     }
@@ -58,6 +69,71 @@ impl Lake {
     /// What the walks have found and is still so: files that left their table do not count.
     pub fn damage(&self) -> Vec<Damage> {
         self.inner.scrubber.state.lock().found.clone()
+    }
+
+    async fn scrub_tables(
+        &self,
+        start: Option<(TableKey, String, u64)>,
+        left: &mut u64,
+        new: &mut Vec<Damage>,
+    ) -> Option<Place> {
+        for slot in self.slots_from(start.as_ref().map(|(key, ..)| key)) {
+            let resumed = start.as_ref().filter(|(key, ..)| *key == slot.key);
+            let from = resumed.map(|(_, path, at)| (path.as_str(), *at));
+            if let Some((path, at)) = self.scrub_table(&slot, from, left, new).await {
+                return Some(Place::Table(slot.key.clone(), path, at));
+            }
+        }
+        self.scrub_bronze(None, left, new).await
+    }
+
+    /// Walks the rosters of bronze from a place on.
+    async fn scrub_bronze(
+        &self,
+        start: Option<(SourceName, u64)>,
+        left: &mut u64,
+        new: &mut Vec<Damage>,
+    ) -> Option<Place> {
+        let sources: Vec<SourceName> = self.inner.sources.read().keys().cloned().collect();
+        for source in sources {
+            let mut at = match &start {
+                Some((first, _)) if source < *first => continue,
+                Some((first, at)) if source == *first => *at,
+                _ => 0,
+            };
+            loop {
+                let (lake, name) = (self.clone(), source.clone());
+                let read = match self.compute(move || lake.enrolled(&name, at)).await {
+                    Ok(Ok(read)) => read,
+                    Ok(Err(error)) => {
+                        tracing::warn!(%source, %error, "the roster of a bronze source cannot be read");
+                        None
+                    }
+                    Err(_) => None,
+                };
+                let Some((entries, next)) = read else { break };
+                if *left == 0 {
+                    return Some(Place::Bronze(source, at));
+                }
+                for entry in entries {
+                    *left = left.saturating_sub(entry.len.div_ceil(BLOCK_BYTES).max(1));
+                    new.extend(self.scrub_object(&source, &entry).await);
+                }
+                at = next;
+            }
+        }
+        None
+    }
+
+    async fn scrub_object(&self, source: &SourceName, entry: &Entry) -> Option<Damage> {
+        let reason = match self.store().digest(&Path::from(entry.path.as_str())).await {
+            Ok(found) if found == (entry.len, entry.sum) => return None,
+            Ok(_) => "the object is not what was kept".to_owned(),
+            Err(object_store::Error::NotFound { .. }) => "the object is gone".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        let owner = crate::spec::owner_of(entry.path.split('/').next().unwrap_or_default())?;
+        Some(Damage { owner, table: format!("bronze.{source}"), file: entry.path.clone(), reason })
     }
 
     /// Walks one table. Answers where to go on when the budget is used up.

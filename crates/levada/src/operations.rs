@@ -12,6 +12,7 @@ use levada_http::{
     Check, Failing, Freshness, ModelRun, ModelStatus, Operations, PipelineCounts, PipelineStatus, TenantShare,
 };
 use levada_lake::Lake;
+use levada_store::DocumentStore;
 use std::sync::Arc;
 use tokio::sync::RwLock;
 
@@ -194,6 +195,8 @@ pub struct EngineOperations {
     pub engines: Arc<Engines>,
     pub bus: Bus,
     pub lake: Lake,
+    /// Stores of documents whose damage is told.
+    pub documents: Vec<DocumentStore>,
     pub subscriptions: SubscriptionAdmin,
 }
 
@@ -289,7 +292,14 @@ impl Operations for EngineOperations {
             reason: format!("{}: {}", damage.file, damage.reason),
             name: damage.table,
         });
-        self.engines.failing().into_iter().chain(damaged).collect()
+        let lost = self.documents.iter().flat_map(DocumentStore::damage).filter(|damage| !damage.restored);
+        let lost = lost.map(|damage| Failing {
+            kind: "document",
+            tenant: None,
+            reason: format!("{}, and so is its copy", damage.reason),
+            name: damage.name,
+        });
+        self.engines.failing().into_iter().chain(damaged).chain(lost).collect()
     }
 
     fn subscriptions(&self) -> Option<SubscriptionAdmin> {

@@ -1,5 +1,6 @@
 //! The shapes of requests and answers.
 
+use levada_core::Quota;
 use serde_json::{Map, Value, json};
 
 use super::reference;
@@ -15,6 +16,7 @@ pub fn all() -> Value {
         super::subscriptions::schemas(),
         super::pubsub_topics::schemas(),
         keys(),
+        quotas(),
         operations(),
         status(),
     ];
@@ -53,6 +55,28 @@ pub(super) fn list(items: Value) -> Value {
 /// An object of exactly these properties.
 pub(super) fn object(required: &[&str], properties: Value) -> Value {
     json!({ "type": "object", "required": required, "properties": properties })
+}
+
+fn quotas() -> Value {
+    let names: Vec<&str> = Quota::ALL.into_iter().map(Quota::name).collect();
+    let quota = object(
+        &["owner", "quota", "what", "held", "limit", "refused"],
+        json!({
+            "owner": text(),
+            "quota": { "type": "string", "enum": names },
+            "what": text(),
+            "held": count(),
+            "limit": count(),
+            "refused": { "type": "integer", "minimum": 0, "description": "Since the program started." },
+        }),
+    );
+    let memory = object(
+        &["name", "used_bytes", "limit_bytes"],
+        json!({
+            "name": text(), "used_bytes": count(), "limit_bytes": count(),
+        }),
+    );
+    json!({ "Quotas": object(&["quotas"], json!({ "quotas": list(quota), "memory": list(memory) })) })
 }
 
 fn problems() -> Value {
@@ -228,7 +252,7 @@ fn status() -> Value {
         "Readiness": object(&["status", "failed", "degraded"], json!({
             "status": { "enum": ["ready", "degraded", "unready", "draining"] }, "failed": list(text()),
             "degraded": list(object(&["kind", "count"], json!({
-                "kind": { "enum": ["pipeline", "model", "table"] }, "count": count(),
+                "kind": { "enum": ["pipeline", "model", "table", "document"] }, "count": count(),
                 "parts": list(object(&["name", "reason"], json!({
                     "name": text(), "tenant": or_null("string"), "reason": text(),
                 }))),

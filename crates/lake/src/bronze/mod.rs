@@ -17,6 +17,7 @@
 
 mod envelope;
 mod reader;
+mod roster;
 mod table;
 
 use std::io::Write;
@@ -26,6 +27,7 @@ use bytes::Bytes;
 use levada_disk::DiskFile;
 use object_store::path::Path;
 use object_store::{Error, ObjectStore, ObjectStoreExt, PutMode};
+use xxhash_rust::xxh3::xxh3_64;
 
 use crate::error::{Context, LakeError};
 use crate::lake::Lake;
@@ -33,6 +35,7 @@ use crate::types::{Archived, BronzeObject};
 
 pub use envelope::{Envelope, Payload, encode_line};
 pub(crate) use reader::schema as table_schema;
+pub(crate) use roster::{Entry, Rosters};
 pub(crate) use table::BronzeTable;
 
 /// Ending of the name of an event archive, before the ending of its compression.
@@ -71,6 +74,8 @@ impl Lake {
                 return Err(deltalake::DeltaTableError::from(error)).context(|| format!("archiving {path}"));
             }
         };
+        let (len, sum) = (object.bytes.len() as u64, xxh3_64(&object.bytes));
+        self.enroll(&object.source, &Entry { len, sum, path: path.clone() }).await?;
         self.note_source(&object.source, &object.tenant);
         Ok(Archived { path, created })
     }
@@ -100,6 +105,10 @@ impl Lake {
             }
             Err(error) => return Err(deltalake::DeltaTableError::from(error)).context(what),
         };
+        // What was kept is what is noted: a flipped bit of the copy shows here already.
+        let (len, sum) =
+            self.store().digest(&at).await.map_err(deltalake::DeltaTableError::from).context(what)?;
+        self.enroll(&object.source, &Entry { len, sum, path: path.clone() }).await?;
         self.note_source(&object.source, &object.tenant);
         Ok(Archived { path, created })
     }

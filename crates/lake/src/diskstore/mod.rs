@@ -127,6 +127,15 @@ impl DiskStore {
         self.run(location, move |inner| inner.equals(&at, &*content)).await
     }
 
+    /// Length and XXH3 of an object, of which only a block at a time is in memory.
+    ///
+    /// # Errors
+    /// `NotFound`, and IO errors.
+    pub(crate) async fn digest(&self, location: &Path) -> Result<(u64, u64)> {
+        let at = location.clone();
+        self.run(location, move |inner| inner.digest(&at)).await
+    }
+
     /// Makes sure that the entries of a directory survive a power cut. A reader that acts
     /// on what it finds there calls this first: an earlier process may have been killed
     /// between naming an object and syncing the name.

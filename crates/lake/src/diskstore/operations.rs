@@ -11,6 +11,7 @@ use chrono::DateTime;
 use levada_disk::{DiskFile, Entry, OpenMode, parent, read_exact_at};
 use object_store::path::Path;
 use object_store::{ListResult, ObjectMeta};
+use xxhash_rust::xxh3::Xxh3;
 
 use super::{Inner, KNOWN_DIRS, TEMPORARY};
 use crate::blocks::{BLOCK_BYTES, Blocks};
@@ -130,6 +131,16 @@ impl Inner {
             Ok(())
         })?;
         Ok(same)
+    }
+
+    pub(super) fn digest(&self, location: &Path) -> io::Result<(u64, u64)> {
+        let file = self.disk.open(&self.full(location.as_ref()), OpenMode::Read)?;
+        let mut hasher = Xxh3::new();
+        each_block(&*file, |_, block| {
+            hasher.update(block);
+            Ok(())
+        })?;
+        Ok((file.len()?, hasher.digest()))
     }
 
     /// Syncs a temporary file that was written piecemeal and gives it its name.
@@ -323,10 +334,7 @@ fn describe(location: Path, entry: &Entry) -> ObjectMeta {
 }
 
 /// Goes through a file block by block.
-fn each_block(
-    content: &dyn DiskFile,
-    mut visit: impl FnMut(u64, &[u8]) -> io::Result<()>,
-) -> io::Result<()> {
+fn each_block(content: &dyn DiskFile, mut visit: impl FnMut(u64, &[u8]) -> io::Result<()>) -> io::Result<()> {
     let len = content.len()?;
     let mut buffer = Vec::new();
     let mut offset = 0;
@@ -341,11 +349,7 @@ fn each_block(
 }
 
 /// Reads the ranges by whole blocks, each block once, and compares these with their checksums.
-fn read_checked(
-    file: &dyn DiskFile,
-    blocks: &Blocks,
-    ranges: &[Range<u64>],
-) -> io::Result<Vec<Bytes>> {
+fn read_checked(file: &dyn DiskFile, blocks: &Blocks, ranges: &[Range<u64>]) -> io::Result<Vec<Bytes>> {
     let clipped = |range: &Range<u64>| range.start.min(blocks.len())..range.end.min(blocks.len());
     let mut spans: Vec<Range<u64>> = ranges.iter().map(|range| blocks.covering(&clipped(range))).collect();
     spans.sort_by_key(|span| span.start);

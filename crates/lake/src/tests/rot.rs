@@ -123,3 +123,36 @@ async fn a_shortened_file_is_damage() {
         rows(&session(&reopened(&dir, &config), &["a"]), QUERIES[0]).await.expect_err("a byte is gone");
     assert_eq!(problem.code, "data-damaged", "{problem}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_object_of_bronze_that_changes_or_vanishes_is_noticed() {
+    let (lake, dir) = real_lake();
+    let object = |n: usize| crate::BronzeObject {
+        tenant: tenant("a"),
+        source: "orders".parse().unwrap(),
+        date: "2026-11-20".into(),
+        name: format!("{n}.csv"),
+        bytes: bytes::Bytes::from(format!("id\n{n}\n")),
+    };
+    let kept: Vec<_> = (0..50).map(|n| lake.archive(object(n))).collect();
+    for done in futures::future::join_all(kept).await {
+        assert!(done.unwrap().created);
+    }
+    // A landed file is archived from the disk.
+    std::fs::write(dir.path().join("landed.csv"), vec![b'x'; (2 << 20) + 5]).unwrap();
+    let landed = lake.inner.disk.open("landed.csv", levada_disk::OpenMode::Read).unwrap();
+    let name = crate::BronzeObject { name: "landed.csv".into(), ..object(0) };
+    assert!(lake.archive_file(name.clone(), landed.clone()).await.unwrap().created);
+    assert!(!lake.archive_file(name.clone(), landed).await.unwrap().created, "the same again is fine");
+    let other = lake.inner.disk.open("lake/_rosters/orders.objects", levada_disk::OpenMode::Read).unwrap();
+    assert!(matches!(lake.archive_file(name, other).await, Err(crate::LakeError::ObjectConflict { .. })));
+    lake.scrub(1 << 30).await;
+    assert_eq!(lake.damage(), []);
+    let folder = dir.path().join("lake/tenant=a/bronze/source=orders/date=2026-11-20");
+    std::fs::remove_file(folder.join("7.csv")).unwrap();
+    flip(&folder.join("landed.csv"), 8 << 20);
+    let mut found: Vec<String> =
+        lake.scrub(1 << 30).await.into_iter().map(|d| format!("{} {}", d.table, d.reason)).collect();
+    found.sort();
+    assert_eq!(found, ["bronze.orders the object is gone", "bronze.orders the object is not what was kept"]);
+}
