@@ -11,12 +11,11 @@ use axum::http::{HeaderMap, Method, StatusCode};
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::{get, post};
-use levada_core::{Clock, Principal, SystemClock};
+use levada_core::{Clock, Principal, Quotas, SignIns, SystemClock, TenantId, named_tenant};
 use tokio::sync::Semaphore;
 
 use crate::data::ConsoleData;
 use crate::session::{SessionView, Sessions, cookie_token};
-use crate::signin_limit::SigninLimit;
 use crate::{assets, live, pages};
 
 /// How the console behaves. `Default` suits a server on loopback.
@@ -33,16 +32,20 @@ pub struct ConsoleConfig {
     pub session_lifetime: Duration,
     /// or this long after the last page was asked for.
     pub session_idle: Duration,
+    /// Of all keys; of one owner, its quota `console_sessions`. At either bound a session of whoever
+    /// has most makes room, the one that was unused longest.
     pub max_sessions: usize,
+    pub quotas: Quotas,
     /// Between two live updates of a page.
     pub live_interval: Duration,
-    /// Open live streams of all sessions together.
+    /// Open live streams of all sessions together; of one owner, its quota `streams`.
     pub max_live: usize,
     /// Statements that run at once for all sessions together.
     pub max_queries: usize,
     /// Rows that a page of SQL results shows.
     pub max_result_rows: usize,
-    /// Failed sign-ins of one address: this many at once, then one every `signin_refill`.
+    /// Failed sign-ins of one key from one address: this many at once, then one every
+    /// `signin_refill`.
     pub signin_burst: u32,
     pub signin_refill: Duration,
     pub clock: Arc<dyn Clock>,
@@ -57,9 +60,10 @@ impl Default for ConsoleConfig {
             session_lifetime: Duration::from_secs(12 * 3600),
             session_idle: Duration::from_secs(4 * 3600),
             max_sessions: 1024,
+            quotas: Quotas::default(),
             live_interval: Duration::from_secs(2),
-            max_live: 128,
-            max_queries: 8,
+            max_live: 1_024,
+            max_queries: 64,
             max_result_rows: 500,
             signin_burst: 10,
             signin_refill: Duration::from_secs(10),
@@ -76,7 +80,7 @@ pub(crate) struct Inner {
     pub data: Arc<dyn ConsoleData>,
     pub config: ConsoleConfig,
     pub sessions: Sessions,
-    pub signin_limit: SigninLimit,
+    pub sign_ins: SignIns,
     pub live: Arc<Semaphore>,
     pub queries: Semaphore,
 }
@@ -99,12 +103,12 @@ const MAX_FORM_BYTES: usize = 256 * 1024;
 
 /// The console under `/console`, and a redirect to it from `/`.
 ///
-/// Where the server gives `ConnectInfo<SocketAddr>`, failed sign-ins are limited by
-/// address; else all share one allowance.
+/// Where the server gives `ConnectInfo<SocketAddr>`, failed sign-ins are limited by key and
+/// address; else by key alone.
 pub fn router(data: Arc<dyn ConsoleData>, config: ConsoleConfig) -> Router {
     let app = App(Arc::new(Inner {
         sessions: Sessions::new(&config),
-        signin_limit: SigninLimit::new(&config),
+        sign_ins: SignIns::new(config.clock.clone(), config.signin_burst, config.signin_refill),
         live: Arc::new(Semaphore::new(config.max_live)),
         queries: Semaphore::new(config.max_queries),
         data,
@@ -190,6 +194,8 @@ fn is_own_origin(headers: &HeaderMap) -> bool {
 pub(crate) struct Signed {
     pub principal: Arc<Principal>,
     pub session: SessionView,
+    /// The one tenant that the request asks for.
+    pub tenant: Option<TenantId>,
 }
 
 impl FromRequestParts<App> for Signed {
@@ -209,20 +215,27 @@ impl OptionalFromRequestParts<App> for Signed {
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Option<Self>, Response> {
         let Some(token) = cookie_token(&parts.headers) else { return Ok(None) };
         let Some(session) = app.sessions.touch(&token) else { return Ok(None) };
-        match check(app, &session).await {
-            Ok(principal) => Ok(principal.map(|principal| Self { principal, session })),
+        let named = parts.headers.get_all("x-tenant-id").iter().map(HeaderValue::as_bytes);
+        let tenant = named_tenant(named).map_err(|problem| pages::bare_problem(app, &problem))?;
+        match check(app, &session, tenant.as_ref()).await {
+            Ok(principal) => Ok(principal.map(|principal| Self { principal, session, tenant })),
             Err(problem) => Err(pages::bare_problem(app, &problem)),
         }
     }
 }
 
-/// Authenticates a session's key again. A refused key ends the session (`None`).
+/// Authenticates a session's key again, within a tenant where one is given. A refused key ends
+/// the session (`None`).
 pub(crate) async fn check(
     app: &App,
     session: &SessionView,
+    tenant: Option<&TenantId>,
 ) -> Result<Option<Arc<Principal>>, levada_core::Problem> {
     match app.data.authenticate(session.secret()).await {
-        Ok(principal) => Ok(Some(principal)),
+        Ok(principal) => match tenant {
+            Some(tenant) => principal.narrowed(tenant).map(Some),
+            None => Ok(Some(principal)),
+        },
         Err(problem) if problem.status == 401 => {
             app.sessions.end(session);
             Ok(None)

@@ -16,7 +16,6 @@ mod live;
 mod message;
 mod pages;
 mod session;
-mod signin_limit;
 mod subscription;
 
 pub use app::{ConsoleConfig, router};

@@ -13,7 +13,7 @@ use axum::http::StatusCode;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures::stream;
-use levada_core::{Principal, Problem};
+use levada_core::{Principal, Problem, Quota, QuotaOwner, QuotaPlace, TenantId};
 use maud::Markup;
 use serde::Deserialize;
 use tokio::sync::OwnedSemaphorePermit;
@@ -77,11 +77,13 @@ impl View {
 struct Turn {
     app: App,
     session: SessionView,
+    tenant: Option<TenantId>,
     view: View,
     /// Hash of each part as last sent.
     sent: Vec<[u8; 32]>,
     first: bool,
     _permit: OwnedSemaphorePermit,
+    _place: QuotaPlace,
 }
 
 pub(crate) async fn stream(State(app): State<App>, signed: Signed, Query(view): Query<View>) -> Response {
@@ -89,7 +91,16 @@ pub(crate) async fn stream(State(app): State<App>, signed: Signed, Query(view): 
         return (StatusCode::SERVICE_UNAVAILABLE, [("retry-after", "10")], "too many live pages are open")
             .into_response();
     };
-    let turn = Turn { app, session: signed.session, view, sent: Vec::new(), first: true, _permit: permit };
+    let owner = QuotaOwner::of(&signed.principal);
+    let place = match app.config.quotas.take(&owner, Quota::Streams) {
+        Ok(place) => place,
+        Err(problem) => {
+            return (StatusCode::TOO_MANY_REQUESTS, [("retry-after", "10")], problem.detail).into_response();
+        }
+    };
+    let (session, tenant) = (signed.session, signed.tenant);
+    let turn =
+        Turn { app, session, tenant, view, sent: Vec::new(), first: true, _permit: permit, _place: place };
     let events = stream::unfold(Some(turn), |turn| async move {
         let mut turn = turn?;
         if !turn.first {
@@ -109,7 +120,7 @@ impl Turn {
         if !self.app.sessions.is_alive(&self.session) {
             return (gone(), false);
         }
-        let principal = match check(&self.app, &self.session).await {
+        let principal = match check(&self.app, &self.session, self.tenant.as_ref()).await {
             Ok(Some(principal)) => principal,
             Ok(None) => return (gone(), false),
             Err(problem) => return (trouble(&problem), true),

@@ -8,6 +8,7 @@ pub mod admission;
 pub mod breaker;
 pub mod clock;
 pub mod egress;
+pub mod exact;
 pub mod ids;
 pub mod limits;
 pub mod memory;
@@ -19,15 +20,18 @@ pub mod principal;
 pub mod problem;
 pub mod quota;
 pub mod retry;
+pub mod sign_ins;
 pub mod source;
+pub mod tenant_header;
 
 pub use admission::{Admission, RequestPlace};
 pub use breaker::{Breaker, BreakerConfig, BreakerState};
 pub use clock::{Clock, ManualClock, SystemClock};
+pub use exact::{Exact, MAX_DIGITS, Misfit, decimal_text};
 pub use egress::{Egress, EgressRule, EgressRuleError};
 pub use ids::{IdSource, RandomIds, SeededIds};
 pub use limits::{Decision, TokenBucket};
-pub use memory::{MemoryBudget, MemoryHold};
+pub use memory::{MemoryBudget, MemoryHold, MemoryUse};
 pub use message::{Attributes, Message, attr};
 pub use names::{
     NameError, ProjectId, ResourceId, ResourceName, SourceName, TableName, TenantId, TopicName, Zone,
@@ -38,4 +42,6 @@ pub use principal::{Authenticator, Principal, Role, TenantContext, TenantSet};
 pub use problem::{Problem, TextPosition};
 pub use quota::{Quota, QuotaOwner, QuotaPlace, QuotaUse, Quotas, TenantQuotas};
 pub use retry::Backoff;
+pub use sign_ins::SignIns;
 pub use source::{ReadError, Record, RecordBatchIn, RecordReader, Reject};
+pub use tenant_header::named_tenant;

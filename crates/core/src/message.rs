@@ -194,9 +194,51 @@ pub struct Message {
     pub body: Bytes,
 }
 
+impl Message {
+    /// Has the attribute [`attr::TENANT_ID`], where there is one, name the tenant that the message
+    /// belongs to. Publishers write attributes freely; readers of a topic of several tenants trust
+    /// this one.
+    pub fn correct_owner(&mut self) {
+        let named = self.attributes.iter().filter(|(name, _)| *name == attr::TENANT_ID);
+        let (count, wrong) = named.fold((0, false), |(count, wrong), (_, value)| {
+            (count + 1, wrong || value != self.tenant.as_str())
+        });
+        if wrong || count > 1 {
+            self.name_owner();
+        }
+    }
+
+    /// Sets the attribute [`attr::TENANT_ID`] to the tenant that the message belongs to.
+    pub fn name_owner(&mut self) {
+        self.attributes.set(attr::TENANT_ID, self.tenant.as_str());
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn whose_a_message_is_cannot_be_forged_by_attributes() {
+        type Pairs = &'static [(&'static str, &'static str)];
+        let given: [(Pairs, Pairs); 5] = [
+            (&[], &[]),
+            (&[("a", "b")], &[("a", "b")]),
+            (&[("tenant_id", "acme"), ("a", "b")], &[("tenant_id", "acme"), ("a", "b")]),
+            (&[("tenant_id", "other"), ("a", "b")], &[("a", "b"), ("tenant_id", "acme")]),
+            (&[("tenant_id", "acme"), ("tenant_id", "other")], &[("tenant_id", "acme")]),
+        ];
+        for (attributes, kept) in given {
+            let mut message = Message {
+                tenant: TenantId::new("acme").expect("a tenant"),
+                attributes: attributes.iter().copied().collect(),
+                ordering_key: None,
+                body: Bytes::new(),
+            };
+            message.correct_owner();
+            assert_eq!(message.attributes.iter().collect::<Vec<_>>(), kept);
+        }
+    }
 
     #[test]
     fn attributes_survive_packing_and_refuse_damage() {

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use axum::extract::{ConnectInfo, Query, State};
 use axum::http::{Extensions, HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Redirect, Response};
-use levada_core::Problem;
+use levada_core::{Problem, SignIns};
 use maud::html;
 use serde::Deserialize;
 
@@ -42,14 +42,13 @@ pub(crate) async fn submit(
 ) -> Response {
     let next = local(fields.get("next")).to_owned();
     let address = address(&extensions);
-    if let Err(wait) = app.signin_limit.take(address) {
-        let seconds = wait.as_secs().max(1);
-        let problem = Problem::new(429, "too-many-sign-ins", "too many sign-ins that failed")
-            .hint(format!("wait {seconds} s and try again"));
+    let key = fields.get("key").unwrap_or_default().trim();
+    let account = SignIns::account(key);
+    if let Err(problem) = app.sign_ins.check(address, account) {
+        let seconds = problem.retry_after_s.unwrap_or(1);
         let retry = [(header::RETRY_AFTER, seconds.to_string())];
         return (StatusCode::TOO_MANY_REQUESTS, retry, form(&app, &next, Some(&problem))).into_response();
     }
-    let key = fields.get("key").unwrap_or_default().trim();
     let answer = if key.is_empty() || key.len() > MAX_KEY_BYTES {
         Err(Problem::new(401, "unauthenticated", "this is not an API key"))
     } else {
@@ -57,12 +56,15 @@ pub(crate) async fn submit(
     };
     match answer {
         Ok(principal) => {
-            app.signin_limit.give_back(address);
+            app.sign_ins.succeeded(address, account);
             tracing::info!(key = %principal.id, "signed in to the console");
-            let cookie = set_cookie(&app.config, &headers, &app.sessions.begin(key));
+            let cookie = set_cookie(&app.config, &headers, &app.sessions.begin(key, &principal));
             ([(header::SET_COOKIE, cookie)], Redirect::to(&next)).into_response()
         }
         Err(problem) => {
+            if problem.status == 401 {
+                app.sign_ins.failed(address, account);
+            }
             tracing::info!(code = %problem.code, "console sign-in refused");
             (status(&problem), form(&app, &next, Some(&problem))).into_response()
         }
