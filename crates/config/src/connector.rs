@@ -18,7 +18,7 @@ use crate::fields::{Cx, Dialect, Fields, cut};
 use crate::gold;
 use crate::model::{FileSource, Inactive, Owner, Pipeline, Source, Step, Validation, Waiting};
 use crate::parsed_only;
-use crate::pipeline::{EPOCH, EPOCH_BYTES, event_types, file_format, validation};
+use crate::pipeline::{EPOCH, EPOCH_BYTES, delimiter, event_types, file_format, settle, validation};
 use crate::source::{SourceFile, Span};
 use crate::steps::StepReader;
 use crate::tree::{Key, Node};
@@ -42,7 +42,7 @@ const PATTERNS: [(&str, Pattern); 5] = [
 ];
 
 /// Fields of an ingestion with the patterns that know them; empty: all.
-const INGESTION: [(&str, &[Pattern]); 20] = {
+const INGESTION: [(&str, &[Pattern]); 23] = {
     use Pattern::{BatchFile, CloudTransfer, DatabaseCdc, EventStreaming, StreamingApi};
     [
         ("pattern", &[]),
@@ -50,6 +50,9 @@ const INGESTION: [(&str, &[Pattern]); 20] = {
         ("location", &[BatchFile]),
         ("format", &[BatchFile, StreamingApi, CloudTransfer]),
         ("compression", &[BatchFile, CloudTransfer]),
+        ("delimiter", &[BatchFile]),
+        ("settle", &[BatchFile]),
+        ("settle_end", &[BatchFile]),
         ("connector_type", &[StreamingApi, DatabaseCdc]),
         ("api_endpoint", &[StreamingApi]),
         ("auth_type", &[StreamingApi]),
@@ -341,12 +344,19 @@ fn batch_file(
         return Some(None);
     }
     let format = file_format(cx, format_node);
+    let field = |name| ingestion.get(name).map(|(_, node)| *node);
+    let delimiter = delimiter(cx, ingestion.get("delimiter").copied(), format);
+    let settle = settle(cx, field("settle"), field("settle_end"));
+    let (settle, settle_end) = settle?;
     Some(Some(Source::Files(FileSource {
         location: location.to_owned(),
         folder: folder?,
         pattern: "*".into(),
         format: format?,
         gzip,
+        delimiter: delimiter?,
+        settle,
+        settle_end,
         null_values: Vec::new(),
         schedule,
         tenant: base.tenant.clone().unwrap_or_else(TenantId::default_tenant),

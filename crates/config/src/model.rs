@@ -164,14 +164,60 @@ pub struct FileSource {
     /// File name pattern with `*` and `?`; `*` by default.
     pub pattern: String,
     pub format: FileFormat,
-    /// `None`: by file name (`.gz`).
+    /// `None`: by the file's bytes or its name (`.gz`).
     pub gzip: Option<bool>,
+    /// What separates the cells of a CSV row.
+    pub delimiter: Delimiter,
+    /// A file that was not renamed into place is read once it has rested so long.
+    pub settle: Duration,
+    /// So long must it rest before a row without a line end, or a gzip stream without an end,
+    /// counts as finished. Not below `settle`.
+    pub settle_end: Duration,
     /// Texts that mean null in any column, such as `NA`; the empty text always does.
     pub null_values: Vec<String>,
     /// Cron expression (5 fields, UTC); `None`: on arrival.
     pub schedule: Option<String>,
     /// The tenant that owns the rows.
     pub tenant: TenantId,
+}
+
+impl FileSource {
+    pub const SETTLE: Duration = Duration::from_secs(3);
+    pub const SETTLE_END: Duration = Duration::from_secs(60);
+}
+
+/// What separates the cells of a CSV row.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Delimiter {
+    #[default]
+    Comma,
+    Semicolon,
+    Tab,
+    Pipe,
+}
+
+impl Delimiter {
+    pub const ALL: [Self; 4] = [Self::Comma, Self::Semicolon, Self::Tab, Self::Pipe];
+
+    pub fn byte(self) -> u8 {
+        match self {
+            Self::Comma => b',',
+            Self::Semicolon => b';',
+            Self::Tab => b'\t',
+            Self::Pipe => b'|',
+        }
+    }
+
+    /// As it is written in a pipeline.
+    pub fn written(self) -> &'static str {
+        match self {
+            Self::Comma => "','",
+            Self::Semicolon => "';'",
+            Self::Tab => "tab",
+            Self::Pipe => "'|'",
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -187,7 +233,7 @@ pub enum FileFolder {
 #[serde(rename_all = "snake_case")]
 pub enum FileFormat {
     Csv,
-    /// One JSON value a line, or one array of objects.
+    /// JSON values one after another, each on one line or on many, or one array of objects.
     Json,
 }
 

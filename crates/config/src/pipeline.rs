@@ -10,10 +10,13 @@ use crate::columns::Columns;
 use crate::diagnostic::Sink;
 use crate::draft::{PipelineDraft, places};
 use crate::fields::{Cx, Dialect, Fields, cut};
-use crate::model::{FileFormat, FileSource, Inactive, Owner, Pipeline, Schema, Source, Validation};
+use crate::model::{
+    Delimiter, FileFormat, FileSource, Inactive, Owner, Pipeline, Schema, Source, Validation,
+};
+use crate::quantity;
 use crate::source::{SourceFile, Span};
 use crate::steps::StepReader;
-use crate::tree::Node;
+use crate::tree::{Key, Node};
 use crate::world::{Base, SchemaLookup, World, folder};
 
 pub(crate) const EPOCH: Duration = Duration::from_secs(1);
@@ -239,6 +242,8 @@ fn files_source(cx: &mut Cx<'_>, node: &Node) -> Option<FileSource> {
     let pattern = map.get("pattern").map(|n| cx.text(n, "pattern").map(|t| (n, t)));
     let format = map.need(cx, "format").and_then(|n| file_format(cx, n));
     let gzip = map.get("gzip").and_then(|n| cx.boolean(n, "gzip"));
+    let delimiter = delimiter(cx, map.entry("delimiter"), format);
+    let settle = settle(cx, map.get("settle"), map.get("settle_end"));
     let schedule = map.get("schedule").and_then(|n| cx.cron(n, "schedule"));
     let null_values = match map.get("null_values") {
         Some(n) => nulls(cx, n),
@@ -262,12 +267,16 @@ fn files_source(cx: &mut Cx<'_>, node: &Node) -> Option<FileSource> {
         Some(None) => return None,
         None => "*".to_owned(),
     };
+    let (settle, settle_end) = settle?;
     Some(FileSource {
         location: location.to_owned(),
         folder: folder?,
         pattern,
         format: format?,
         gzip,
+        delimiter: delimiter?,
+        settle,
+        settle_end,
         null_values: null_values?,
         schedule,
         tenant: TenantId::default_tenant(),
@@ -280,6 +289,63 @@ fn nulls(cx: &mut Cx<'_>, node: &Node) -> Option<Vec<String>> {
     let texts: Vec<String> =
         nodes.iter().filter_map(|n| cx.loose_text(n, "null_values")).map(str::to_owned).collect();
     (texts.len() == nodes.len()).then_some(texts)
+}
+
+/// What separates the cells of a CSV file; `None` when what is written is none of them.
+pub(crate) fn delimiter(
+    cx: &mut Cx<'_>,
+    entry: Option<(&Key, &Node)>,
+    format: Option<FileFormat>,
+) -> Option<Delimiter> {
+    let Some((key, node)) = entry else { return Some(Delimiter::Comma) };
+    let text = cx.loose_text(node, "delimiter")?;
+    let read = match text {
+        "," | "comma" => Delimiter::Comma,
+        ";" | "semicolon" => Delimiter::Semicolon,
+        "\t" | "\\t" | "tab" => Delimiter::Tab,
+        "|" | "pipe" => Delimiter::Pipe,
+        // Unquoted, `|` begins a block of text.
+        "" => {
+            cx.report(codes::BAD_VALUE, &key.span, "`delimiter` is empty")
+                .hint("put it in quotes: `delimiter: '|'`");
+            return None;
+        }
+        other => {
+            let message = format!("`{}` is not a value of `delimiter`", cut(other));
+            cx.report(codes::BAD_VALUE, &node.span, message).hint("allowed: ',', ';', '|' and tab");
+            return None;
+        }
+    };
+    if format == Some(FileFormat::Json) {
+        cx.report(codes::BAD_VALUE, &node.span, "`delimiter` has no meaning for JSON files")
+            .hint("take it out, or write `format: csv`");
+        return None;
+    }
+    Some(read)
+}
+
+/// How long a file must rest before it is read, and before its end is.
+pub(crate) fn settle(
+    cx: &mut Cx<'_>,
+    settle: Option<&Node>,
+    settle_end: Option<&Node>,
+) -> Option<(Duration, Duration)> {
+    let allowed = Duration::ZERO..=DAY;
+    let rest = settle.map_or(Some(FileSource::SETTLE), |n| cx.duration(n, "settle", allowed.clone()));
+    let end = settle_end.map_or_else(
+        || rest.map(|r| r.max(FileSource::SETTLE_END)),
+        |n| cx.duration(n, "settle_end", allowed),
+    );
+    let (rest, end) = (rest?, end?);
+    if let Some(node) = settle_end
+        && end < rest
+    {
+        let message =
+            format!("`settle_end` must not be shorter than `settle`, {}", quantity::show_duration(rest));
+        cx.report(codes::BAD_VALUE, &node.span, message);
+        return None;
+    }
+    Some((rest, end))
 }
 
 pub(crate) fn file_format(cx: &mut Cx<'_>, node: &Node) -> Option<FileFormat> {

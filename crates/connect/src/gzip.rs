@@ -66,6 +66,25 @@ fn invalid(reason: String) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, reason)
 }
 
+/// The last of what a gzip stream holds, at most `keep` bytes; `None` when the stream has no
+/// proper end.
+pub(crate) fn tail(file: impl Read, bounds: Bounds, keep: usize) -> io::Result<Option<Vec<u8>>> {
+    let mut stream = Gunzip::new(file, bounds);
+    let mut tail = Vec::new();
+    let mut chunk = vec![0; 64 << 10];
+    loop {
+        match stream.read(&mut chunk) {
+            Ok(0) => return Ok(Some(tail)),
+            Ok(n) => {
+                tail.extend_from_slice(&chunk[..n]);
+                tail.drain(..tail.len().saturating_sub(keep));
+            }
+            Err(error) if is_content_fault(&error) => return Ok(None),
+            Err(error) => return Err(error),
+        }
+    }
+}
+
 /// Whether a read failed because of what the file holds, not because of the disk.
 pub(crate) fn is_content_fault(error: &io::Error) -> bool {
     use io::ErrorKind::{InvalidData, InvalidInput, UnexpectedEof};

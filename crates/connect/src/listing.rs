@@ -1,9 +1,8 @@
-//! What lies in the watched folder, and which of it is complete.
+//! What lies in the watched folder.
 //!
 //! A listing with one `lstat` a file is the only portable truth: change notices get lost, do
 //! not exist on network mounts, and say nothing about files that came while we were away.
 
-use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -11,8 +10,11 @@ use std::path::{Path, PathBuf};
 
 /// Folders below the watched one are followed this deep.
 const MAX_DEPTH: usize = 8;
-/// A file whose change time lies this far after its last write was renamed or copied in whole.
-const RENAMED_IN_NS: i64 = 1_000_000_000;
+/// A file whose change time lies this far after its last write was not written to last.
+const SET_AFTER_NS: i64 = 1_000_000_000;
+/// Names that programs give to what they are still writing.
+const UNFINISHED: [&str; 9] =
+    [".tmp", ".part", ".partial", ".filepart", ".crdownload", ".download", ".swp", ".upload", "~"];
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Found {
@@ -23,6 +25,7 @@ pub(crate) struct Found {
     pub modified_ns: i64,
     /// The inode's change time: when it was written or renamed into the folder.
     pub changed_ns: i64,
+    pub inode: u64,
 }
 
 impl Found {
@@ -38,6 +41,7 @@ impl Found {
             size: meta.len(),
             modified_ns: ns(meta.mtime(), meta.mtime_nsec()),
             changed_ns: ns(meta.ctime(), meta.ctime_nsec()),
+            inode: meta.ino(),
         })
     }
 
@@ -46,25 +50,36 @@ impl Found {
         (self.size, self.modified_ns) == (other.size, other.modified_ns)
     }
 
-    fn came_whole(&self) -> bool {
-        self.changed_ns.saturating_sub(self.modified_ns) >= RENAMED_IN_NS
+    /// Whether the last thing that happened to it was no write: it was renamed, or got its times.
+    pub fn was_set_after_writing(&self) -> bool {
+        self.changed_ns.saturating_sub(self.modified_ns) >= SET_AFTER_NS
     }
 }
 
-/// Regular files under `folder` whose name fits, in no order. A missing folder is empty; links
-/// are not followed, so that a landing folder cannot hand out other files of the machine.
-pub(crate) fn list(folder: &Path, pattern: &str) -> io::Result<Vec<Found>> {
-    let mut found = Vec::new();
-    walk(folder, "", pattern, 0, &mut found)?;
-    Ok(found)
+/// One look at the folder.
+#[derive(Debug, Default)]
+pub(crate) struct Listing {
+    /// Regular files whose name fits, in no order.
+    pub files: Vec<Found>,
+    /// The folder itself and those below it: relative name, ending in `/` unless empty, and path.
+    pub folders: Vec<(String, PathBuf)>,
 }
 
-fn walk(dir: &Path, prefix: &str, pattern: &str, depth: usize, found: &mut Vec<Found>) -> io::Result<()> {
+/// What lies under `folder`. A missing folder is empty; links are not followed, so that a
+/// landing folder cannot hand out other files of the machine.
+pub(crate) fn list(folder: &Path, pattern: &str) -> io::Result<Listing> {
+    let mut listing = Listing::default();
+    walk(folder, "", pattern, 0, &mut listing)?;
+    Ok(listing)
+}
+
+fn walk(dir: &Path, prefix: &str, pattern: &str, depth: usize, into: &mut Listing) -> io::Result<()> {
     let entries = match fs::read_dir(dir) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(error),
     };
+    into.folders.push((prefix.to_owned(), dir.to_owned()));
     for entry in entries {
         let entry = entry?;
         let name = entry.file_name();
@@ -72,7 +87,7 @@ fn walk(dir: &Path, prefix: &str, pattern: &str, depth: usize, found: &mut Vec<F
             tracing::warn!(file = ?name, "skipped: the file name is not UTF-8");
             continue;
         };
-        if name.starts_with('.') || name.ends_with(".tmp") || name.ends_with(".part") {
+        if is_unfinished(name) {
             continue;
         }
         let relative = format!("{prefix}{name}");
@@ -82,13 +97,19 @@ fn walk(dir: &Path, prefix: &str, pattern: &str, depth: usize, found: &mut Vec<F
             Err(error) => return Err(error),
         };
         if kind.is_dir() && depth < MAX_DEPTH {
-            walk(&entry.path(), &format!("{relative}/"), pattern, depth + 1, found)?;
+            walk(&entry.path(), &format!("{relative}/"), pattern, depth + 1, into)?;
         } else if kind.is_file() && matches(pattern, name) {
             // One that is gone or replaced by now is seen, or not, at the next look.
-            found.extend(Found::stat(relative, entry.path()).ok());
+            into.files.extend(Found::stat(relative, entry.path()).ok());
         }
     }
     Ok(())
+}
+
+/// Whether the name says that somebody is still writing the file.
+fn is_unfinished(name: &str) -> bool {
+    let lower = name.to_ascii_lowercase();
+    name.starts_with('.') || UNFINISHED.iter().any(|end| lower.ends_with(end))
 }
 
 /// Whether a name fits a pattern of `*` (any run) and `?` (any one character).
@@ -115,28 +136,4 @@ pub(crate) fn matches(pattern: &str, name: &str) -> bool {
         }
     }
     pattern[p..].iter().all(|c| *c == '*')
-}
-
-/// Remembers the last look at each file that is not yet complete.
-#[derive(Debug, Default)]
-pub(crate) struct Looks(HashMap<String, Found>);
-
-impl Looks {
-    /// Splits one look into files that are complete and a count of those still being written.
-    pub fn settle(&mut self, found: Vec<Found>) -> (Vec<Found>, usize) {
-        let mut looks = HashMap::with_capacity(found.len());
-        let mut stable = Vec::new();
-        for file in found {
-            let unchanged = self.0.get(&file.name).is_some_and(|before| before.is_same(&file));
-            if unchanged || file.came_whole() {
-                stable.push(file);
-            } else {
-                looks.insert(file.name.clone(), file);
-            }
-        }
-        self.0 = looks;
-        stable.sort_by(|a, b| (a.modified_ns, &a.name).cmp(&(b.modified_ns, &b.name)));
-        let waiting = self.0.len();
-        (stable, waiting)
-    }
 }

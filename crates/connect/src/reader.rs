@@ -8,7 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use levada_config::model::{FileFolder, FileSource, Pipeline, Project, Step as PipelineStep};
+use levada_config::model::{
+    FileFolder, FileFormat, FileSource, Pipeline, Project, Schema, Step as PipelineStep,
+};
 use levada_core::{Clock, ReadError, RecordBatchIn, RecordReader, SourceName};
 use levada_disk::Disk;
 use serde_json::Value;
@@ -16,7 +18,9 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
 use crate::archive::{Archive, ArchiveError};
+use crate::gzip::Bounds;
 use crate::position::Position;
+use crate::rows::{Column, Layout};
 use crate::taking::{Step, Taking};
 
 /// What happens to a file that comes again under its name with other content.
@@ -55,6 +59,8 @@ pub struct FileReaderConfig {
     pub source: FileSource,
     /// The watched folder on this machine. It need not exist yet.
     pub folder: PathBuf,
+    /// What the header of a CSV file is compared with; empty: with nothing.
+    pub columns: Arc<[Column]>,
     pub changed: ChangedFile,
     pub limits: FileLimits,
     /// Time between two looks at the folder. Looks at a folder of very many files are rarer.
@@ -69,11 +75,43 @@ impl FileReaderConfig {
             pipeline: pipeline.name.clone(),
             source: source.clone(),
             folder: folder(project, &source.folder, data_dir),
+            columns: columns(source.format, pipeline.schema.as_ref()),
             changed: if by_key { ChangedFile::NewVersion } else { ChangedFile::Reject },
             limits: FileLimits::default(),
             poll: Duration::from_secs(1),
         }
     }
+
+    /// How a file is read.
+    pub(crate) fn layout(&self, gzip: bool, complete: bool) -> Layout {
+        let limits = &self.limits;
+        Layout {
+            format: self.source.format,
+            delimiter: self.source.delimiter,
+            columns: Arc::clone(&self.columns),
+            gzip,
+            complete,
+            record_bytes: limits.record_bytes,
+            bounds: Bounds { bytes: limits.decompressed_bytes, ratio: limits.ratio },
+        }
+    }
+
+    /// Names what a file must be so as not to be refused whole.
+    pub(crate) fn judges_by(&self) -> u32 {
+        let FileSource { format, delimiter, .. } = &self.source;
+        crc32c::crc32c(format!("{format:?} {delimiter:?} {:?}", self.columns).as_bytes())
+    }
+}
+
+/// The columns of a schema that a CSV file may carry: not those of the envelope, nor those that
+/// lie deeper in a body.
+fn columns(format: FileFormat, schema: Option<&Schema>) -> Arc<[Column]> {
+    let fields = schema.filter(|_| format == FileFormat::Csv).map_or(&[][..], |schema| &schema.fields);
+    let column = |field: &levada_config::model::Field| match &field.path[..] {
+        [name] => Some(Column { name: name.clone(), required: field.required }),
+        _ => None,
+    };
+    fields.iter().filter_map(column).collect()
 }
 
 /// Where a folder of the project lies on this machine.

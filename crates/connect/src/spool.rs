@@ -24,27 +24,27 @@ impl Spool {
         Self { disk, dir }
     }
 
-    /// Copies the file as it was found, durably, and returns its hash. `None` when it is gone or
-    /// was written to meanwhile: the next look decides.
-    pub fn take(&self, found: &Found) -> io::Result<Option<blake3::Hash>> {
+    /// Copies the file as it was found from `want.from` on, durably, and hashes all of it. `None`
+    /// when it is gone or was written to meanwhile: the next look decides.
+    pub fn take(&self, found: &Found, want: Want) -> io::Result<Option<Copied>> {
         levada_disk::create_dir_durable(self.disk.as_ref(), &self.dir)?;
         // A reader that was dropped may still end its last step beside its successor.
         let incoming = format!("{}/incoming-{}", self.dir, COPIES.fetch_add(1, Ordering::Relaxed));
         let copy = self.disk.open(&incoming, OpenMode::Write)?;
         copy.set_len(0)?;
-        let Some((hash, size)) = Self::copy(found, copy.as_ref())? else { return Ok(None) };
+        let Some((copied, size)) = Self::copy(found, want, copy.as_ref())? else { return Ok(None) };
         let after = Found::stat(found.name.clone(), found.path.clone());
         let untouched = size == found.size && after.is_ok_and(|after| after.is_same(found));
         if !untouched {
             return Ok(None);
         }
         copy.sync_all()?;
-        self.disk.rename(&incoming, &self.path(&hash))?;
+        self.disk.rename(&incoming, &self.path(&copied.part))?;
         self.disk.sync_dir(&self.dir)?;
-        Ok(Some(hash))
+        Ok(Some(copied))
     }
 
-    fn copy(found: &Found, into: &dyn DiskFile) -> io::Result<Option<(blake3::Hash, u64)>> {
+    fn copy(found: &Found, want: Want, into: &dyn DiskFile) -> io::Result<Option<(Copied, u64)>> {
         let unreadable = |error: io::Error| {
             tracing::warn!(file = %found.path.display(), %error, "skipped for now: the landing file cannot be read");
             Ok(None)
@@ -53,20 +53,26 @@ impl Spool {
             Ok(file) => file,
             Err(error) => return unreadable(error),
         };
-        let (mut hasher, mut size) = (blake3::Hasher::new(), 0);
+        let mut hashes = Hashes::new(want);
+        let mut head = Vec::new();
+        let mut size = 0;
         let mut chunk = vec![0; CHUNK_BYTES];
         // A file that grows while it is copied ends the copy one chunk later.
         while size <= found.size {
-            let n = match from.read(&mut chunk) {
+            let bytes = match from.read(&mut chunk) {
                 Ok(0) => break,
-                Ok(n) => n,
+                Ok(n) => &chunk[..n],
                 Err(error) => return unreadable(error),
             };
-            hasher.update(&chunk[..n]);
-            into.write_at(size, &chunk[..n])?;
-            size += n as u64;
+            hashes.update(size, bytes);
+            head.extend_from_slice(&bytes[..bytes.len().min(want.head_bytes.saturating_sub(head.len()))]);
+            let before = usize::try_from(want.from.saturating_sub(size)).unwrap_or(usize::MAX);
+            if let Some(wanted) = bytes.get(before..).filter(|wanted| !wanted.is_empty()) {
+                into.write_at((size + before as u64) - want.from, wanted)?;
+            }
+            size += bytes.len() as u64;
         }
-        Ok(Some((hasher.finalize(), size)))
+        Ok(Some((hashes.finish(head), size)))
     }
 
     /// Puts back a copy from bytes kept elsewhere; false when they are not that content.
@@ -105,6 +111,71 @@ impl Spool {
 
     fn path(&self, hash: &blake3::Hash) -> String {
         format!("{}/{}", self.dir, hash.to_hex())
+    }
+}
+
+/// What of a file is asked for.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Want {
+    /// Copied from this byte on.
+    pub from: u64,
+    /// The hash of the first so many bytes is asked for too.
+    pub prefix: Option<u64>,
+    /// So many of its first bytes are kept in memory.
+    pub head_bytes: usize,
+}
+
+/// A file that was copied.
+#[derive(Debug)]
+pub(crate) struct Copied {
+    /// Of all of it.
+    pub whole: blake3::Hash,
+    /// Of what was copied.
+    pub part: blake3::Hash,
+    /// Of the prefix that was asked for.
+    pub prefix: Option<blake3::Hash>,
+    pub head: Vec<u8>,
+}
+
+/// The hashes of one pass over a file.
+struct Hashes {
+    want: Want,
+    whole: blake3::Hasher,
+    part: blake3::Hasher,
+    prefix: Option<blake3::Hash>,
+}
+
+impl Hashes {
+    fn new(want: Want) -> Self {
+        let nothing = (want.prefix == Some(0)).then(|| blake3::hash(b""));
+        Self { want, whole: blake3::Hasher::new(), part: blake3::Hasher::new(), prefix: nothing }
+    }
+
+    /// Adds the bytes at this offset.
+    fn update(&mut self, offset: u64, bytes: &[u8]) {
+        let inside =
+            |at: u64| usize::try_from(at.saturating_sub(offset)).map_or(bytes.len(), |n| n.min(bytes.len()));
+        let end = offset + bytes.len() as u64;
+        match self.want.prefix.filter(|length| (offset + 1..=end).contains(length)) {
+            Some(length) => {
+                let (first, rest) = bytes.split_at(inside(length));
+                self.whole.update(first);
+                self.prefix = Some(self.whole.finalize());
+                self.whole.update(rest);
+            }
+            None => {
+                self.whole.update(bytes);
+            }
+        }
+        if self.want.from > 0 {
+            self.part.update(&bytes[inside(self.want.from)..]);
+        }
+    }
+
+    fn finish(self, head: Vec<u8>) -> Copied {
+        let whole = self.whole.finalize();
+        let part = if self.want.from > 0 { self.part.finalize() } else { whole };
+        Copied { whole, part, prefix: self.prefix, head }
     }
 }
 

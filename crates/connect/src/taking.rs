@@ -2,25 +2,30 @@
 //! the state complete, so that the asynchronous half may be cancelled between any two.
 
 use std::collections::{HashSet, VecDeque};
+use std::fs::File;
 use std::io;
+use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use chrono::{DateTime, Utc};
-use levada_core::{Attributes, Clock, ReadError, Record, RecordBatchIn, Reject, attr};
+use levada_config::model::FileFormat;
+use levada_core::{Clock, ReadError, RecordBatchIn};
 use levada_disk::{Disk, DiskFile};
 
 use crate::archive::ArchiveName;
-use crate::gzip::Bounds;
-use crate::ledger::Ledger;
-use crate::listing::{self, Found, Looks};
+use crate::arrivals::Arrivals;
+use crate::ledger::{Ledger, Seen};
+use crate::listing::{self, Found};
+use crate::looks::{Looks, Now, Ripe, Settle};
 use crate::metrics::Metrics;
-use crate::position::{Current, Done, Position, VERSION};
+use crate::open::{Filled, Open, fatal, reject_file, says_gzip};
+use crate::part::{self, Judged, TAIL_BYTES};
+use crate::position::{Current, Done, OLDEST_VERSION, Position, VERSION};
 use crate::reader::{ChangedFile, FileReaderConfig};
-use crate::rows::{BadRow, Layout, Outcome, Rows, Start};
+use crate::rows::{Rows, sniff};
 use crate::schedule::Schedule;
-use crate::spool::Spool;
+use crate::spool::{Copied, FileRead, Spool, Want};
 
 /// A look may take this share of the time (one part in so many), however many files there are.
 const LOOK_SHARE: u32 = 20;
@@ -38,14 +43,6 @@ pub(crate) enum Step {
     Idle,
 }
 
-/// The file at hand.
-struct Open {
-    current: Current,
-    hash: blake3::Hash,
-    archived: bool,
-    rows: Option<Rows>,
-}
-
 pub(crate) struct Taking {
     config: FileReaderConfig,
     clock: Arc<dyn Clock>,
@@ -53,9 +50,12 @@ pub(crate) struct Taking {
     spool: Spool,
     schedule: Schedule,
     looks: Looks,
+    arrivals: Arrivals,
+    /// What this reader expects of a file: one that another reader refused may suit it.
+    judges_by: u32,
     /// Names that lay in the folder when the scheduled run began.
     run: Option<HashSet<String>>,
-    queue: VecDeque<Found>,
+    queue: VecDeque<Ripe>,
     open: Option<Open>,
     next_look: Duration,
     rows_read: u64,
@@ -75,6 +75,8 @@ impl Taking {
             spool: Spool::new(disk, format!("{dir}/spool")),
             schedule: Schedule::new(config.source.schedule.as_deref())?,
             looks: Looks::default(),
+            arrivals: Arrivals::default(),
+            judges_by: config.judges_by(),
             run: None,
             queue: VecDeque::new(),
             open: None,
@@ -90,13 +92,16 @@ impl Taking {
     pub fn restore(&mut self, position: Option<&Position>) -> Result<(), ReadError> {
         let start = Position::default();
         let position = position.unwrap_or(&start);
-        if position.version != VERSION {
+        if !(OLDEST_VERSION..=VERSION).contains(&position.version) {
             return Err(fatal(format!("the position has version {}, not {VERSION}", position.version)));
         }
         self.ledger.restore(position.ledger, &position.done)?;
         self.schedule.restore(position.last_run_ms);
         self.open = match &position.current {
-            Some(current) => Some(Open::resume(current.clone())?),
+            Some(current) => Some(
+                Open::new(current.clone())
+                    .map_err(|error| fatal(format!("the position names a file by a broken hash: {error}")))?,
+            ),
             None => None,
         };
         self.spool.keep_only(self.open.as_ref().map(|open| &open.hash)).map_err(on_disk)?;
@@ -120,8 +125,8 @@ impl Taking {
 
     /// Rows that lie ahead, guessed from their bytes.
     pub fn backlog(&self) -> u64 {
-        let queued: u64 = self.queue.iter().map(|file| file.size).sum();
-        let open = self.open.as_ref().map_or(0, |o| o.current.file.size.saturating_sub(o.current.offset));
+        let queued: u64 = self.queue.iter().map(|ripe| ripe.found.size).sum();
+        let open = self.open.as_ref().map_or(0, |o| o.current.part_bytes().saturating_sub(o.current.offset));
         let row = self.bytes_read.checked_div(self.rows_read).unwrap_or(ROW_BYTES_GUESS).max(1);
         (queued + open).div_ceil(row)
     }
@@ -134,8 +139,8 @@ impl Taking {
                 if let Some(step) = self.read_open(max_rows, max_bytes)? {
                     return Ok(step);
                 }
-            } else if let Some(found) = self.queue.pop_front() {
-                if let Some(batch) = self.take(&found)? {
+            } else if let Some(ripe) = self.queue.pop_front() {
+                if let Some(batch) = self.take(&ripe)? {
                     return Ok(Step::Batch(batch));
                 }
             } else if !self.look()? {
@@ -160,9 +165,10 @@ impl Taking {
             return Ok(None);
         }
         let path = self.config.folder.join(&open.current.file.name);
+        let want = Want { from: open.current.from, ..Want::default() };
         if let Ok(found) = Found::stat(open.current.file.name.clone(), path)
             && found.size == open.current.file.size
-            && self.spool.take(&found).map_err(on_disk)? == Some(open.hash)
+            && self.spool.take(&found, want).map_err(on_disk)?.is_some_and(|copied| copied.part == open.hash)
         {
             return Ok(None);
         }
@@ -179,90 +185,60 @@ impl Taking {
         let reason =
             format!("the file went away or changed before it was read on from line {}", open.current.line);
         let batch = self.reject_file(&open.current, "file-lost", reason);
-        self.ledger.add(open.current.file)?;
+        self.ledger.add(open.current.done(None, false, None))?;
         Ok(Some(batch))
     }
 
     fn read_open(&mut self, max_rows: usize, max_bytes: usize) -> Result<Option<Step>, ReadError> {
         let Some(open) = &mut self.open else { return Ok(None) };
         if open.rows.is_none() {
-            let copy = self.spool.open(&open.hash, open.current.file.size).map_err(on_disk)?;
+            let copy = self.spool.open(&open.hash, open.current.part_bytes()).map_err(on_disk)?;
             let Some(copy) = copy else {
-                return Ok(Some(Step::Fetch(archive_name(&self.config, &open.current))));
+                return Ok(Some(Step::Fetch(open.archive_name(&self.config))));
             };
             if !open.archived {
-                return Ok(Some(Step::Archive(archive_name(&self.config, &open.current), copy)));
+                return Ok(Some(Step::Archive(open.archive_name(&self.config), copy)));
             }
-            let Current { offset, line, closed, .. } = open.current;
-            let start = Start { offset, line, closed };
-            let layout = layout(&self.config, &open.current.file.name);
-            open.rows = Some(Rows::open(copy, layout, start).map_err(on_disk)?);
+            let layout = open.layout(&self.config);
+            open.rows = Some(Rows::open(copy, &layout, &open.current.origin()).map_err(on_disk)?);
         }
-        let (batch, ended) = self.fill(max_rows, max_bytes)?;
-        if ended {
-            self.finish()?;
+        let (batch, filled) = open.fill(&self.config, max_rows, max_bytes).map_err(on_disk)?;
+        self.count(&batch);
+        if filled != Filled::More {
+            self.finish(filled == Filled::Held)?;
         }
         Ok(Some(batch).filter(|batch| !batch.is_empty()).map(Step::Batch))
     }
 
-    fn fill(&mut self, max_rows: usize, max_bytes: usize) -> Result<(RecordBatchIn, bool), ReadError> {
-        let open = self.open.as_mut().expect("called with a file at hand");
-        let rows = open.rows.as_mut().expect("called with its rows open");
-        let mut batch = RecordBatchIn {
-            object: Some(open.current.object()),
-            textual: self.config.source.format == levada_config::model::FileFormat::Csv,
-            ..RecordBatchIn::default()
-        };
-        let (mut bytes, mut ended) = (0, false);
-        let mut place = rows.place();
-        while batch.records.len() + batch.rejects.len() < max_rows.max(1) && bytes < max_bytes.max(1) {
-            match rows.next() {
-                Ok(Outcome::Row(row)) => {
-                    bytes += row.original.as_ref().unwrap_or(&row.body).len();
-                    let mut record = record(&self.config, &open.current, row.line, row.body);
-                    record.original = row.original;
-                    batch.records.push(record);
-                }
-                Ok(Outcome::Bad(bad)) => {
-                    bytes += bad.original.len();
-                    batch.rejects.push(reject(&self.config, &open.current, bad));
-                    if rows.is_over() {
-                        ended = true;
-                        break;
-                    }
-                }
-                Ok(Outcome::End) => {
-                    ended = true;
-                    break;
-                }
-                Err(error) => {
-                    // What was read before the disk failed still counts; the next read begins after it.
-                    open.rows = None;
-                    if batch.is_empty() {
-                        return Err(on_disk(error));
-                    }
-                    break;
-                }
-            }
-            place = rows.place();
-        }
-        let Start { offset, line, closed } = place;
-        (open.current.offset, open.current.line, open.current.closed) = (offset, line, closed);
+    fn count(&mut self, batch: &RecordBatchIn) {
+        let rows = batch.records.iter().map(|record| record.original().len() as u64);
+        self.bytes_read += rows.sum::<u64>();
         self.rows_read += batch.records.len() as u64;
-        self.bytes_read += bytes as u64;
         self.metrics.rows.increment(batch.records.len() as u64);
         self.metrics.rejects.increment(batch.rejects.len() as u64);
-        Ok((batch, ended))
     }
 
-    fn finish(&mut self) -> Result<(), ReadError> {
-        if let Some(open) = self.open.take() {
+    /// All was read of the file at hand that can be: its end may be held back.
+    fn finish(&mut self, held: bool) -> Result<(), ReadError> {
+        let Some(open) = self.open.take() else { return Ok(()) };
+        let Some(rows) = &open.rows else { return Ok(()) };
+        let (pipeline, name) = (&self.config.pipeline, open.current.file.name.as_str());
+        if held {
+            tracing::info!(%pipeline, file = name, "file read up to an unfinished end");
+            self.looks.unfinished(name);
+        } else {
+            tracing::info!(%pipeline, file = name, "file read");
             self.metrics.files.increment(1);
-            self.metrics.bytes.increment(open.current.file.size);
-            tracing::info!(pipeline = %self.config.pipeline, file = open.current.file.name, "file read");
-            self.ledger.add(open.current.file)?;
-            self.drop_copies();
         }
+        self.metrics.bytes.increment(open.current.part_bytes());
+        let done = if rows.is_refused() {
+            open.current.done(None, false, Some(self.judges_by))
+        } else {
+            let next = open.current.next(rows.resume(), open.is_gzip(&self.config));
+            open.current.done(Some(next), held, None)
+        };
+        self.ledger.add(done)?;
+        self.drop_copies();
         Ok(())
     }
 
@@ -273,36 +249,97 @@ impl Taking {
         }
     }
 
-    /// Takes a file that is complete; a batch when all there is to say is a reject.
-    fn take(&mut self, found: &Found) -> Result<Option<RecordBatchIn>, ReadError> {
+    /// Takes a file that is ripe; a batch when all there is to say is a reject.
+    fn take(&mut self, ripe: &Ripe) -> Result<Option<RecordBatchIn>, ReadError> {
+        let found = &ripe.found;
+        let seen = self.ledger.get(&found.name);
         let limit = self.config.limits.file_bytes;
         if found.size > limit {
-            let current = self.current(found, &blake3::hash(b""));
+            let current = current(found, &blake3::hash(b""), seen.is_some());
             let reason = format!("the file has {} bytes, more than {limit}", found.size);
-            self.ledger.add(current.file.clone())?;
-            return Ok(Some(self.reject_file(&current, "file-too-large", reason)));
+            let batch = self.reject_file(&current, "file-too-large", reason);
+            self.ledger.add(current.file)?;
+            return Ok(Some(batch));
         }
-        let Some(hash) = self.spool.take(found).map_err(on_disk)? else { return Ok(None) };
-        let current = self.current(found, &hash);
-        match self.ledger.get(&found.name) {
-            Some(seen) if seen.hash == *hash.as_bytes() => {
-                // Touched, not changed: remember the new times and look no further.
+        let Some((head, tail)) = edges(found) else { return Ok(None) };
+        let is_gzip = sniff::kind(&head) == sniff::Kind::Gzip;
+        let json = self.config.source.format == FileFormat::Json;
+        if !ripe.complete && !is_gzip && !sniff::may_end(&tail, json) {
+            self.looks.unfinished(&found.name);
+            return Ok(None);
+        }
+        let want = part::want(seen.as_ref(), found.size, self.config.limits.record_bytes);
+        let Some(copied) = self.spool.take(found, want).map_err(on_disk)? else { return Ok(None) };
+        if !ripe.complete && is_gzip && !self.gzip_may_end(&copied, found.size - want.from)? {
+            self.looks.unfinished(&found.name);
+            self.drop_copies();
+            return Ok(None);
+        }
+        let again = seen.is_some_and(|seen| seen.again);
+        let mut current = current(found, &copied.whole, again);
+        current.open = !ripe.complete;
+        current.gzip = Some(is_gzip || (!head.is_empty() && says_gzip(&self.config, &found.name)));
+        match part::judge(seen.as_ref(), found.size, &copied) {
+            Judged::Fresh => {
+                current.file.again |= seen.is_some_and(|seen| &seen.hash != copied.whole.as_bytes());
+                self.read_from_now(current)
+            }
+            Judged::Grown(next) => {
+                current.goes_on_at(next, &copied);
+                if next.from > 0 && !json {
+                    let layout = self.config.layout(current.gzip == Some(true), true);
+                    current.header = part::header(&copied, &layout).map_err(on_disk)?;
+                }
+                self.read_from_now(current)
+            }
+            Judged::Touched => {
+                // Remember the new times and look no further.
+                current.file.next = seen.and_then(|seen| seen.next);
                 self.ledger.add(current.file)?;
                 self.drop_copies();
                 Ok(None)
             }
-            Some(_) if self.config.changed == ChangedFile::Reject => {
-                let reason = "the file has changed since it was read; it is not read again, since no key tells \
-                              its old rows from new ones: deliver new rows in a new file, or deduplicate by a key";
-                self.ledger.add(current.file.clone())?;
-                self.drop_copies();
-                Ok(Some(self.reject_file(&current, "file-changed", reason.to_owned())))
-            }
-            _ => {
-                self.open = Some(Open { current, hash, archived: false, rows: None });
-                Ok(None)
-            }
+            Judged::Changed => self.changed(found, current, want),
         }
+    }
+
+    fn read_from_now(&mut self, current: Current) -> Result<Option<RecordBatchIn>, ReadError> {
+        let open = Open::new(current).map_err(|error| fatal(error.to_string()))?;
+        self.open = Some(open);
+        Ok(None)
+    }
+
+    /// Other content lies under the name of a file that was read.
+    fn changed(
+        &mut self,
+        found: &Found,
+        mut current: Current,
+        want: Want,
+    ) -> Result<Option<RecordBatchIn>, ReadError> {
+        current.file.again = true;
+        if self.config.changed == ChangedFile::Reject {
+            let reason = "the file has changed since it was read; it is not read again, since no key tells \
+                          its old rows from new ones: deliver new rows in a new file or append them, or \
+                          deduplicate by a key";
+            let batch = self.reject_file(&current, "file-changed", reason.to_owned());
+            self.ledger.add(current.file)?;
+            self.drop_copies();
+            return Ok(Some(batch));
+        }
+        if want.from > 0 {
+            // Only what would have been appended was copied.
+            let Some(copied) = self.spool.take(found, Want::default()).map_err(on_disk)? else {
+                return Ok(None);
+            };
+            current.file.blake3 = copied.whole.to_hex().to_string();
+        }
+        self.read_from_now(current)
+    }
+
+    fn gzip_may_end(&self, copied: &Copied, bytes: u64) -> Result<bool, ReadError> {
+        let json = self.config.source.format == FileFormat::Json;
+        let Some(copy) = self.spool.open(&copied.part, bytes).map_err(on_disk)? else { return Ok(false) };
+        part::gzip_may_end(FileRead::new(copy), &self.config.layout(true, false), json).map_err(on_disk)
     }
 
     /// Looks for files; false when there is none to take now.
@@ -311,121 +348,89 @@ impl Taking {
         if now < self.next_look || !self.schedule.is_open(self.clock.now_ms()) {
             return Ok(false);
         }
-        let mut found =
+        // Notices first: what a rename brings after them is seen at the next look.
+        let moved = self.arrivals.take();
+        let listing =
             listing::list(&self.config.folder, &self.config.source.pattern).map_err(|error| ReadError {
                 message: format!("cannot list {}: {error}", self.config.folder.display()),
                 retryable: true,
             })?;
+        self.arrivals.watch(&listing.folders);
+        let mut found = listing.files;
         found.retain(|file| !self.is_done(file));
         if self.config.source.schedule.is_some() {
             let run = self.run.get_or_insert_with(|| found.iter().map(|file| file.name.clone()).collect());
             found.retain(|file| run.contains(&file.name));
         }
-        let (stable, waiting) = self.looks.settle(found);
-        if stable.is_empty() && waiting == 0 {
+        let settle = Settle { rest: self.config.source.settle, end: self.config.source.settle_end };
+        let moment = Now { monotonic: now, ms: self.clock.now_ms() };
+        let (ripe, waiting) = self.looks.settle(found, &moved, moment, settle);
+        if ripe.is_empty() && waiting == 0 {
             self.schedule.close(self.clock.now_ms());
             self.run = None;
         }
-        self.queue = stable.into();
+        self.queue = ripe.into();
         let took = self.clock.monotonic().saturating_sub(now);
         self.next_look = now + self.config.poll.max(took * LOOK_SHARE);
         Ok(!self.queue.is_empty())
     }
 
+    /// Whether nothing is left to read of the file as it lies there.
     fn is_done(&self, file: &Found) -> bool {
-        let seen = self.ledger.get(&file.name);
-        seen.is_some_and(|seen| (seen.size, seen.modified_ns) == (file.size, file.modified_ns))
-    }
-
-    /// The file about to be read, from its beginning.
-    fn current(&self, found: &Found, hash: &blake3::Hash) -> Current {
-        let file = Done {
-            name: found.name.clone(),
-            size: found.size,
-            modified_ns: found.modified_ns,
-            blake3: hash.to_hex().to_string(),
+        let Some(Seen { size, modified_ns, held, refused, .. }) = self.ledger.get(&file.name) else {
+            return false;
         };
-        let again = self.ledger.get(&found.name).is_some();
-        Current { file, arrived_ms: found.changed_ns / 1_000_000, line: 1, offset: 0, again, closed: false }
+        let is_same = (size, modified_ns) == (file.size, file.modified_ns);
+        is_same && !held && refused.is_none_or(|judged| judged == self.judges_by)
     }
 
     fn reject_file(&self, current: &Current, code: &'static str, reason: String) -> RecordBatchIn {
         self.metrics.rejects.increment(1);
-        let description = serde_json::to_vec(&current.file).unwrap_or_default();
-        let bad = BadRow { line: current.line, code, reason, original: description.into() };
-        RecordBatchIn {
-            object: Some(current.object()),
-            rejects: vec![reject(&self.config, current, bad)],
-            ..RecordBatchIn::default()
-        }
+        reject_file(&self.config, current, code, reason)
     }
 }
 
-impl Open {
-    fn resume(current: Current) -> Result<Self, ReadError> {
-        let hash = blake3::Hash::from_hex(&current.file.blake3)
-            .map_err(|error| fatal(format!("the position names a file by a broken hash: {error}")))?;
-        // Archiving again what is archived costs one look and is right after any crash.
-        Ok(Self { current, hash, archived: false, rows: None })
-    }
-}
-
-fn layout(config: &FileReaderConfig, name: &str) -> Layout {
-    let limits = &config.limits;
-    Layout {
-        format: config.source.format,
-        gzip: is_gzip(config, name),
-        record_bytes: limits.record_bytes,
-        bounds: Bounds { bytes: limits.decompressed_bytes, ratio: limits.ratio },
-    }
-}
-
-fn is_gzip(config: &FileReaderConfig, name: &str) -> bool {
-    config.source.gzip.unwrap_or_else(|| name.ends_with(".gz"))
-}
-
-/// The bronze name ends as the lake expects of what it holds: `.gz` exactly when compressed.
-fn archive_name(config: &FileReaderConfig, current: &Current) -> ArchiveName {
-    let day = DateTime::<Utc>::from_timestamp_millis(current.arrived_ms).unwrap_or_default();
-    let safe = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-') { c } else { '_' };
-    let name: String =
-        current.file.name.replace(".events.ndjson", ".events_ndjson").chars().map(safe).collect();
-    let name = &name[name.len().saturating_sub(160)..];
-    let end = match (is_gzip(config, name), name.ends_with(".gz") || name.ends_with(".zst")) {
-        (true, false) => ".gz",
-        (false, true) => ".raw",
-        _ => "",
+/// The file about to be read, from its beginning.
+fn current(found: &Found, hash: &blake3::Hash, again: bool) -> Current {
+    let file = Done {
+        name: found.name.clone(),
+        size: found.size,
+        modified_ns: found.modified_ns,
+        blake3: hash.to_hex().to_string(),
+        next: None,
+        held: false,
+        again,
+        refused: None,
     };
-    ArchiveName {
-        tenant: config.source.tenant.clone(),
-        source: config.pipeline.clone(),
-        date: day.format("%Y-%m-%d").to_string(),
-        name: format!("{}-{name}{end}", &current.file.blake3[..12]),
+    Current {
+        file,
+        arrived_ms: found.changed_ns / 1_000_000,
+        from: 0,
+        part: None,
+        header: None,
+        gzip: None,
+        open: false,
+        line: 1,
+        offset: 0,
+        array: false,
+        closed: false,
+        tail: 0,
     }
 }
 
-fn record(config: &FileReaderConfig, current: &Current, line: u64, body: Bytes) -> Record {
-    let mut attributes = Attributes::new();
-    attributes.push(attr::EVENT_ID, &format!("{}-{line}", &current.file.blake3[..16]));
-    Record {
-        tenant: config.source.tenant.clone(),
-        offset: line,
-        published_at_ms: current.arrived_ms,
-        attributes,
-        body,
-        original: None,
-    }
-}
-
-fn reject(config: &FileReaderConfig, current: &Current, bad: BadRow) -> Reject {
-    let record = record(config, current, bad.line, bad.original);
-    Reject { record, code: bad.code, reason: bad.reason }
+/// The first and the last bytes of the landing file; `None` when it cannot be read now.
+fn edges(found: &Found) -> Option<(Vec<u8>, Vec<u8>)> {
+    let file = File::open(&found.path).ok()?;
+    let read = |offset: u64, most: usize| {
+        let mut bytes = vec![0; most];
+        let n = file.read_at(&mut bytes, offset).ok()?;
+        bytes.truncate(n);
+        Some(bytes)
+    };
+    let tail = found.size.saturating_sub(TAIL_BYTES as u64);
+    Some((read(0, sniff::HEAD_BYTES)?, read(tail, TAIL_BYTES)?))
 }
 
 fn on_disk(error: io::Error) -> ReadError {
     ReadError { message: format!("the spool of the file source: {error}"), retryable: true }
-}
-
-fn fatal(message: String) -> ReadError {
-    ReadError { message, retryable: false }
 }

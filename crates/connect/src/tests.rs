@@ -3,6 +3,9 @@
 
 mod crashes;
 mod formats;
+mod growing;
+mod headers;
+mod slow_writers;
 mod watching;
 
 use std::collections::HashMap;
@@ -13,7 +16,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use levada_config::model::{FileFolder, FileFormat, FileSource};
+use levada_config::model::{Delimiter, FileFolder, FileFormat, FileSource};
 use levada_core::{Clock, ManualClock, ReadError, RecordBatchIn, RecordReader, TenantId};
 use levada_disk::{Disk, DiskFile, RealDisk, read_exact_at};
 use parking_lot::Mutex;
@@ -65,6 +68,9 @@ impl Bench {
             pattern: "*".to_owned(),
             format,
             gzip: None,
+            delimiter: Delimiter::Comma,
+            settle: FileSource::SETTLE,
+            settle_end: FileSource::SETTLE_END,
             schedule: None,
             tenant: TenantId::new("acme").unwrap(),
             null_values: Vec::new(),
@@ -73,6 +79,7 @@ impl Bench {
             pipeline: "orders".parse().unwrap(),
             source,
             folder: landing.clone(),
+            columns: Arc::from([]),
             changed: ChangedFile::Reject,
             limits: FileLimits { record_bytes: 1000, ..FileLimits::default() },
             poll: Duration::ZERO,

@@ -12,12 +12,14 @@ pub(crate) struct Window {
     /// Offset of `buffer[start]` in the (decompressed) file.
     offset: u64,
     ended: bool,
+    /// Why nothing more can be seen: a decompressor tells it only once.
+    failed: Option<(io::ErrorKind, String)>,
 }
 
 impl Window {
     /// `source` is read from its own beginning.
     pub fn new(source: Box<dyn Read + Send + Sync>) -> Self {
-        Self { source, buffer: Vec::new(), start: 0, offset: 0, ended: false }
+        Self { source, buffer: Vec::new(), start: 0, offset: 0, ended: false, failed: None }
     }
 
     /// The unread bytes seen so far.
@@ -28,6 +30,11 @@ impl Window {
     /// Offset of the first unread byte.
     pub fn offset(&self) -> u64 {
         self.offset
+    }
+
+    /// Whether the end of the file was seen: nothing follows the seen bytes.
+    pub fn is_at_end(&self) -> bool {
+        self.ended
     }
 
     /// Marks the first `n` bytes as read.
@@ -41,6 +48,9 @@ impl Window {
     pub fn more(&mut self) -> io::Result<bool> {
         if self.ended {
             return Ok(false);
+        }
+        if let Some((kind, reason)) = &self.failed {
+            return Err(io::Error::new(*kind, reason.clone()));
         }
         if self.start > 0 {
             self.buffer.drain(..self.start);
@@ -56,6 +66,7 @@ impl Window {
         };
         self.buffer.truncate(length + *outcome.as_ref().unwrap_or(&0));
         self.ended = matches!(outcome, Ok(0));
+        self.failed = outcome.as_ref().err().map(|error| (error.kind(), error.to_string()));
         outcome.map(|n| n > 0)
     }
 

@@ -185,3 +185,40 @@ fn json_schema_gives_columns_in_the_documents_order() {
     ];
     assert_eq!(fields, expected.map(|(name, path, kind, required)| (name, path.to_owned(), kind, required)));
 }
+
+#[test]
+fn a_delimiter_and_quiet_times_are_read_in_both_dialects() {
+    use crate::model::{Delimiter, FileSource};
+    use std::time::Duration;
+
+    let schema = ("schemas/a.json", r#"{"fields": [{"name": "n", "type": "INT64"}]}"#);
+    let own = |more: &str| {
+        let yaml = format!(
+            "pipeline: a\nsource:\n  files:\n    location: in\n    format: csv\n{more}schema: {{file: schemas/a.json}}\n"
+        );
+        let (_, project) = loaded(&[("pipelines/a.yaml", &yaml), schema]);
+        let Source::Files(files) = project.pipelines[0].source.clone() else { panic!("files") };
+        (files.delimiter, files.settle, files.settle_end)
+    };
+    let seconds = Duration::from_secs;
+    assert_eq!(own(""), (Delimiter::Comma, FileSource::SETTLE, FileSource::SETTLE_END));
+    for (written, wanted) in [
+        ("\";\"", Delimiter::Semicolon),
+        (";", Delimiter::Semicolon),
+        ("\"\\t\"", Delimiter::Tab),
+        ("\\t", Delimiter::Tab),
+        ("tab", Delimiter::Tab),
+        ("'|'", Delimiter::Pipe),
+        ("','", Delimiter::Comma),
+    ] {
+        assert_eq!(own(&format!("    delimiter: {written}\n")).0, wanted, "{written}");
+    }
+    assert_eq!(own("    settle: 90s\n").2, seconds(90), "the end is not proven sooner than the rest");
+    assert_eq!(own("    settle: 0s\n    settle_end: 1m\n"), (Delimiter::Comma, seconds(0), seconds(60)));
+
+    let yaml = "source_id: b\npattern: batch_file\nlocation: in\nformat: csv\ndelimiter: tab\nsettle: 1s\nschema_file: schemas/a.json\n";
+    let (found, project) = loaded(&[("connectors/b.yaml", yaml), schema]);
+    assert_eq!(codes(&found), Vec::<&str>::new());
+    let Source::Files(files) = &project.pipelines[0].source else { panic!("files") };
+    assert_eq!((files.delimiter, files.settle), (Delimiter::Tab, seconds(1)));
+}

@@ -3,7 +3,8 @@
 
 use std::io;
 
-use super::{BadRow, Cursor, KEPT_BYTES, Outcome, lines};
+use super::cursor::Cursor;
+use super::{BadRow, KEPT_BYTES, Outcome, json};
 
 /// The file ends before its array does.
 pub(super) const OPEN: &str = "json-array-open";
@@ -17,13 +18,20 @@ pub(super) struct ArrayRows {
 
 /// Where an element ends, found byte by byte.
 #[derive(Debug, Default)]
-struct Scan {
+pub(super) struct Scan {
     depth: u32,
     in_text: bool,
     escaped: bool,
 }
 
 impl Scan {
+    /// Whether the object or array that the scan began with ends at this byte.
+    pub fn closes_at(&mut self, byte: u8) -> bool {
+        let before = self.depth;
+        self.ends_before(byte);
+        before == 1 && self.depth == 0
+    }
+
     /// Whether the element ends before this byte.
     fn ends_before(&mut self, byte: u8) -> bool {
         if self.in_text {
@@ -56,6 +64,9 @@ impl ArrayRows {
             return trailing(cursor);
         }
         if !cursor.skip(is_between)? {
+            if !cursor.complete {
+                return Ok(Outcome::Held);
+            }
             let reason = "the file ends before the array is closed";
             return Ok(Outcome::Bad(BadRow::new(cursor.line, OPEN, reason, b"")));
         }
@@ -75,7 +86,7 @@ impl ArrayRows {
             let fresh = &cursor.window.bytes()[scanned..];
             if let Some(at) = fresh.iter().position(|byte| scan.ends_before(*byte)) {
                 let text = cursor.window.bytes()[..scanned + at].trim_ascii_end();
-                let outcome = lines::value(text, line);
+                let outcome = json::value(text, line);
                 cursor.consume(scanned + at);
                 return Ok(outcome);
             }
@@ -84,8 +95,12 @@ impl ArrayRows {
                 return skip_element(cursor, scan, line).map(Outcome::Bad);
             }
             if !cursor.window.more()? {
+                if !cursor.complete {
+                    return Ok(Outcome::Held);
+                }
                 let reason = "the file ends inside this element";
                 let bad = BadRow::new(line, OPEN, reason, cursor.window.bytes());
+                cursor.open_end(0);
                 cursor.consume(scanned);
                 return Ok(Outcome::Bad(bad));
             }

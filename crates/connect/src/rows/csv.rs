@@ -7,16 +7,23 @@
 use std::io;
 
 use bytes::Bytes;
-use csv_core::{ReadRecordResult, Reader};
+use csv_core::{ReadRecordResult, Reader, ReaderBuilder};
 
-use super::{BadRow, Cursor, Outcome, Row, trim_line_end};
+use super::cursor::Cursor;
+use super::{BadRow, KEPT_OF_FILE_BYTES, Layout, Outcome, Row, header, trim_line_end};
 
 const MAX_COLUMNS: usize = 4096;
 
 pub(super) struct CsvRows {
     /// For each column what precedes its value: `{"a":` for the first, then `,"b":`.
     keys: Vec<String>,
+    records: Records,
+}
+
+/// Finds records; keeps the cells of the last one.
+struct Records {
     reader: Reader,
+    delimiter: u8,
     fields: Vec<u8>,
     ends: Vec<usize>,
 }
@@ -26,6 +33,8 @@ struct Raw {
     length: usize,
     fields: usize,
     quotes: Quotes,
+    /// The end of the file ended it.
+    open: bool,
 }
 
 enum Found {
@@ -34,40 +43,48 @@ enum Found {
     End,
 }
 
+/// What a file begins with.
+pub(super) enum Head {
+    Rows(Box<CsvRows>),
+    /// There is nothing but blank lines.
+    Empty,
+    /// The header may still be written.
+    Held,
+    /// The header cannot be used.
+    Refused(BadRow),
+}
+
 impl CsvRows {
-    /// Reads the header. `Err(None)` is an empty file, `Err(Some)` a header that cannot be used.
-    pub fn begin(cursor: &mut Cursor) -> io::Result<Result<Self, Option<BadRow>>> {
-        let mut rows =
-            Self { keys: Vec::new(), reader: Reader::new(), fields: vec![0; 4096], ends: vec![0; 64] };
+    /// Reads the header.
+    pub fn begin(cursor: &mut Cursor, layout: &Layout) -> io::Result<Head> {
         if !cursor.skip(is_line_end)? {
-            return Ok(Err(None));
+            return Ok(Head::Empty);
         }
-        let line = cursor.line;
-        let refuse = |reason: String, bytes: &[u8]| {
-            Ok(Err(Some(BadRow::new(line, "csv-header", reason, trim_line_end(bytes)))))
+        let mut records = Records::new(layout);
+        let refused = match records.find(cursor)? {
+            Found::End => return Ok(Head::Empty),
+            Found::Record(raw) if raw.open && !cursor.complete => return Ok(Head::Held),
+            Found::TooLong => format!("the header is longer than {} bytes", cursor.record_bytes),
+            Found::Record(raw) => match judge(&records, &raw, &cursor.window.bytes()[..raw.length], layout) {
+                Ok(names) => {
+                    cursor.consume(raw.length);
+                    return Ok(Head::Rows(Box::new(Self { keys: keys(&names), records })));
+                }
+                Err(reason) => reason,
+            },
         };
-        match rows.record(cursor)? {
-            Found::End => Ok(Err(None)),
-            Found::TooLong => refuse(
-                format!("the header is longer than {} bytes", cursor.record_bytes),
-                cursor.window.bytes(),
-            ),
-            Found::Record(raw) => {
-                let bytes = &cursor.window.bytes()[..raw.length];
-                if raw.quotes == Quotes::Open {
-                    return refuse("a quoted name in the header is never closed".to_owned(), bytes);
-                }
-                if std::str::from_utf8(bytes).is_err() {
-                    return refuse("the header is not UTF-8".to_owned(), bytes);
-                }
-                if raw.fields > MAX_COLUMNS {
-                    return refuse(format!("the header has more than {MAX_COLUMNS} columns"), bytes);
-                }
-                rows.keys = keys(&rows.names(raw.fields));
-                cursor.consume(raw.length);
-                Ok(Ok(rows))
-            }
-        }
+        let line = cursor.line;
+        let text = cursor.see(KEPT_OF_FILE_BYTES)?;
+        let text = &text[..text.len().min(KEPT_OF_FILE_BYTES)];
+        Ok(Head::Refused(BadRow::new(line, "csv-header", refused, text)))
+    }
+
+    /// The rows of a part whose file begins with this header.
+    pub fn of_header(header: &str, layout: &Layout) -> Self {
+        let mut records = Records::new(layout);
+        let fields = records.split(header.as_bytes());
+        let names = records.names(fields);
+        Self { keys: keys(&names), records }
     }
 
     pub fn next(&mut self, cursor: &mut Cursor) -> io::Result<Outcome> {
@@ -75,12 +92,13 @@ impl CsvRows {
             return Ok(Outcome::End);
         }
         let line = cursor.line;
-        let raw = match self.record(cursor)? {
+        let raw = match self.records.find(cursor)? {
             Found::End => return Ok(Outcome::End),
             Found::TooLong => {
                 let reason = format!("the row is longer than {} bytes", cursor.record_bytes);
                 return cursor.reject_line("line-too-long", reason).map(Outcome::Bad);
             }
+            Found::Record(raw) if raw.open && !cursor.complete => return Ok(Outcome::Held),
             Found::Record(raw) => raw,
         };
         let bytes = trim_line_end(&cursor.window.bytes()[..raw.length]);
@@ -91,21 +109,74 @@ impl CsvRows {
             let reason = "a quoted field that begins in this row is not closed where it should be";
             return cursor.reject_line("csv-open-quote", reason.to_owned()).map(Outcome::Bad);
         }
-        let outcome = if raw.fields != wanted {
+        let (outcome, row_bytes) = if raw.fields != wanted {
             let reason = format!("the row has {} fields, the header has {wanted}", raw.fields);
-            Outcome::Bad(BadRow::new(line, "csv-ragged-row", reason, bytes))
+            (Outcome::Bad(BadRow::new(line, "csv-ragged-row", reason, bytes)), 0)
         } else if std::str::from_utf8(bytes).is_err() {
-            Outcome::Bad(BadRow::new(line, "invalid-utf8", "the row is not UTF-8", bytes))
+            (Outcome::Bad(BadRow::new(line, "invalid-utf8", "the row is not UTF-8", bytes)), 0)
+        } else if memchr::memchr(0, bytes).is_some() {
+            (Outcome::Bad(BadRow::new(line, "csv-nul", "the row holds a NUL byte", bytes)), 0)
         } else {
             let original = Some(Bytes::copy_from_slice(bytes));
-            Outcome::Row(Row { line, body: self.object(raw.fields), original })
+            let body = self.object(raw.fields);
+            (Outcome::Row(Row { line, body, original }), bytes.len())
         };
+        if raw.open {
+            cursor.open_end(row_bytes);
+        }
         cursor.consume(raw.length);
         Ok(outcome)
     }
 
+    /// The record as a JSON object of strings.
+    fn object(&self, fields: usize) -> Bytes {
+        let mut json = String::with_capacity(self.records.ends[fields - 1] + fields * 16);
+        for (i, key) in self.keys.iter().enumerate() {
+            json.push_str(key);
+            push_text(&mut json, &String::from_utf8_lossy(self.records.field(i)));
+        }
+        json.push('}');
+        json.into()
+    }
+}
+
+/// The names of a header that can be used.
+fn judge(records: &Records, raw: &Raw, bytes: &[u8], layout: &Layout) -> Result<Vec<String>, String> {
+    if raw.quotes == Quotes::Open {
+        return Err("a quoted name in the header is never closed".to_owned());
+    }
+    let line = std::str::from_utf8(bytes).map_err(|_| "the header is not UTF-8".to_owned())?;
+    if raw.fields > MAX_COLUMNS {
+        return Err(format!("the header has more than {MAX_COLUMNS} columns"));
+    }
+    let names = records.names(raw.fields);
+    header::judge(&names, line, layout.delimiter, &layout.columns)?;
+    Ok(names)
+}
+
+/// The header line that begins at the cursor or after blank lines; `None` where there is none.
+pub(super) fn header_line(cursor: &mut Cursor, layout: &Layout) -> io::Result<Option<String>> {
+    if !cursor.skip(is_line_end)? {
+        return Ok(None);
+    }
+    match Records::new(layout).find(cursor)? {
+        Found::Record(raw) => {
+            let bytes = trim_line_end(&cursor.window.bytes()[..raw.length]);
+            Ok(std::str::from_utf8(bytes).ok().map(str::to_owned))
+        }
+        Found::TooLong | Found::End => Ok(None),
+    }
+}
+
+impl Records {
+    fn new(layout: &Layout) -> Self {
+        let delimiter = layout.delimiter.byte();
+        let reader = ReaderBuilder::new().delimiter(delimiter).build();
+        Self { reader, delimiter, fields: vec![0; 4096], ends: vec![0; 64] }
+    }
+
     /// Finds the record that begins at the cursor, without consuming it.
-    fn record(&mut self, cursor: &mut Cursor) -> io::Result<Found> {
+    fn find(&mut self, cursor: &mut Cursor) -> io::Result<Found> {
         self.reader.reset();
         let (mut length, mut text, mut fields) = (0, 0, 0);
         let mut at_end = false;
@@ -129,12 +200,32 @@ impl CsvRows {
                 ReadRecordResult::OutputEndsFull => self.ends.resize(self.ends.len() * 2, 0),
                 ReadRecordResult::Record if length > cursor.record_bytes + 2 => return Ok(Found::TooLong),
                 ReadRecordResult::Record => {
-                    let quotes = quotes(&cursor.window.bytes()[..length]);
-                    return Ok(Found::Record(Raw { length, fields, quotes }));
+                    let last = cursor.window.bytes()[..length].last().copied();
+                    if last == Some(b'\r') {
+                        // Whether a line feed belongs to it shows in the next byte.
+                        cursor.see(length + 1)?;
+                    }
+                    let bytes = cursor.window.bytes();
+                    let quotes = quotes(&bytes[..length], self.delimiter);
+                    let at_end = length == bytes.len() && cursor.window.is_at_end();
+                    let open = at_end && (last != Some(b'\n') || quotes == Quotes::Open);
+                    return Ok(Found::Record(Raw { length, fields, quotes, open }));
                 }
                 ReadRecordResult::End => return Ok(Found::End),
             }
         }
+    }
+
+    /// The number of cells of one whole record.
+    fn split(&mut self, record: &[u8]) -> usize {
+        self.reader.reset();
+        self.fields.resize(record.len().max(1), 0);
+        self.ends.resize(MAX_COLUMNS + 1, 0);
+        let (_, read, text, fields) = self.reader.read_record(record, &mut self.fields, &mut self.ends);
+        let rest = &record[read..];
+        let (_, _, _, last) =
+            self.reader.read_record(rest, &mut self.fields[text..], &mut self.ends[fields..]);
+        fields + last
     }
 
     fn names(&self, fields: usize) -> Vec<String> {
@@ -144,17 +235,6 @@ impl CsvRows {
     fn field(&self, i: usize) -> &[u8] {
         let start = if i == 0 { 0 } else { self.ends[i - 1] };
         &self.fields[start..self.ends[i]]
-    }
-
-    /// The record as a JSON object of strings.
-    fn object(&self, fields: usize) -> Bytes {
-        let mut json = String::with_capacity(self.ends[fields - 1] + fields * 16);
-        for (i, key) in self.keys.iter().enumerate() {
-            json.push_str(key);
-            push_text(&mut json, &String::from_utf8_lossy(self.field(i)));
-        }
-        json.push('}');
-        json.into()
     }
 }
 
@@ -204,17 +284,17 @@ fn push_text(json: &mut String, text: &str) {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Quotes {
     Sound,
-    /// A closing quote is followed by something other than a comma or a line end.
+    /// A closing quote is followed by something other than the delimiter or a line end.
     Stray,
     /// The text ends inside a quoted field.
     Open,
 }
 
-fn quotes(record: &[u8]) -> Quotes {
+fn quotes(record: &[u8], delimiter: u8) -> Quotes {
     let (mut quoted, mut closed, mut at_start) = (false, false, true);
     let mut stray = false;
     for byte in record {
-        let ends_field = matches!(*byte, b',' | b'\n' | b'\r');
+        let ends_field = *byte == delimiter || matches!(*byte, b'\n' | b'\r');
         match *byte {
             b'"' if quoted => (quoted, closed) = (false, true),
             _ if quoted => {}

@@ -43,7 +43,14 @@ async fn csv_rows_become_objects_of_texts() {
             &[r#"2 {"a":"1","b":"x\ny"}"#, r#"4 {"a":"2","b":"z"}"#],
         ),
         ("blank lines", b"\na,b\n\n1,x\n\n\n2,y\n\n", &[r#"4 {"a":"1","b":"x"}"#, r#"7 {"a":"2","b":"y"}"#]),
-        ("unnamed and repeated columns", b",a,a\n1,2,3\n", &[r#"2 {"column_1":"1","a":"2","a_2":"3"}"#]),
+        ("an unnamed column", b",a\n1,2\n", &[r#"2 {"column_1":"1","a":"2"}"#]),
+        ("repeated columns", b",a,a\n1,2,3\n", &["1 !csv-header"]),
+        ("a NUL", b"a,b\n1,x\0y\n2,z\n", &["2 !csv-nul", r#"3 {"a":"2","b":"z"}"#]),
+        (
+            "carriage returns alone",
+            b"a,b\r1,x\r\r2,y,z\r3,w",
+            &[r#"2 {"a":"1","b":"x"}"#, "4 !csv-ragged-row", r#"5 {"a":"3","b":"w"}"#],
+        ),
         ("control characters", b"a\n\x01\\\t\n", &["2 {\"a\":\"\\u0001\\\\\\t\"}"]),
         (
             "ragged rows",
@@ -74,6 +81,10 @@ async fn csv_rows_become_objects_of_texts() {
         ("header only", b"a,b\n", &[]),
         ("empty", b"", &[]),
         ("utf-16", b"\xFF\xFEa\0,\0b\0", &["1 !file-encoding"]),
+        ("utf-16 without a mark", b"a\0,\0b\0\n\0", &["1 !file-encoding"]),
+        ("a workbook", b"PK\x03\x04\x14\0\x06\0", &["1 !file-format"]),
+        ("zstd", b"\x28\xB5\x2F\xFD\x04\0", &["1 !file-format"]),
+        ("a column that is called as Parquet begins", b"PAR1,b\n1,2\n", &[r#"2 {"PAR1":"1","b":"2"}"#]),
         ("broken header", b"a,\xFF\n1,2\n", &["1 !csv-header"]),
     ];
     for (name, content, expected) in cases {
@@ -104,6 +115,28 @@ async fn json_lines_and_arrays_yield_their_values() {
         ("array never closed", b"[{\"a\":1}, \n", &["1 {\"a\":1}", "2 !json-array-open"]),
         ("text after the array", b"[{\"a\":1}]\nrest\n", &["1 {\"a\":1}", "2 !json-trailing"]),
         ("empty array", b"[]", &[]),
+        (
+            "objects over many lines",
+            b"{\n  \"a\": 1,\n  \"b\": [\n    {\"c\": 2}\n  ]\n}\n{\"a\":3}\n\n{\n\"a\": 4\n}{\n\"a\": 5}",
+            &[
+                "1 {\n  \"a\": 1,\n  \"b\": [\n    {\"c\": 2}\n  ]\n}",
+                "7 {\"a\":3}",
+                "9 {\n\"a\": 4\n}",
+                "11 {\n\"a\": 5}",
+            ],
+        ),
+        ("two on a line", b"{\"a\":1} {\"a\":2}{\"a\":3}\n", &["1 {\"a\":1}", "1 {\"a\":2}", "1 {\"a\":3}"]),
+        ("text behind a value", b"{\"a\":1} x\n{\"a\":2}\n", &["1 !json-syntax", "2 {\"a\":2}"]),
+        (
+            "a broken object over many lines makes no row of its parts",
+            b"{\n  \"a\": [\n    {\"b\": 1},\n    {\"b\": 2}\n  ],\n  oops\n}\n{\"a\":9}\n",
+            &["1 !json-syntax", "8 {\"a\":9}"],
+        ),
+        (
+            "an object that the file cuts short",
+            b"{\"a\":1}\n{\n  \"a\": [\n    {\"b\": 2}\n",
+            &["1 {\"a\":1}", "2 !json-syntax"],
+        ),
     ];
     for (name, content, expected) in cases {
         check(FileFormat::Json, name, content, expected).await;
@@ -121,6 +154,32 @@ async fn a_record_that_is_too_long_costs_itself_only() {
     check(FileFormat::Json, "long.jsonl", lines.as_bytes(), &["1 !line-too-long", "2 {\"a\":2}"]).await;
     let array = format!("[{{\"a\":\"{long}\"}},\n{{\"a\":2}}]");
     check(FileFormat::Json, "long.json", array.as_bytes(), &["1 !line-too-long", "2 {\"a\":2}"]).await;
+}
+
+#[tokio::test]
+async fn a_value_of_many_lines_may_be_too_long_too() {
+    let inner: String = (0..9000).map(|i| format!("  \"k{i}\": [{i}],\n")).collect();
+    let text = format!("{{\n{inner}  \"z\": 1\n}}\n{{\"a\":2}}\n");
+    check(FileFormat::Json, "long.json", text.as_bytes(), &["1 !line-too-long", "9004 {\"a\":2}"]).await;
+}
+
+#[tokio::test]
+async fn gzip_is_known_by_its_bytes() {
+    let two = [gzip(b"{\"a\":1}\n"), gzip(b"{\"a\":2}\n")].concat();
+    check(FileFormat::Json, "plain-name.jsonl", &two, &["1 {\"a\":1}", "2 {\"a\":2}"]).await;
+    check(FileFormat::Json, "nothing.jsonl.gz", &gzip(b""), &[]).await;
+    check(FileFormat::Json, "empty.jsonl.gz", b"", &[]).await;
+    check(FileFormat::Json, "twice.jsonl.gz", &gzip(&two), &["1 !file-format"]).await;
+    let zip = b"PK\x03\x04\x14\0\x06\0";
+    check(FileFormat::Json, "zip.jsonl.gz", &gzip(zip), &["1 !file-format"]).await;
+    let bench = Bench::new(FileFormat::Json);
+    bench.put("plain-name.jsonl", &two);
+    bench.put("empty.jsonl.gz", b"");
+    drain(&mut bench.reader(), 10).await.unwrap();
+    let mut ends: Vec<String> =
+        bench.archive.0.lock().keys().map(|k| k.rsplit('.').next().unwrap().to_owned()).collect();
+    ends.sort();
+    assert_eq!(ends, ["gz", "raw"], "a bronze name ends as the lake reads it");
 }
 
 #[tokio::test]

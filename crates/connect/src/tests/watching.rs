@@ -25,10 +25,14 @@ async fn a_file_is_taken_once_it_rests_and_never_again() {
     let mut reader = bench.reader();
     let path = bench.landing.join("a.jsonl");
     fs::write(&path, "{\"a\":1}\n").unwrap();
-    assert!(read(&mut reader, 10).await.is_empty(), "first look: it may still be written");
+    assert!(drain(&mut reader, 10).await.unwrap().is_empty(), "it may still be written");
+    bench.clock.advance(Duration::from_secs(2));
     fs::write(&path, "{\"a\":1}\n{\"a\":2}\n").unwrap();
-    assert!(read(&mut reader, 10).await.is_empty(), "second look: it has grown");
-    assert_eq!(told(&[read(&mut reader, 10).await]), ["1 {\"a\":1}", "2 {\"a\":2}"]);
+    assert!(drain(&mut reader, 10).await.unwrap().is_empty(), "it has grown");
+    bench.clock.advance(Duration::from_secs(2));
+    assert!(drain(&mut reader, 10).await.unwrap().is_empty(), "it has rested too short a time");
+    bench.clock.advance(Duration::from_secs(2));
+    assert_eq!(told(&drain(&mut reader, 10).await.unwrap()), ["1 {\"a\":1}", "2 {\"a\":2}"]);
     assert!(drain(&mut reader, 10).await.unwrap().is_empty());
     fs::File::options().write(true).open(&path).unwrap().set_modified(std::time::UNIX_EPOCH).unwrap();
     assert!(drain(&mut reader, 10).await.unwrap().is_empty(), "touched, not changed");
@@ -38,9 +42,42 @@ async fn a_file_is_taken_once_it_rests_and_never_again() {
 }
 
 #[tokio::test]
+async fn a_rename_or_times_set_at_the_end_prove_a_file_whole_and_a_chmod_does_not() {
+    use std::os::unix::fs::PermissionsExt;
+    let bench = Bench::new(FileFormat::Csv);
+    let mut reader = bench.reader();
+    assert!(drain(&mut reader, 10).await.unwrap().is_empty());
+    let part = bench.landing.join("a.csv.part");
+    fs::write(&part, "a,b\n1,x").unwrap();
+    fs::rename(&part, bench.landing.join("a.csv")).unwrap();
+    assert_eq!(told(&drain(&mut reader, 10).await.unwrap()), [r#"2 {"a":"1","b":"x"}"#], "renamed");
+
+    let folder = bench.landing.join("../elsewhere");
+    fs::create_dir(&folder).unwrap();
+    fs::write(folder.join("c.csv"), "a,b\n3,z").unwrap();
+    fs::rename(&folder, bench.landing.join("day")).unwrap();
+    assert_eq!(
+        told(&drain(&mut reader, 10).await.unwrap()),
+        [r#"2 {"a":"3","b":"z"}"#],
+        "its folder moved in"
+    );
+
+    let path = bench.landing.join("b.csv");
+    fs::write(&path, "a,b\n1,x\n2,y").unwrap();
+    assert!(drain(&mut reader, 10).await.unwrap().is_empty());
+    std::thread::sleep(Duration::from_millis(1100));
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+    assert!(drain(&mut reader, 10).await.unwrap().is_empty(), "a chmod proves nothing");
+    fs::File::options().write(true).open(&path).unwrap().set_modified(std::time::UNIX_EPOCH).unwrap();
+    assert_eq!(drain(&mut reader, 10).await.unwrap()[0].records.len(), 2, "its copier set its own time");
+}
+
+#[tokio::test]
 async fn names_that_say_unfinished_and_links_are_left_alone() {
     let mut bench = Bench::new(FileFormat::Json);
-    for name in [".hidden.jsonl", "a.jsonl.tmp", "b.part", "c.csv", ".d/e.jsonl"] {
+    let unfinished =
+        ["a.jsonl.tmp", "b.jsonl.part", "b.jsonl.filepart", "b.jsonl.PARTIAL", "b.jsonl.swp", "b.jsonl~"];
+    for name in unfinished.into_iter().chain([".hidden.jsonl", "c.csv", ".d/e.jsonl"]) {
         bench.put(name, "{}\n");
     }
     bench.put("deep/er/f.jsonl", "{\"f\":1}\n");
@@ -66,7 +103,7 @@ async fn a_changed_file_is_a_new_version_or_a_reject() {
         let mut reader = bench.reader();
         bench.put("a.jsonl", "{\"a\":1}\n");
         let mut batches = drain(&mut reader, 10).await.unwrap();
-        bench.put("a.jsonl", "{\"a\":1}\n{\"a\":2}\n");
+        bench.put("a.jsonl", "{\"a\":3}\n{\"a\":2}\n");
         batches.extend(drain(&mut reader, 10).await.unwrap());
         let mut again = bench.reader();
         again.seek(Some(&stored(&reader.position()))).await.unwrap();
@@ -77,6 +114,14 @@ async fn a_changed_file_is_a_new_version_or_a_reject() {
         assert!(objects[0] == "a.jsonl" && objects[1].starts_with("a.jsonl@"), "{objects:?}");
         let kept = bench.archive.0.lock().len();
         assert_eq!(kept, if policy == ChangedFile::Reject { 1 } else { 2 }, "versions in bronze");
+
+        // What is appended to a version that was not read is not read either.
+        bench.put("a.jsonl", "{\"a\":3}\n{\"a\":2}\n{\"a\":9}\n");
+        let more = drain(&mut again, 10).await.unwrap();
+        let nine: &[&str] =
+            if policy == ChangedFile::Reject { &["1 !file-changed"] } else { &["3 {\"a\":9}"] };
+        assert_eq!(told(&more), nine);
+        assert!(more[0].object.as_deref().unwrap().starts_with("a.jsonl@"), "no line of two versions meets");
     }
 }
 
