@@ -20,10 +20,12 @@ use crate::chain::{Chain, Failed};
 use crate::commit::{Committer, RETRY, Roll, Target, blocking};
 use crate::counts::StepCounts;
 use crate::epoch::{Cut, OpenEpoch};
+use crate::doubles;
 use crate::error::FlowError;
 use crate::intake::Intake;
 use crate::journal::{Journal, Recovered};
 use crate::letter::{About, Letter};
+use crate::memory::{EpochMemory, FlowMemory, WindowMemory};
 use crate::names;
 use crate::rows::DERIVED;
 use crate::shares::{Tally, records_by_tenant};
@@ -48,12 +50,15 @@ pub struct Parts {
     pub clock: Arc<dyn Clock>,
     pub jitter: Jitter,
     pub enrich: EnrichContext,
+    pub memory: FlowMemory,
 }
 
 /// Builds the steps that need the lake or the network.
 pub(crate) struct Maker<'a> {
     pub lake: &'a Lake,
     pub enrich: &'a EnrichContext,
+    /// Who declared the pipeline.
+    pub owner: &'a Owner,
 }
 
 impl crate::chain::StepMaker for Maker<'_> {
@@ -62,7 +67,7 @@ impl crate::chain::StepMaker for Maker<'_> {
         config: &levada_config::model::Enrich,
         input: &arrow::datatypes::Schema,
     ) -> Result<crate::chain::Built, BuildError> {
-        let step = EnrichStep::new(config, input, self.enrich)?;
+        let step = EnrichStep::new(config, input, self.owner, self.enrich)?;
         let schema = step.schema().clone();
         Ok((Box::new(step), schema))
     }
@@ -94,6 +99,8 @@ pub struct Engine {
     works: Option<Works>,
     cuts: mpsc::Sender<Cut>,
     open: OpenEpoch,
+    memory: EpochMemory,
+    window_memory: WindowMemory,
     next_epoch: u64,
     from: Option<serde_json::Value>,
     last_cut: Option<Instant>,
@@ -115,9 +122,10 @@ pub async fn run(
 ) -> Result<(), FlowError> {
     let pipeline = Arc::clone(cell.pipeline());
     let sealing = cell.sealing().await;
-    let mut works = build(&Maker { lake: &parts.lake, enrich: &parts.enrich }, &pipeline)?;
+    let mut works = build(&Maker { lake: &parts.lake, enrich: &parts.enrich, owner: &pipeline.owner }, &pipeline)?;
     let target = works.as_ref().map(|w| table_spec(&pipeline, &w.chain)).transpose()?;
     if let Some(spec) = &target {
+        doubles::report(&parts.lake, &pipeline, spec);
         parts.lake.ensure_table(spec).await?;
     }
     let dir = names::silver_dir(&pipeline);
@@ -168,6 +176,8 @@ pub async fn run(
         works,
         cuts,
         open: OpenEpoch::default(),
+        memory: parts.memory.epoch(),
+        window_memory: parts.memory.windows(),
         next_epoch: epoch + 1,
         from: position,
         last_cut: None,
@@ -186,7 +196,8 @@ pub async fn run(
 
 pub(crate) fn build(maker: &Maker<'_>, pipeline: &Pipeline) -> Result<Option<Works>, FlowError> {
     let Some(schema) = &pipeline.schema else { return Ok(None) };
-    let mut decoder = Decoder::new(schema, pipeline.validation)?;
+    let schema = doubles::as_table(maker.lake, pipeline, schema);
+    let mut decoder = Decoder::new(&schema, pipeline.validation)?;
     if let Source::Files(files) = &pipeline.source {
         decoder = decoder.null_texts(&files.null_values);
     }
@@ -253,15 +264,52 @@ impl Engine {
                 }
                 Err(error) => return Err(error.into()),
             }
+            let stopped = tokio::select! {
+                biased;
+                _ = stop.wait_for(|s| *s) => true,
+                () = self.room() => false,
+            };
+            if stopped {
+                break;
+            }
             self.accept_all().await?;
+            self.remember(stop).await?;
             let due = self.open.due(self.last_cut, self.pipeline.epoch);
-            let full = self.open.bytes >= self.pipeline.epoch_bytes;
+            let full = self.open.bytes >= self.pipeline.epoch_bytes || !self.memory.reach(self.open.held_bytes);
             if full || due.is_some_and(|at| at <= Instant::now()) {
                 self.cut().await?;
             }
         }
         self.accept_all().await?;
         self.cut().await
+    }
+
+    /// Waits until what was read may be worked on.
+    async fn room(&mut self) {
+        if !self.intake.is_empty() {
+            self.memory.begin().await;
+        }
+    }
+
+    /// Holds the memory of the windows. Where there is none, what was read is sealed and the
+    /// pipeline waits.
+    async fn remember(&mut self, stop: &mut watch::Receiver<bool>) -> Result<(), FlowError> {
+        let bytes = self.works.as_ref().map_or(0, |works| works.chain.window_bytes());
+        let mut failures = 0;
+        while let Err(problem) = self.window_memory.reach(bytes) {
+            if *stop.borrow() {
+                return Ok(());
+            }
+            self.cut().await?;
+            self.cell.set_state(RunState::Waiting { reason: problem.to_string() });
+            let delay = RETRY.jittered(failures, (self.jitter)()).max(Duration::from_millis(10));
+            failures += 1;
+            let _ = tokio::time::timeout(delay, stop.wait_for(|s| *s)).await;
+        }
+        if failures > 0 {
+            self.cell.set_state(RunState::Running);
+        }
+        Ok(())
     }
 
     async fn accept_all(&mut self) -> Result<(), FlowError> {
@@ -312,7 +360,7 @@ impl Engine {
             self.open.shares.tally(rows, |totals| &mut totals.rows_out);
             self.open.shares.tally(done.dropped, |totals| &mut totals.duplicates);
         }
-        self.open.batches.extend(done.batches);
+        self.open.add_rows(done.batches);
         for failed in done.failed {
             let letter = self.failed(failed, &input);
             self.dead(letter);
@@ -361,7 +409,7 @@ impl Engine {
         if self.is_shared() {
             self.open.shares.totals_of(&letter.about.tenant).dead_letters += 1;
         }
-        self.open.letters.push(letter);
+        self.open.add_letter(letter);
     }
 
     fn about(
@@ -426,6 +474,7 @@ impl Engine {
             from: self.from.replace(position.clone()),
             position,
             content: std::mem::take(&mut self.open),
+            memory: self.memory.take(),
             deltas,
             snapshot,
             backlog: self.intake.backlog(),

@@ -45,7 +45,7 @@ impl Rehearsal<'_> {
             Owner::Tenant(tenant) => self.lake.declare_source(&pipeline.name, tenant),
             Owner::Shared => tenants.iter().for_each(|t| self.lake.declare_source(&pipeline.name, t)),
         }
-        let maker = Maker { lake: self.lake, enrich };
+        let maker = Maker { lake: self.lake, enrich, owner: &pipeline.owner };
         let table = match engine::build(&maker, pipeline) {
             Ok(Some(works)) => engine::table_spec(pipeline, &works.chain).map_err(FlowError::from),
             // Without a schema it only archives.

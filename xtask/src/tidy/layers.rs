@@ -13,7 +13,7 @@ const ROWS: [&[&str]; 7] = [
     &["core"],
     &["config", "disk"],
     &["log", "store", "lake"],
-    &["access", "bus", "schema"],
+    &["access", "bus", "outbound", "schema"],
     &["connect", "flow", "telemetry"],
     &["http", "postgres", "pubsub", "console", "cli"],
     &["levada"],

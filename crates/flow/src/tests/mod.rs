@@ -26,7 +26,7 @@ use levada_disk::{Disk, SimDisk};
 use levada_lake::{Lake, LakeConfig};
 use levada_log::LogConfig;
 
-use crate::{Breakers, EnrichContext, FileReaders, Parts, PipelineStatus, Pipelines};
+use crate::{Breakers, EnrichContext, FileReaders, FlowMemory, Parts, PipelineStatus, Pipelines};
 
 /// How long a test waits for something that is due at once.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -44,7 +44,7 @@ pub fn topic(text: &str) -> TopicName {
 }
 
 pub fn field(text: &str, kind: FieldType, required: bool) -> Field {
-    Field { name: name(text), path: vec![text.to_owned()], kind, required, description: None }
+    Field { name: name(text), path: vec![text.to_owned()], kind, numbers: None, required, description: None }
 }
 
 /// A shared pipeline `events` over the topic `events` that deduplicates by `id`.
@@ -109,6 +109,7 @@ impl World {
             secrets: Arc::new(|_| None),
             backoff: Backoff { base: Duration::from_millis(1), cap: Duration::from_millis(2) },
             breakers: Breakers::default(),
+            egress: Default::default(),
             cache_entries: 1000,
             answer_bytes: 64 << 10,
         };
@@ -119,6 +120,7 @@ impl World {
             clock,
             jitter: Arc::new(|| 0.1),
             enrich,
+            memory: FlowMemory::of(&levada_core::MemoryBudget::unlimited()),
         };
         Ok(Self { bus, lake, parts, disk })
     }

@@ -20,6 +20,8 @@ pub enum CallError {
     Wrong(String),
     /// It refuses this request.
     Refused(String),
+    /// The rules of egress do not allow the call.
+    Forbidden(String),
 }
 
 /// Judges a response: its status, its size and the types of what it says.
@@ -66,7 +68,8 @@ fn cells(body: &[u8], fields: &Extractor) -> Result<Vec<Cell<'static>>, String> 
     let mut row = Row::default();
     fields.scan(body, &mut row).map_err(|e| format!("the answer is not what it should be: {e}"))?;
     let cell = |(at, field): (usize, &levada_config::model::Field)| {
-        let cell = fields.cell(&row, at, Coercion::Strict).map_err(|e| format!("in the answer {e}"))?;
+        let cell =
+            fields.cell(&row, at, Coercion::Strict).map_err(|e| format!("in the answer {}", e.reason))?;
         match cell.is_null() && field.required {
             true => Err(format!("the answer lacks `{}`", field.name)),
             false => Ok(cell.into_owned()),

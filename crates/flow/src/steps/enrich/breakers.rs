@@ -1,4 +1,5 @@
-//! Circuit breakers, one an endpoint: steps that ask the same server share its breaker.
+//! Circuit breakers, one an endpoint and owner: a tenant's steps that ask the same server share
+//! its breaker.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,14 +8,14 @@ use ahash::AHashMap;
 use levada_core::{Breaker, BreakerConfig, BreakerState, Clock};
 use parking_lot::Mutex;
 
-/// All breakers of a process, by scheme, host and port.
+/// All breakers of a process, by owner, scheme, host and port.
 #[derive(Clone, Default)]
 pub struct Breakers {
     all: Arc<Mutex<AHashMap<String, Arc<Mutex<Breaker>>>>>,
 }
 
 impl Breakers {
-    /// The breaker of an endpoint; the first step to ask sets its limits.
+    /// The breaker of an owner's endpoint; the first step to ask sets its limits.
     pub fn of(&self, origin: &str, config: BreakerConfig, clock: Arc<dyn Clock>) -> Guarded {
         let mut all = self.all.lock();
         let breaker =

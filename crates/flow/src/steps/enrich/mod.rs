@@ -21,8 +21,9 @@ use arrow::array::{ArrayRef, RecordBatch};
 use arrow::datatypes::{Field as ArrowField, Schema, SchemaRef};
 use async_trait::async_trait;
 use futures::StreamExt;
-use levada_config::model::Enrich;
-use levada_core::{Backoff, Clock};
+use levada_config::model::{Enrich, Owner};
+use levada_core::{Backoff, Clock, Egress, EgressRule, Problem};
+use levada_outbound::{OutboundError, check, parse};
 use levada_schema::{Cell, ColumnBuilder, data_type};
 
 use self::answer::Answer;
@@ -47,6 +48,8 @@ pub struct EnrichContext {
     /// Between attempts of one call.
     pub backoff: Backoff,
     pub breakers: Breakers,
+    /// Where calls may go, beside the own host of what the root folder declares.
+    pub egress: Egress,
     /// Answers that one step remembers at most.
     pub cache_entries: u64,
     /// A longer answer is refused.
@@ -64,9 +67,14 @@ pub struct EnrichStep {
 
 impl EnrichStep {
     /// # Errors
-    /// When the URL cannot be used, a placeholder or the secret is unknown, or an output column
-    /// exists already.
-    pub fn new(config: &Enrich, input: &Schema, context: &EnrichContext) -> Result<Self, BuildError> {
+    /// When the URL cannot be used or names an address that calls may not go to, a placeholder or
+    /// the secret is unknown, or an output column exists already.
+    pub fn new(
+        config: &Enrich,
+        input: &Schema,
+        owner: &Owner,
+        context: &EnrichContext,
+    ) -> Result<Self, BuildError> {
         let stage = format!("enrich:{}", config.name);
         let wrong = |reason: String| BuildError::new(stage.clone(), reason);
         let template = Template::parse(&config.url).map_err(wrong)?;
@@ -83,7 +91,11 @@ impl EnrichStep {
             fields.push(Arc::new(ArrowField::new(field.name.as_str(), data_type(field.kind), true)));
         }
         let schema = rows::with_row_field(&Schema::new(fields));
-        let service = Service::new(config, template.origin(), context).map_err(wrong)?;
+        let egress = egress(context, owner, template.origin()).map_err(|problem| BuildError {
+            answer: Some(Box::new(problem.clone())),
+            ..wrong(problem.detail)
+        })?;
+        let service = Service::new(config, template.origin(), owner, egress, context).map_err(wrong)?;
         Ok(Self { stage, config: config.clone(), template, service, schema })
     }
 
@@ -191,4 +203,16 @@ impl Transform for EnrichStep {
         arrays.extend(row_column);
         Ok(Passed { batch: RecordBatch::try_new(self.schema.clone(), arrays)?, faults })
     }
+}
+
+/// What the calls of one declaration may reach. The operator's own names its host and port on
+/// purpose; a tenant's opens nothing.
+fn egress(context: &EnrichContext, owner: &Owner, origin: &str) -> Result<Egress, Problem> {
+    let unusable = |error: OutboundError| Problem::new(422, "egress-refused", error.to_string());
+    let url = parse(origin).map_err(unusable)?;
+    let host = url.host_str().zip(url.port_or_known_default());
+    let own = host.filter(|_| *owner == Owner::Shared).map(|(host, port)| EgressRule::host(host, port));
+    let egress = context.egress.and(own);
+    check(&egress, &url)?;
+    Ok(egress)
 }

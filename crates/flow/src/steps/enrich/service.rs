@@ -3,17 +3,19 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use levada_config::model::Enrich;
-use levada_core::{BreakerConfig, BreakerState};
+use levada_config::model::{Enrich, Owner};
+use levada_core::{BreakerConfig, BreakerState, Egress};
+use levada_outbound::{Outbound, OutboundError, refusal};
 use levada_schema::Extractor;
 use moka::future::Cache;
 use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderMap, HeaderValue};
-use reqwest::{Client, redirect};
+use reqwest::{Client, Method};
 
 use super::EnrichContext;
 use super::answer::{Answer, CallError, describe, read};
 use super::breakers::Guarded;
 use crate::metrics;
+use crate::names;
 
 /// Why a row cannot be enriched.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,7 +35,7 @@ struct Cached {
 pub struct Service {
     name: String,
     origin: String,
-    client: Client,
+    client: Outbound,
     fields: Extractor,
     breaker: Guarded,
     cache: Cache<String, Cached>,
@@ -43,23 +45,34 @@ pub struct Service {
 }
 
 impl Service {
-    pub fn new(config: &Enrich, origin: &str, context: &EnrichContext) -> Result<Self, String> {
+    pub fn new(
+        config: &Enrich,
+        origin: &str,
+        owner: &Owner,
+        egress: Egress,
+        context: &EnrichContext,
+    ) -> Result<Self, String> {
         let limits =
             BreakerConfig { failures: config.breaker_failures.max(1), open_for: config.breaker_open };
-        let client = Client::builder()
-            .redirect(redirect::Policy::none())
-            .timeout(config.timeout)
-            .pool_max_idle_per_host(config.concurrency.max(1))
-            .default_headers(headers(config, context)?)
-            .user_agent(concat!("levada/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .map_err(|e| describe(&e))?;
+        let headers = headers(config, context)?;
+        let (timeout, concurrency) = (config.timeout, config.concurrency.max(1));
+        let client = Outbound::new(egress, move || {
+            Client::builder()
+                .timeout(timeout)
+                .pool_max_idle_per_host(concurrency)
+                .default_headers(headers.clone())
+                .user_agent(concat!("levada/", env!("CARGO_PKG_VERSION")))
+        });
+        // A client that cannot be made is told of now, not at the first row.
+        client.request(Method::GET, origin).map_err(|error| error.to_string())?;
+        // One tenant's failures must not keep another from the same service.
+        let scope = format!("{} {origin}", names::lake_owner(owner));
         Ok(Self {
             name: config.name.to_string(),
             origin: origin.to_owned(),
             client,
             fields: Extractor::new(&config.fields),
-            breaker: context.breakers.of(origin, limits, Arc::clone(&context.clock)),
+            breaker: context.breakers.of(&scope, limits, Arc::clone(&context.clock)),
             cache: Cache::builder().max_capacity(context.cache_entries).time_to_live(config.ttl).build(),
             context: context.clone(),
             ttl: config.ttl,
@@ -124,13 +137,21 @@ impl Service {
                     permit.success();
                     ("enrich-refused", reason)
                 }
+                Err(CallError::Forbidden(reason)) => ("egress-refused", reason),
             };
             return Err(Miss { code, reason: format!("{reason} ({url})"), attempts });
         }
     }
 
     async fn call(&self, url: &str) -> Result<Answer, CallError> {
-        let response = self.client.get(url).send().await.map_err(|e| CallError::Transient(describe(&e)))?;
+        let request = self.client.request(Method::GET, url).map_err(|error| match error {
+            OutboundError::Refused(refused) => CallError::Forbidden(refused.to_string()),
+            other => CallError::Wrong(other.to_string()),
+        })?;
+        let response = request.send().await.map_err(|error| match refusal(&error) {
+            Some(refused) => CallError::Forbidden(refused.to_string()),
+            None => CallError::Transient(describe(&error)),
+        })?;
         read(response, &self.fields, self.context.answer_bytes).await
     }
 }

@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StringArray};
 use arrow::datatypes::Float64Type;
-use levada_config::model::{Enrich, Field, FieldType};
-use levada_core::{Backoff, Clock, ManualClock, SourceName};
+use levada_config::model::{Enrich, Field, FieldType, Owner};
+use levada_core::{Backoff, Clock, Egress, EgressRule, ManualClock, SourceName, TenantId};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 use super::{Breakers, EnrichContext, EnrichStep};
 use crate::rows;
-use crate::steps::{Passed, Transform};
+use crate::steps::{BuildError, Passed, Transform};
 
 /// What the server does with the n-th request (from 0) for a path.
 type Script = Arc<dyn Fn(usize, &str) -> Reply + Send + Sync>;
@@ -77,7 +77,7 @@ impl Server {
 
 fn field(name: &str, kind: FieldType, required: bool) -> Field {
     let path = vec![name.to_owned()];
-    Field { name: SourceName::new(name).expect("a name"), path, kind, required, description: None }
+    Field { name: SourceName::new(name).expect("a name"), path, kind, numbers: None, required, description: None }
 }
 
 fn config(url: &str) -> Enrich {
@@ -103,6 +103,10 @@ struct Bench {
 
 impl Bench {
     fn new(config: &Enrich) -> Self {
+        Self::of(config, &Owner::Shared, Egress::default()).expect("a step")
+    }
+
+    fn of(config: &Enrich, owner: &Owner, egress: Egress) -> Result<Self, BuildError> {
         let clock = Arc::new(ManualClock::new(1_700_000_000_000));
         let context = EnrichContext {
             clock: clock.clone() as Arc<dyn Clock>,
@@ -110,11 +114,12 @@ impl Bench {
             secrets: Arc::new(|name| (name == "token").then(|| "s3cret".to_owned())),
             backoff: Backoff { base: Duration::from_millis(1), cap: Duration::from_millis(2) },
             breakers: Breakers::default(),
+            egress,
             cache_entries: 1000,
             answer_bytes: 1000,
         };
-        let step = EnrichStep::new(config, &input(&[]).schema(), &context).expect("a step");
-        Self { step, clock }
+        let step = EnrichStep::new(config, &input(&[]).schema(), owner, &context)?;
+        Ok(Self { step, clock })
     }
 
     /// `station=temp` of rows that pass, then `station code xattempts` of faults.
@@ -283,12 +288,72 @@ async fn a_refusal_is_final_and_a_secret_must_exist() {
             secrets: Arc::new(|_| None),
             backoff: Backoff { base: Duration::ZERO, cap: Duration::ZERO },
             breakers: Breakers::default(),
+            egress: Egress::default(),
             cache_entries: 1,
             answer_bytes: 1,
         };
-        EnrichStep::new(config, &input(&[]).schema(), &context).map(|_| ()).map_err(|e| e.to_string())
+        EnrichStep::new(config, &input(&[]).schema(), &Owner::Shared, &context)
+            .map(|_| ())
+            .map_err(|e| e.to_string())
     };
     assert!(build(&with_secret).is_err_and(|e| e.contains("token") && !e.contains("s3cret")));
     let unknown = Enrich { url: "http://x.example/{nowhere}".into(), ..config("http://x.example") };
     assert!(build(&unknown).is_err_and(|e| e.contains("nowhere")));
+}
+
+#[tokio::test]
+async fn a_tenants_declaration_reaches_no_host_that_only_this_machine_reaches() {
+    let server = Server::start(|_, _| WARM).await;
+    let port: u16 = server.url.rsplit(':').next().and_then(|p| p.parse().ok()).expect("a port");
+    let acme = Owner::Tenant(TenantId::new("acme").expect("a tenant"));
+    let build = |url: &str, egress: Egress| Bench::of(&config(url), &acme, egress);
+    let code = |url: &str| {
+        let refused = build(url, Egress::default()).err().expect("refused");
+        refused.answer.expect("a problem").code
+    };
+    assert_eq!(code(&server.url), "egress-refused");
+    assert_eq!(code("http://169.254.169.254"), "egress-refused");
+    assert_eq!(code(&format!("http://2130706433:{port}")), "egress-refused");
+
+    // A name shows where it leads only when it is asked for, and is not asked again.
+    let named = format!("http://localhost:{port}");
+    let bench = build(&named, Egress::default()).expect("a name is no address");
+    assert_eq!(bench.run(&[Some("JFK")]).await, ["JFK egress-refused x1"]);
+    assert_eq!(server.calls(), 0);
+    for allowed in [Egress::new([EgressRule::host("localhost", port)]), Egress::default().with_loopback()] {
+        let bench = build(&named, allowed).expect("a step");
+        assert_eq!(bench.run(&[Some("JFK")]).await, ["JFK=20"]);
+    }
+    // What the root folder declares reaches its own host and port.
+    assert_eq!(Bench::new(&config(&named)).run(&[Some("JFK")]).await, ["JFK=20"]);
+}
+
+#[tokio::test]
+async fn one_tenants_failures_leave_the_breaker_of_another_closed() {
+    let server = Server::start(|_, path| match path {
+        "/at/bad" => Reply::Status("500 Internal Server Error", ""),
+        _ => WARM,
+    })
+    .await;
+    let breakers = Breakers::default();
+    let bench = |owner: &Owner| {
+        let context = EnrichContext {
+            clock: Arc::new(ManualClock::new(0)),
+            jitter: Arc::new(|| 0.0),
+            secrets: Arc::new(|_| None),
+            backoff: Backoff { base: Duration::ZERO, cap: Duration::ZERO },
+            breakers: breakers.clone(),
+            egress: Egress::default().with_loopback(),
+            cache_entries: 1,
+            answer_bytes: 1000,
+        };
+        EnrichStep::new(&config(&server.url), &input(&[]).schema(), owner, &context).expect("a step")
+    };
+    let tenant = |name: &str| Owner::Tenant(TenantId::new(name).expect("a tenant"));
+    let (acme, globex) = (bench(&tenant("acme")), bench(&tenant("globex")));
+    for _ in 0..2 {
+        assert_eq!(acme.run(input(&[Some("bad")])).await.expect("no defect").faults.len(), 1);
+    }
+    assert_eq!(server.calls(), 5, "its breaker is open");
+    assert_eq!(globex.run(input(&[Some("JFK")])).await.expect("no defect").batch.num_rows(), 1);
 }
