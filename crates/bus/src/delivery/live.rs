@@ -11,6 +11,8 @@ pub(super) enum Place {
         deadline: Duration,
         confirming: u32,
     },
+    /// Acknowledged before one that comes before it in its key: settled after that one.
+    Acknowledged,
     Retry(Duration),
     /// Scheduled for this wall time.
     Delayed(i64),

@@ -7,8 +7,13 @@
 //!                      ▲  │ key taken     │ nack, expiry           ▲
 //!                      │  ▼               ▼                        │
 //!                      │ key's queue   retry ── due ─► lanes       │
-//!                      └──── key free     └── attempts used up ─► spent: dead letter
+//!                      └── key's turn     └── attempts used up ─► spent: dead letter
 //! ```
+//!
+//! Several messages of an ordering key may be leased, in order and by one consumer. When one fails,
+//! those leased behind it go back to the key's queue and follow it again. An acknowledgement counts
+//! at once with exactly-once delivery; without it, once nothing before it in the key is open: until
+//! then a failure of an earlier message brings the acknowledged one back too.
 
 mod keys;
 mod lanes;
@@ -16,6 +21,7 @@ mod live;
 mod settled;
 mod state;
 
+pub(crate) use keys::KeyBounds;
 pub(crate) use lanes::Waiting;
 pub(crate) use settled::Settled;
 pub(crate) use state::{Lease, Now, Outcome, Progress, Rules, Seen, State};

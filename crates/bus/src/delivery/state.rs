@@ -1,6 +1,7 @@
 //! The state machine of a subscription.
 
 mod ending;
+mod keyed;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::Duration;
@@ -8,11 +9,11 @@ use std::time::Duration;
 use levada_core::{DeadlineSet, NumberMap};
 use serde::{Deserialize, Serialize};
 
-use super::keys::{Blocked, Keys};
+use super::keys::{KeyBounds, Keys, Turn};
 use super::lanes::{Lanes, Offer, Waiting};
 use super::live::{Live, LiveTable, Place};
 use super::settled::Settled;
-use crate::port::RetryPolicy;
+use crate::port::{Consumer, RetryPolicy};
 
 /// Messages that wait for their time.
 const MAX_SCHEDULED: usize = 1_000_000;
@@ -24,8 +25,10 @@ const MAX_LOOKS: usize = 10_000;
 /// How a subscription delivers.
 #[derive(Debug, Clone)]
 pub(crate) struct Rules {
-    /// One message of a key under way at a time.
+    /// Messages of a key come in order.
     pub ordered: bool,
+    /// How much of a key may be under way.
+    pub key_bounds: KeyBounds,
     /// Only the newest, unexpired ack id counts.
     pub exactly_once: bool,
     pub ack_deadline: Duration,
@@ -69,6 +72,8 @@ pub(crate) struct Lease {
 pub(crate) enum Outcome {
     /// The message is settled by this call.
     Settled(u64),
+    /// The message is settled once those before it in its key are.
+    Kept,
     /// Nothing is left to do.
     Known,
     Invalid,
@@ -81,8 +86,9 @@ pub(crate) struct Progress {
     /// Failed deliveries of unsettled messages.
     #[serde(default)]
     pub attempts: BTreeMap<u64, u32>,
-    /// Messages published before count as acknowledged: a seek into the future.
-    #[serde(default)]
+    /// Messages published before count as acknowledged. Older programs wrote it for a seek into the
+    /// future; since then a seek is over once it is made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub discard_before_ms: Option<i64>,
 }
 
@@ -111,12 +117,15 @@ pub(crate) struct State {
     retries: BTreeSet<(Duration, u64)>,
     delayed: BTreeSet<(i64, u64)>,
     not_before: HashMap<u64, i64, ahash::RandomState>,
-    /// Leases that ended without an ack, or (exactly once) with one: ack id to offset.
-    ended: HashMap<u64, u64, ahash::RandomState>,
+    /// Leases that ended without an ack, or (exactly once) with one: ack id to offset and key.
+    ended: HashMap<u64, (u64, u64), ahash::RandomState>,
     ended_order: VecDeque<u64>,
     first_ack_id: u64,
     next_ack_id: u64,
     cut_short: bool,
+    kept_for_others: bool,
+    /// Settled by what settled before them in their keys, and not yet told.
+    released: Vec<u64>,
     counts: Counts,
     by_lane: NumberMap<(u64, u64)>,
 }
@@ -127,9 +136,9 @@ impl State {
         Self {
             scanned: progress.settled.floor(),
             lanes: Lanes::new(rules.max_leased - rules.max_leased / 4),
+            keys: Keys::new(rules.key_bounds),
             rules,
             progress,
-            keys: Keys::default(),
             live: LiveTable::default(),
             held: NumberMap::default(),
             deadlines: DeadlineSet::default(),
@@ -141,6 +150,8 @@ impl State {
             first_ack_id,
             next_ack_id: first_ack_id,
             cut_short: false,
+            kept_for_others: false,
+            released: Vec::new(),
             counts: Counts::default(),
             by_lane: NumberMap::default(),
         }
@@ -174,8 +185,10 @@ impl State {
     /// What to save: deliveries under way count as failed ones.
     pub fn progress(&self) -> Progress {
         let mut progress = self.progress.clone();
-        let live = self.live.iter().filter(|(_, l)| l.attempt > 0);
-        progress.attempts.extend(live.map(|(offset, l)| (offset, l.attempt)));
+        // What was acknowledged, too early for its key, has not failed.
+        let failed = |l: &Live| l.attempt - u32::from(l.place == Place::Acknowledged && l.attempt > 0);
+        let live = self.live.iter().map(|(offset, l)| (offset, failed(l))).filter(|(_, failed)| *failed > 0);
+        progress.attempts.extend(live);
         progress
     }
 
@@ -244,10 +257,11 @@ impl State {
         }
     }
 
-    /// Leases up to `max` messages of at most `max_bytes` in all, for `deadline` each. The
-    /// first always fits.
+    /// Leases up to `max` messages of at most `max_bytes` in all to a consumer, for `deadline`
+    /// each. The first always fits.
     pub fn lease(
         &mut self,
+        consumer: Consumer,
         max: usize,
         max_bytes: usize,
         deadline: Option<Duration>,
@@ -257,7 +271,9 @@ impl State {
         let room = self.rules.max_leased.saturating_sub(self.held.len()).min(max);
         let mut leases: Vec<Lease> = Vec::new();
         let (mut bytes, mut looks) = (0usize, 0);
-        self.cut_short = false;
+        (self.cut_short, self.kept_for_others) = (false, false);
+        let turn = self.keys.turn(consumer);
+        self.offer_kept_keys(turn, room);
         while leases.len() < room && (leases.is_empty() || bytes < max_bytes) {
             // Scheduled and blocked messages are taken up one by one, of runs of any length.
             looks += 1;
@@ -265,27 +281,18 @@ impl State {
                 self.cut_short = true;
                 break;
             }
-            let Some((lane, offer)) = self.lanes.pop() else { break };
+            let Some((lane, offer)) = self.pop(turn, room) else { break };
             let offset = match offer {
-                Offer::Again(offset) => offset,
-                Offer::Fresh(message) => {
-                    if !self.admit(lane, message, now) {
-                        continue;
-                    }
-                    message.offset
-                }
-                Offer::Key(hash) => {
-                    let settled = &self.progress.settled;
-                    let next = self.keys.next(hash, now.wall_ms, |offset| !settled.contains(offset));
-                    let Some(message) = next else { continue };
-                    if !self.start(lane, message, now) {
-                        continue;
-                    }
-                    message.offset
-                }
+                Offer::Again(offset) => Some(offset),
+                Offer::Fresh(message) => self.admit(lane, message, turn, now),
+                Offer::Key(hash) => self.next_of_key(lane, hash, turn, now),
             };
-            let Some(lease) = self.hold(offset, deadline, now) else { continue };
-            let size = self.live.get(offset).map_or(0, |l| l.bytes as usize);
+            let lease = offset.and_then(|offset| self.hold(offset, deadline, now));
+            if let Offer::Key(hash) = offer {
+                self.go_on_with_key(hash, turn);
+            }
+            let Some(lease) = lease else { continue };
+            let size = self.live.get(lease.offset).map_or(0, |l| l.bytes as usize);
             if !leases.is_empty() && bytes.saturating_add(size) > max_bytes {
                 self.give_back(&lease);
                 break;
@@ -293,32 +300,45 @@ impl State {
             bytes += size;
             leases.push(lease);
         }
+        self.kept_for_others = self.keys.kept_some();
         leases
     }
 
-    /// A message comes out of its lane for the first time; false when it is not its turn.
-    fn admit(&mut self, lane: u32, message: Waiting, now: Now) -> bool {
-        if self.progress.settled.contains(message.offset) {
-            return false;
+    /// The next offer. Of what was kept for a stream, some may have turned out to be stuck: then
+    /// there may be more.
+    fn pop(&mut self, turn: Turn, room: usize) -> Option<(u32, Offer)> {
+        loop {
+            let next = self.lanes.pop();
+            if next.is_some() || !self.offer_kept_keys(turn, room) {
+                return next;
+            }
         }
-        if message.key != 0 && !self.keys.take_or_wait(lane, message, now.wall_ms) {
+    }
+
+    /// A message comes out of its lane for the first time; `None` when it is not its turn.
+    fn admit(&mut self, lane: u32, message: Waiting, turn: Turn, now: Now) -> Option<u64> {
+        if self.progress.settled.contains(message.offset) {
+            return None;
+        }
+        if message.key != 0 && !self.keys.admit(lane, message, turn, now.wall_ms) {
             self.lanes.refund(lane, message.bytes);
-            return false;
+            return None;
         }
         self.start(lane, message, now)
     }
 
-    fn start(&mut self, lane: u32, message: Waiting, now: Now) -> bool {
+    /// `None` for a message that is scheduled for later.
+    fn start(&mut self, lane: u32, message: Waiting, now: Now) -> Option<u64> {
         let attempt = self.progress.attempts.remove(&message.offset).unwrap_or(0);
         let scheduled = self.not_before.remove(&message.offset).filter(|at| *at > now.wall_ms);
         let place = scheduled.map_or(Place::Due, Place::Delayed);
-        if let Some(at) = scheduled {
-            self.delayed.insert((at, message.offset));
-            self.lanes.refund(lane, message.bytes);
-        }
         let live = Live { lane, bytes: message.bytes, key: message.key, attempt, place };
         self.live.insert(message.offset, live);
-        scheduled.is_none()
+        let Some(at) = scheduled else { return Some(message.offset) };
+        self.delayed.insert((at, message.offset));
+        self.lanes.refund(lane, message.bytes);
+        self.stop_key(&live, message.offset);
+        None
     }
 
     fn hold(&mut self, offset: u64, deadline: Option<Duration>, now: Now) -> Option<Lease> {
@@ -352,9 +372,12 @@ impl State {
     }
 
     fn offer(&mut self, offset: u64) {
-        if let Some(live) = self.live.get_mut(offset) {
-            live.place = Place::Due;
-            self.lanes.push_ready(live.lane, Offer::Again(offset), live.bytes);
+        let Some(live) = self.live.get_mut(offset) else { return };
+        live.place = Place::Due;
+        let live = *live;
+        match live.key {
+            0 => self.lanes.push_ready(live.lane, Offer::Again(offset), live.bytes),
+            key => self.free_key(key, offset),
         }
     }
 
@@ -372,6 +395,11 @@ impl State {
     /// Whether the last [`State::lease`] ended by what it looked at, not by what there was.
     pub fn was_cut_short(&self) -> bool {
         self.cut_short
+    }
+
+    /// Whether the last [`State::lease`] found something that only another stream may have.
+    pub fn kept_for_others(&self) -> bool {
+        self.kept_for_others
     }
 
     pub fn next_ack_id(&self) -> u64 {
@@ -404,17 +432,5 @@ impl State {
             *backlog.entry(lane).or_default() += count;
         }
         backlog
-    }
-
-    /// Keys that others wait for, or whose message has failed, with its deliveries so far.
-    pub fn blocked(&self, limit: usize) -> Vec<(Blocked, u32)> {
-        let attempt = |offset| self.live.get(offset).map_or(0, |l: &Live| l.attempt);
-        let blocked = self.keys.blocked(limit, |offset, waiting| waiting > 0 || attempt(offset) > 1);
-        blocked.into_iter().map(|b| (b, attempt(b.offset))).collect()
-    }
-
-    /// The message that holds a key, and those that wait for it in order.
-    pub fn chain(&self, key: u64) -> Option<(u64, Vec<u64>)> {
-        Some((self.keys.blocker(key)?, self.keys.queue(key)))
     }
 }

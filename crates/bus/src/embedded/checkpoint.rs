@@ -73,7 +73,9 @@ impl Embedded {
             subscription.queued.store(false, Ordering::Release);
             let (generation, mut offsets) = {
                 let mut machine = subscription.machine.lock();
-                (machine.generation, std::mem::take(&mut machine.pending))
+                let mut offsets = std::mem::take(&mut machine.pending);
+                offsets.append(&mut machine.state.take_released());
+                (machine.generation, offsets)
             };
             if !offsets.is_empty() && !subscription.is_deleted() {
                 records.push(self.journal.acknowledged(
@@ -100,6 +102,27 @@ impl Embedded {
             }
         }
         Err(error.into())
+    }
+
+    /// Writes the acknowledgements that came to count because another message of their key was
+    /// settled. Blocks on the disk; the caller holds the journal.
+    pub fn flush_released(&self, subscription: &Subscription) {
+        let (generation, mut offsets) = {
+            let mut machine = subscription.machine.lock();
+            (machine.generation, machine.state.take_released())
+        };
+        if offsets.is_empty() {
+            return;
+        }
+        let now_ms = self.bus.inner.clock.now_ms();
+        let record = self.journal.acknowledged(subscription.number, generation, &mut offsets, now_ms);
+        if let Err(error) = self.bus.inner.log.append_blocking(vec![record]) {
+            tracing::warn!(%error, "acknowledgements wait in memory; they are written with the next ones");
+            let mut machine = subscription.machine.lock();
+            if machine.generation == generation {
+                machine.pending.extend(offsets);
+            }
+        }
     }
 
     /// Writes down where every subscription stands and frees the journal before it. Blocks.

@@ -16,6 +16,7 @@ use crate::embedded::schedule;
 use crate::embedded::subscription::Subscription;
 use crate::metrics as names;
 use crate::port::{PortError, SubscriptionSpec};
+use crate::shared_names;
 use crate::stats::TopicCounters;
 
 /// Codes of dead letters: deliveries used up, and parked with its key.
@@ -71,6 +72,7 @@ impl Embedded {
             machine.state.settle(offset);
         }
         drop(machine);
+        self.flush_released(subscription);
         subscription.ready.notify_waiters();
         Ok(())
     }
@@ -144,10 +146,18 @@ impl Embedded {
         // Only topics of the project folder have a name that can be sent to again.
         let source = if source.is_internal() { String::new() } else { source.to_string() };
         let mut message: Message = self.bus.inner.deliver(&target.name, record)?.message;
+        if !self.bus.inner.owners.admit(&target.name, &message.tenant) {
+            return Err(BusError::UnknownTopic(target.name.clone()));
+        }
+        name_owner(spec, &mut message);
         let published = DateTime::from_timestamp_millis(published_at_ms).unwrap_or_default();
         let (code, reason) = match attempt {
             0 => (PARKED, "an operator took it away".to_owned()),
             _ => (TOO_OFTEN, format!("{attempt} deliveries failed")),
+        };
+        let from = match &spec.tenant {
+            Some(tenant) => shared_names::shown_to(&spec.name, tenant),
+            None => spec.name.clone(),
         };
         // It shall be seen now.
         message.attributes.remove(schedule::DELIVER_AT);
@@ -155,12 +165,12 @@ impl Embedded {
         for (name, value) in [
             (attr::DEAD_CODE, code.to_owned()),
             (attr::DEAD_REASON, reason),
-            (attr::DEAD_STAGE, format!("subscription {}", spec.name)),
+            (attr::DEAD_STAGE, format!("subscription {from}")),
             (attr::DEAD_ATTEMPTS, attempt.to_string()),
             (attr::DEAD_POSITION, offset.to_string()),
             (attr::DEAD_TOPIC, source),
             ("CloudPubSubDeadLetterSourceDeliveryCount", attempt.to_string()),
-            ("CloudPubSubDeadLetterSourceSubscription", spec.name.id.to_string()),
+            ("CloudPubSubDeadLetterSourceSubscription", from.id.to_string()),
             ("CloudPubSubDeadLetterSourceSubscriptionProject", spec.name.project.to_string()),
             (
                 "CloudPubSubDeadLetterSourceTopicPublishTime",
@@ -227,6 +237,16 @@ impl Embedded {
                 machine.state.settle(offset);
             }
         }
+        drop(machine);
+        self.flush_released(subscription);
         Ok(())
     }
+}
+
+/// In a tenant's own project its messages need not say whose they are, and may say anything.
+/// Readers of another project rely on it.
+fn name_owner(spec: &SubscriptionSpec, message: &mut Message) {
+    let from = spec.topic.as_ref().map(|topic| &topic.project);
+    let to = spec.dead_letter.as_ref().map(|policy| &policy.topic.project);
+    if from == to { message.correct_owner() } else { message.name_owner() }
 }

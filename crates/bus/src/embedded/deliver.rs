@@ -68,7 +68,7 @@ impl Embedded {
         self.expire(subscription);
         let max = limits.max_messages.clamp(1, MAX_PULL);
         let behind = self.scan(subscription, max, Reach::Near)? != Left::Nothing;
-        let (leases, next) = {
+        let (leases, next, is_kept) = {
             let now = self.now();
             let mut machine = subscription.machine.lock();
             machine.active_at = now.at;
@@ -76,9 +76,15 @@ impl Embedded {
             let allowed = machine.rate.as_mut().map_or(max, |rate| rate.allowed(now.at).min(max));
             if allowed == 0 {
                 let wait = machine.rate.as_ref().map(|rate| rate.next(now.at));
-                (Vec::new(), wait)
+                (Vec::new(), wait, false)
             } else {
-                let leases = machine.state.lease(allowed, limits.max_bytes, limits.ack_deadline, now);
+                let leases = machine.state.lease(
+                    limits.consumer,
+                    allowed,
+                    limits.max_bytes,
+                    limits.ack_deadline,
+                    now,
+                );
                 if let Some(rate) = &mut machine.rate {
                     rate.spend(leases.len());
                 }
@@ -88,9 +94,12 @@ impl Embedded {
                 } else {
                     machine.state.next_event(now)
                 };
-                (leases, next)
+                (leases, next, machine.state.kept_for_others())
             }
         };
+        if is_kept {
+            subscription.ready.notify_waiters();
+        }
         let mut loaded = self.load_leases(subscription, leases)?;
         self.give_back_beyond(subscription, limits.max_bytes, &mut loaded);
         let received =
@@ -199,7 +208,7 @@ impl Embedded {
                     machine.pending.push(offset);
                     AckOutcome::Done
                 }
-                Outcome::Known => AckOutcome::Done,
+                Outcome::Kept | Outcome::Known => AckOutcome::Done,
                 Outcome::Invalid => AckOutcome::InvalidAckId,
             };
             ids.iter().map(acknowledge).collect()
@@ -240,7 +249,7 @@ impl Embedded {
         for (id, outcome) in ids.iter().zip(begun) {
             outcomes.push(match (outcome, kept) {
                 (Outcome::Invalid, _) => AckOutcome::InvalidAckId,
-                (Outcome::Known, _) => AckOutcome::Done,
+                (Outcome::Kept | Outcome::Known, _) => AckOutcome::Done,
                 (Outcome::Settled(_), Ok(())) => AckOutcome::Done,
                 (Outcome::Settled(_), Err(())) => AckOutcome::TransientFailure,
             });
@@ -267,7 +276,7 @@ impl Embedded {
                 spent.extend(failed);
                 match outcome {
                     Outcome::Invalid => AckOutcome::InvalidAckId,
-                    Outcome::Settled(_) | Outcome::Known => AckOutcome::Done,
+                    Outcome::Settled(_) | Outcome::Kept | Outcome::Known => AckOutcome::Done,
                 }
             };
             deadlines.iter().map(modify).collect()

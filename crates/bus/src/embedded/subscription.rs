@@ -8,7 +8,7 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Notify, watch};
 
 use crate::bus::TopicState;
-use crate::delivery::{Progress, Rules, State};
+use crate::delivery::{KeyBounds, Progress, Rules, State};
 use crate::embedded::cache::Cache;
 use crate::embedded::rate::Rate;
 use crate::filter::Filter;
@@ -18,6 +18,8 @@ use crate::port::SubscriptionSpec;
 const MAX_LEASED: usize = 100_000;
 /// Entries that one subscription keeps of messages that are not settled.
 const LOOK_AHEAD: usize = 250_000;
+/// Of one ordering key under way at once. So much comes again when the first message fails.
+const KEY_BOUNDS: KeyBounds = KeyBounds { messages: 10_000, bytes: 32 << 20 };
 /// See [`Machine::is_used`].
 const USED: Duration = Duration::from_secs(10);
 
@@ -169,6 +171,7 @@ pub(crate) struct Start {
 fn rules(spec: &SubscriptionSpec) -> Rules {
     Rules {
         ordered: spec.ordered,
+        key_bounds: KEY_BOUNDS,
         exactly_once: spec.exactly_once,
         ack_deadline: spec.ack_deadline,
         retry: spec.retry,

@@ -34,6 +34,21 @@ pub enum SeekTo {
     Snapshot(ResourceName),
 }
 
+/// Who pulls, as far as ordering keys go. Messages of a key come in order, and while some of
+/// them are on lease only who has those gets the next ones.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Consumer {
+    /// One message of a key at a time: the next comes when the one before is acknowledged.
+    Single,
+    /// One pull brings several messages of a key; another brings the next ones when the leases of
+    /// those have ended.
+    #[default]
+    Call,
+    /// As [`Consumer::Call`]; besides, the further pulls of the same number bring the next ones
+    /// while the earlier ones are on lease.
+    Stream(u64),
+}
+
 /// How much a pull may bring.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PullLimits {
@@ -44,6 +59,7 @@ pub struct PullLimits {
     pub wait: Duration,
     /// `None`: the subscription's.
     pub ack_deadline: Option<Duration>,
+    pub consumer: Consumer,
 }
 
 /// Names one lease. Another delivery of the message has another.

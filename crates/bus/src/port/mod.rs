@@ -14,10 +14,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use levada_core::{Problem, ResourceName, TenantId};
+use levada_core::{Problem, ResourceName, TenantId, TenantSet};
 
 pub use delivery::{
-    AckId, AckOutcome, BlockedKey, LaneDelivery, Peeked, Publication, PullLimits, Received, SeekTo,
+    AckId, AckOutcome, BlockedKey, Consumer, LaneDelivery, Peeked, Publication, PullLimits, Received, SeekTo,
     SubscriptionStats, Unblock,
 };
 pub use spec::{
@@ -113,6 +113,12 @@ pub trait BusPort: Send + Sync {
     /// Its subscriptions live on without topic; their backlog can still be pulled.
     fn delete_topic(&self, name: &ResourceName) -> BoxFuture<'_, Result<(), PortError>>;
     fn topics(&self, project: &levada_core::ProjectId, page: &PageRequest) -> Page<TopicSpec>;
+    /// Whether a holder of those tenants may know of a topic in a project that it sees. What it
+    /// may not know of answers as what is not there.
+    fn is_visible(&self, topic: &ResourceName, tenants: &TenantSet) -> bool {
+        let _ = (topic, tenants);
+        true
+    }
     fn topic_subscriptions(
         &self,
         topic: &ResourceName,

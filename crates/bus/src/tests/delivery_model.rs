@@ -4,18 +4,26 @@
 //! arrival, lease, ack, nack, extension, expiry, seek, snapshot and restart must agree with it,
 //! in every combination of ordering, exactly-once, retry policy and dead letters. Besides what
 //! may be delivered it checks that what can be delivered is.
+//!
+//! Of an ordering key the model knows which messages are under way and who has them. The next one
+//! comes only when all before it are under way or settled, and only to who has those; one that
+//! fails brings back all that is under way behind it.
+
+mod keys;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use levada_disk::SimRng;
 
-use crate::delivery::{Lease, Now, Outcome, Progress, Rules, Seen, Settled, State, Waiting};
-use crate::port::RetryPolicy;
+use crate::delivery::{KeyBounds, Lease, Now, Outcome, Progress, Rules, Seen, Settled, State, Waiting};
+use crate::port::{Consumer, RetryPolicy};
 
 const DEADLINE: Duration = Duration::from_secs(10);
 const MAX_LEASED: usize = 16;
 const LANE_LEASES: usize = 12;
+/// Of a message, where keys are bounded by bytes.
+const BYTES: u64 = 100;
 
 #[derive(Debug, Default, Clone, Copy)]
 struct Message {
@@ -24,6 +32,10 @@ struct Message {
     wanted: bool,
     failed: u32,
     settled: bool,
+    /// Delivered and not brought back.
+    out: bool,
+    /// Acknowledged while one before it in its key was open.
+    acknowledged: bool,
     /// Waits for a retry.
     not_before: Duration,
     scheduled_ms: i64,
@@ -33,6 +45,15 @@ struct Message {
 struct Held {
     lease: Lease,
     deadline: Duration,
+    /// Its acknowledgement is being made durable.
+    confirming: bool,
+}
+
+/// Who has what is under way of a key: a stream, or a call that is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Owner {
+    Stream(u64),
+    Call(u64),
 }
 
 struct Run {
@@ -44,6 +65,9 @@ struct Run {
     /// Leases that ended without an ack.
     lost: Vec<Lease>,
     snapshot: Option<(Progress, BTreeMap<u64, Message>)>,
+    /// By lane and key.
+    owners: BTreeMap<(u32, u64), Owner>,
+    calls: u64,
     now: Now,
     next_offset: u64,
     seed: u64,
@@ -51,7 +75,11 @@ struct Run {
 
 fn rules(rng: &mut SimRng) -> Rules {
     Rules {
-        ordered: rng.one_in(2),
+        ordered: !rng.one_in(3),
+        key_bounds: KeyBounds {
+            messages: 1 + rng.below(6) as usize,
+            bytes: if rng.one_in(3) { 2 * BYTES } else { u64::MAX },
+        },
         exactly_once: rng.one_in(2),
         ack_deadline: DEADLINE,
         retry: rng.one_in(2).then(|| RetryPolicy {
@@ -76,6 +104,8 @@ impl Run {
             held: BTreeMap::new(),
             lost: Vec::new(),
             snapshot: None,
+            owners: BTreeMap::new(),
+            calls: 0,
             now: Now { at: Duration::ZERO, wall_ms: 0 },
             next_offset: 0,
             seed,
@@ -110,9 +140,10 @@ impl Run {
             if m.wanted {
                 // Keys belong to their lanes.
                 let key = if m.key == 0 { 0 } else { u64::from(m.lane) * 10 + m.key };
+                let more = if self.rules.key_bounds.bytes == u64::MAX { *offset % 7 } else { 0 };
                 self.state.scanned(Seen {
                     lane: m.lane,
-                    message: Waiting { offset: *offset, bytes: 100 + (*offset % 7) as u32, key },
+                    message: Waiting { offset: *offset, bytes: (BYTES + more) as u32, key },
                     not_before_ms: (m.scheduled_ms > 0).then_some(m.scheduled_ms),
                 });
             }
@@ -120,57 +151,64 @@ impl Run {
         self.state.pass(self.next_offset);
     }
 
-    fn is_held(&self, offset: u64) -> bool {
-        self.held.values().any(|h| h.lease.offset == offset)
-    }
-
-    /// Whether a message could be delivered now, by the words of the specification.
-    fn is_due(&self, offset: u64) -> bool {
-        let m = self.messages[&offset];
-        let earlier_open = |(o, e): (&u64, &Message)| {
-            *o < offset && e.wanted && !e.settled && e.lane == m.lane && e.key == m.key
-        };
-        let blocked = self.rules.ordered && m.key != 0 && self.messages.iter().any(earlier_open);
-        m.wanted
-            && !m.settled
-            && !self.is_held(offset)
-            && !blocked
-            && m.not_before <= self.now.at
-            && m.scheduled_ms <= self.now.wall_ms
-    }
-
     fn lane_is_full(&self, lane: u32) -> bool {
         let held = self.held.values().filter(|h| self.messages[&h.lease.offset].lane == lane);
         held.count() >= LANE_LEASES
     }
 
+    fn deliver(&mut self, lease: &Lease, consumer: Consumer) {
+        let seed = self.seed;
+        assert!(self.is_due(lease.offset, consumer), "seed {seed}: {lease:?} is not due for {consumer:?}");
+        let message = self.messages[&lease.offset];
+        assert_eq!(lease.attempt, message.failed + 1, "seed {seed}: {lease:?}");
+        assert!(!self.lane_is_full(message.lane), "seed {seed}: too many leases in a lane");
+        let owner = match consumer {
+            Consumer::Stream(n) => Owner::Stream(n),
+            Consumer::Call | Consumer::Single => Owner::Call(self.calls),
+        };
+        self.owners.insert((message.lane, message.key), owner);
+        self.messages.get_mut(&lease.offset).expect("known").out = true;
+        let held = Held { lease: *lease, deadline: self.now.at + DEADLINE, confirming: false };
+        self.held.insert(lease.ack_id, held);
+    }
+
     fn lease(&mut self) {
         let seed = self.seed;
         let max = 1 + self.rng.below(6) as usize;
-        let leases = self.state.lease(max, usize::MAX, None, self.now);
+        let max_bytes = if self.rng.one_in(5) { 250 } else { usize::MAX };
+        let consumer = match self.rng.below(6) {
+            0 => Consumer::Single,
+            1 | 2 => Consumer::Call,
+            _ => Consumer::Stream(self.rng.below(2)),
+        };
+        self.calls += 1;
+        let leases = self.state.lease(consumer, max, max_bytes, None, self.now);
         for lease in &leases {
-            assert!(self.is_due(lease.offset), "seed {seed}: {lease:?} is not due");
-            let message = self.messages[&lease.offset];
-            assert_eq!(lease.attempt, message.failed + 1, "seed {seed}: {lease:?}");
-            assert!(!self.lane_is_full(message.lane), "seed {seed}: too many leases in a lane");
-            if self.rng.one_in(30) {
-                self.state.give_back(lease);
-            } else {
-                self.held.insert(lease.ack_id, Held { lease: *lease, deadline: self.now.at + DEADLINE });
+            self.deliver(lease, consumer);
+        }
+        // The last first, as the reading of records does it; and in any order.
+        let back: Vec<Lease> = leases.iter().rev().filter(|_| self.rng.one_in(30)).copied().collect();
+        for lease in back {
+            self.state.give_back(&lease);
+            if self.held.remove(&lease.ack_id).is_some() {
+                self.bring_back_behind(lease.offset);
+                self.messages.get_mut(&lease.offset).expect("known").out = false;
             }
         }
         assert!(self.held.len() <= MAX_LEASED, "seed {seed}");
+        assert_eq!(self.state.leased(), self.held.len(), "seed {seed}");
         if leases.len() < max && self.held.len() < MAX_LEASED {
+            self.calls += 1;
             // A message that was given back may be due.
-            let again = self.state.lease(1, usize::MAX, None, self.now);
+            let again = self.state.lease(consumer, 1, usize::MAX, None, self.now);
             again.iter().for_each(|lease| self.state.give_back(lease));
             if again.is_empty() {
                 let due = self
                     .messages
                     .keys()
                     .copied()
-                    .find(|o| self.is_due(*o) && !self.lane_is_full(self.messages[o].lane));
-                assert_eq!(due, None, "seed {seed}: a due message was not delivered");
+                    .find(|o| self.is_due(*o, consumer) && !self.lane_is_full(self.messages[o].lane));
+                assert_eq!(due, None, "seed {seed}: a due message was not delivered to {consumer:?}");
             }
         }
     }
@@ -181,27 +219,43 @@ impl Run {
     }
 
     fn settle(&mut self, offset: u64) {
-        self.messages.get_mut(&offset).expect("known").settled = true;
+        let message = self.messages.get_mut(&offset).expect("known");
+        (message.settled, message.out) = (true, false);
         self.held.retain(|_, h| h.lease.offset != offset);
+        // Acknowledgements that waited for it.
+        let first = self.open_of_key(offset).next().filter(|(_, m)| m.acknowledged).map(|(o, _)| o);
+        if let Some(first) = first {
+            self.settle(first);
+        }
     }
 
+    /// Whether the message has failed too often.
     fn fail(&mut self, held: Held) -> bool {
         self.held.remove(&held.lease.ack_id);
         self.lost.push(held.lease);
         let retry = self.rules.retry;
         let message = self.messages.get_mut(&held.lease.offset).expect("known");
         message.failed += 1;
+        message.out = false;
         let delay = retry.map_or(Duration::ZERO, |r| {
             r.maximum_backoff.min(r.minimum_backoff * 2u32.pow((message.failed - 1).min(20)))
         });
         message.not_before = self.now.at + delay;
-        self.rules.max_attempts.is_some_and(|max| message.failed >= max)
+        let is_spent = self.rules.max_attempts.is_some_and(|max| message.failed >= max);
+        if !is_spent {
+            self.bring_back_behind(held.lease.offset);
+        }
+        is_spent
     }
 
     /// The dead letter takes a spent message, or there is none and the message comes again.
     fn bury(&mut self, lease: Lease) {
+        let seed = self.seed;
         if self.rng.one_in(3) {
+            // It is tried, and fails.
+            assert!(!self.rng.one_in(2) || self.state.begin_move(lease.offset), "seed {seed}");
             self.state.put_back(lease.offset, self.now);
+            self.bring_back_behind(lease.offset);
         } else {
             assert!(self.state.settle(lease.offset), "seed {}", self.seed);
             self.settle(lease.offset);
@@ -213,44 +267,36 @@ impl Run {
         let Some(held) = self.pick() else { return };
         let (id, offset) = (held.lease.ack_id, held.lease.offset);
         if !self.rules.exactly_once {
-            assert_eq!(self.state.ack(id), Outcome::Settled(offset), "seed {seed}");
+            if self.is_behind(offset) {
+                assert_eq!(self.state.ack(id), Outcome::Kept, "seed {seed}");
+                self.held.remove(&id);
+                self.messages.get_mut(&offset).expect("known").acknowledged = true;
+            } else {
+                assert_eq!(self.state.ack(id), Outcome::Settled(offset), "seed {seed}");
+                self.settle(offset);
+            }
             assert_eq!(self.state.ack(id), Outcome::Known, "seed {seed}: a second ack is fine");
-            self.settle(offset);
             return;
         }
-        let valid = held.deadline > self.now.at;
+        let valid = held.confirming || held.deadline > self.now.at;
+        if held.confirming {
+            self.end_confirm(held);
+            return;
+        }
         let begun = self.state.begin_confirm(id, self.now);
         assert_eq!(begun == Outcome::Settled(offset), valid, "seed {seed}: {begun:?}");
         if !valid {
             return;
         }
-        if self.rng.one_in(5) {
-            self.state.confirm(id, Err(()));
-        } else {
-            self.state.confirm(id, Ok(()));
-            self.settle(offset);
-            assert_eq!(self.state.begin_confirm(id, self.now), Outcome::Known, "seed {seed}");
-        }
-    }
-
-    /// An ack for a lease that has ended.
-    fn late_ack(&mut self) {
-        let Some(lease) = self.lost.pop() else { return };
-        let seed = self.seed;
-        if self.rules.exactly_once {
-            let outcome = self.state.begin_confirm(lease.ack_id, self.now);
-            assert_eq!(outcome, Outcome::Invalid, "seed {seed}: {lease:?} has ended");
-        } else if self.messages[&lease.offset].settled {
-            assert_eq!(self.state.ack(lease.ack_id), Outcome::Known, "seed {seed}");
-        } else {
-            assert_eq!(self.state.ack(lease.ack_id), Outcome::Settled(lease.offset), "seed {seed}");
-            self.settle(lease.offset);
+        self.held.get_mut(&id).expect("held").confirming = true;
+        if self.rng.one_in(2) {
+            self.end_confirm(held);
         }
     }
 
     fn modify(&mut self) {
         let seed = self.seed;
-        let Some(held) = self.pick() else { return };
+        let Some(held) = self.pick().filter(|held| !held.confirming) else { return };
         let by = Duration::from_secs(self.rng.below(4) * 15);
         let (outcome, spent) = self.state.modify(held.lease.ack_id, by, self.now);
         if held.deadline <= self.now.at {
@@ -272,11 +318,16 @@ impl Run {
             return;
         }
         let spent = self.state.expire(self.now);
-        let expired: Vec<Held> = self.held.values().copied().filter(|h| h.deadline <= self.now.at).collect();
+        let over = |h: &&Held| !h.confirming && h.deadline <= self.now.at;
+        let mut expired: Vec<Held> = self.held.values().filter(over).copied().collect();
+        expired.sort_by_key(|held| (held.deadline, held.lease.ack_id));
         for held in expired {
-            let used_up = self.fail(held);
-            let found = spent.iter().any(|l| l.ack_id == held.lease.ack_id);
-            assert_eq!(found, used_up, "seed {}", self.seed);
+            // One before it in its key may have brought it back.
+            if self.held.contains_key(&held.lease.ack_id) {
+                let used_up = self.fail(held);
+                let found = spent.iter().any(|l| l.ack_id == held.lease.ack_id);
+                assert_eq!(found, used_up, "seed {}", self.seed);
+            }
         }
         spent.into_iter().for_each(|lease| self.bury(lease));
         assert_eq!(self.state.leased(), self.held.len(), "seed {}", self.seed);
@@ -285,8 +336,10 @@ impl Run {
     fn forget_leases(&mut self) {
         self.held.clear();
         self.lost.clear();
+        self.owners.clear();
         for message in self.messages.values_mut() {
             message.not_before = Duration::ZERO;
+            (message.out, message.acknowledged) = (false, false);
         }
     }
 
@@ -357,13 +410,15 @@ impl Run {
 
     /// Acknowledges everything until nothing is left.
     fn drain(&mut self) {
+        let confirming: Vec<Held> = self.held.values().filter(|h| h.confirming).copied().collect();
+        confirming.into_iter().for_each(|held| self.state.confirm(held.lease.ack_id, Err(())));
         for _ in 0..3_000 {
             let by = Duration::from_secs(601);
             self.now = Now { at: self.now.at + by, wall_ms: self.now.wall_ms + by.as_millis() as i64 };
             for lease in self.state.expire(self.now) {
                 self.state.settle(lease.offset);
             }
-            for lease in self.state.lease(MAX_LEASED, usize::MAX, None, self.now) {
+            for lease in self.state.lease(Consumer::Call, MAX_LEASED, usize::MAX, None, self.now) {
                 assert!(self.state.settle(lease.offset), "seed {}", self.seed);
             }
             if self.state.known_backlog() == 0 {
@@ -406,7 +461,7 @@ fn a_message_that_always_fails_does_not_stop_those_behind_it() {
     let now = Now { at: Duration::ZERO, wall_ms: 0 };
     let mut seen = std::collections::BTreeSet::new();
     for _ in 0..25 {
-        let lease = state.lease(1, usize::MAX, None, now)[0];
+        let lease = state.lease(Consumer::Call, 1, usize::MAX, None, now)[0];
         seen.insert(lease.offset);
         state.modify(lease.ack_id, Duration::ZERO, now);
     }

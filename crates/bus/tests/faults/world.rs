@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use levada_bus::port::{
-    AckId, AckOutcome, BusPort, PortError, Publication, PullLimits, Received, SubscriptionPort,
+    AckId, AckOutcome, BusPort, Consumer, PortError, Publication, PullLimits, Received, SubscriptionPort,
     SubscriptionSpec, TopicSpec,
 };
 use levada_bus::{Bus, BusConfig, EmbeddedBus};
@@ -144,7 +144,13 @@ pub fn long_leases(spec: &mut SubscriptionSpec) {
 
 /// So many at once, without waiting.
 pub fn limits(max_messages: usize) -> PullLimits {
-    PullLimits { max_messages, max_bytes: 16 << 20, wait: Duration::ZERO, ack_deadline: None }
+    PullLimits {
+        max_messages,
+        max_bytes: 16 << 20,
+        wait: Duration::ZERO,
+        ack_deadline: None,
+        consumer: Consumer::Call,
+    }
 }
 
 impl World {

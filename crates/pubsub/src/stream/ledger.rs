@@ -7,6 +7,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use levada_bus::port::AckId;
 use levada_core::{DeadlineSet, NumberMap, ResourceName};
@@ -38,11 +39,13 @@ impl FlowLimits {
 pub(crate) struct Streams {
     slots: Arc<Semaphore>,
     ledgers: Mutex<HashMap<ResourceName, Arc<Ledger>>>,
+    accounts: Arc<AtomicU64>,
 }
 
 impl Streams {
     pub(crate) fn new(max_streams: usize) -> Self {
-        Self { slots: Arc::new(Semaphore::new(max_streams.max(1))), ledgers: Mutex::default() }
+        let slots = Arc::new(Semaphore::new(max_streams.max(1)));
+        Self { slots, ledgers: Mutex::default(), accounts: Arc::default() }
     }
 
     /// A place for one more stream.
@@ -65,7 +68,8 @@ impl Streams {
         if ledgers.len().is_power_of_two() {
             ledgers.retain(|_, ledger| Arc::strong_count(ledger) > 1 || !ledger.is_idle(Instant::now()));
         }
-        ledgers.entry(subscription.clone()).or_default().clone()
+        let new = || Arc::new(Ledger { books: Mutex::default(), numbers: self.accounts.clone() });
+        ledgers.entry(subscription.clone()).or_insert_with(new).clone()
     }
 
     /// These leases have ended, however they did.
@@ -87,7 +91,11 @@ impl Streams {
 
 /// What the streams of one subscription have outstanding.
 #[derive(Debug, Default)]
-pub(crate) struct Ledger(Mutex<Books>);
+pub(crate) struct Ledger {
+    books: Mutex<Books>,
+    /// The number of the next account. Ordering keys go by the numbers, so none comes twice.
+    numbers: Arc<AtomicU64>,
+}
 
 #[derive(Debug, Default)]
 struct Books {
@@ -96,7 +104,6 @@ struct Books {
     accounts: HashMap<u64, Totals>,
     /// Accounts of streams that ended, by client id.
     left: HashMap<String, u64>,
-    next_account: u64,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -143,7 +150,7 @@ impl Books {
 
 impl Ledger {
     fn is_idle(&self, now: Instant) -> bool {
-        let mut books = self.0.lock();
+        let mut books = self.books.lock();
         let accounts: Vec<u64> = books.accounts.keys().copied().collect();
         for account in accounts {
             books.expire(account, now);
@@ -152,14 +159,14 @@ impl Ledger {
     }
 
     fn release(&self, ids: &[AckId]) {
-        let mut books = self.0.lock();
+        let mut books = self.books.lock();
         for id in ids {
             books.remove(*id);
         }
     }
 
     fn extend(&self, ids: &[AckId], until: Instant) {
-        let mut books = self.0.lock();
+        let mut books = self.books.lock();
         let Books { leases, accounts, .. } = &mut *books;
         for id in ids {
             let Some(lease) = leases.get_mut(id.0) else { continue };
@@ -197,15 +204,17 @@ pub(crate) enum Room {
 impl Account {
     /// Opens an account, taking over what the client of that id left when its stream ended.
     pub(crate) fn open(ledger: Arc<Ledger>, client_id: &str, limits: FlowLimits) -> Self {
-        let mut books = ledger.0.lock();
+        let mut books = ledger.books.lock();
         let taken = if client_id.is_empty() { None } else { books.left.remove(client_id) };
-        let number = taken.unwrap_or(books.next_account);
-        if taken.is_none() {
-            books.next_account += 1;
-        }
+        let number = taken.unwrap_or_else(|| ledger.numbers.fetch_add(1, Ordering::Relaxed));
         let changed = books.accounts.entry(number).or_default().changed.clone();
         drop(books);
         Self { ledger, number, client_id: client_id.to_owned(), limits, changed }
+    }
+
+    /// Names the stream; a client that comes again goes on under the same.
+    pub(crate) fn number(&self) -> u64 {
+        self.number
     }
 
     /// Books messages as sent.
@@ -213,7 +222,7 @@ impl Account {
         if self.limits.is_unlimited() {
             return;
         }
-        let mut books = self.ledger.0.lock();
+        let mut books = self.ledger.books.lock();
         for &(id, bytes) in sent {
             books.remove(id);
             books.leases.insert(id.0, Lease { account: self.number, bytes, until });
@@ -225,7 +234,7 @@ impl Account {
 
     /// How much more may be sent.
     pub(crate) fn room(&self, now: Instant) -> Room {
-        let mut books = self.ledger.0.lock();
+        let mut books = self.ledger.books.lock();
         books.expire(self.number, now);
         let Some(totals) = books.accounts.get(&self.number) else {
             return Room::Free { messages: u64::MAX, bytes: u64::MAX };
@@ -247,7 +256,7 @@ impl Account {
 
 impl Drop for Account {
     fn drop(&mut self) {
-        let mut books = self.ledger.0.lock();
+        let mut books = self.ledger.books.lock();
         let is_empty = books.accounts.get(&self.number).is_none_or(|totals| totals.by_end.is_empty());
         if is_empty || self.client_id.is_empty() || books.left.len() >= MAX_LEFT {
             books.close(self.number);

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use levada_bus::port::{
-    AckId, AckOutcome, BusPort, Publication, PullLimits, Received, SubscriptionPort, SubscriptionSpec,
-    SubscriptionStats, TopicSpec,
+    AckId, AckOutcome, BusPort, Consumer, Publication, PullLimits, Received, SubscriptionPort,
+    SubscriptionSpec, SubscriptionStats, TopicSpec,
 };
 use levada_core::{Attributes, Message, ProjectId, ResourceId, ResourceName, TenantContext, TenantId};
 
@@ -97,7 +97,13 @@ pub(super) fn sorted(received: &[Received]) -> Vec<String> {
 
 /// So many messages at once, without waiting.
 pub(super) fn limits(max_messages: usize) -> PullLimits {
-    PullLimits { max_messages, max_bytes: 16 << 20, wait: Duration::ZERO, ack_deadline: None }
+    PullLimits {
+        max_messages,
+        max_bytes: 16 << 20,
+        wait: Duration::ZERO,
+        ack_deadline: None,
+        consumer: Consumer::Call,
+    }
 }
 
 impl World {
@@ -125,6 +131,10 @@ impl World {
     /// How long a message that must come may take.
     pub(super) fn patience(&self) -> Duration {
         self.traits.patience
+    }
+
+    pub(super) fn quiet(&self) -> Duration {
+        self.traits.quiet
     }
 
     /// Lets so much time pass; on a real clock a little more.

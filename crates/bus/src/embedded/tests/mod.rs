@@ -4,9 +4,11 @@ mod admin;
 mod ahead;
 mod behaviour;
 mod crash;
+mod damage;
 mod deduplicate;
 mod durability;
 mod meters;
+mod owners;
 mod redrive;
 mod replay;
 
@@ -18,7 +20,7 @@ use levada_core::{Attributes, ManualClock, Message, ProjectId, ResourceName, Ten
 use levada_disk::{Disk, SimDisk};
 
 use crate::port::{
-    AckId, AckOutcome, BusPort, PortError, Publication, PullLimits, Received, SubscriptionPort,
+    AckId, AckOutcome, BusPort, Consumer, PortError, Publication, PullLimits, Received, SubscriptionPort,
     SubscriptionSpec, TopicSpec,
 };
 use crate::tests::{START_MS, World, open as open_bus};
@@ -62,7 +64,13 @@ pub fn message(owner: &str, body: &str) -> Message {
 
 /// Some messages at once, without waiting.
 pub fn limits(max_messages: usize) -> PullLimits {
-    PullLimits { max_messages, max_bytes: 1 << 20, wait: Duration::ZERO, ack_deadline: None }
+    PullLimits {
+        max_messages,
+        max_bytes: 1 << 20,
+        wait: Duration::ZERO,
+        ack_deadline: None,
+        consumer: Consumer::Call,
+    }
 }
 
 pub fn body(received: &Received) -> &str {

@@ -18,6 +18,7 @@ mod retry;
 mod schedule;
 mod seek;
 mod snapshot;
+mod together;
 mod update;
 
 use super::Case;
@@ -46,6 +47,7 @@ pub(super) fn all() -> Vec<Case> {
         lease::all(),
         exactly_once::all(),
         ordering::all(),
+        together::all(),
         filter::all(),
         retry::all(),
         dead::all(),
