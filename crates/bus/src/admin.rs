@@ -21,6 +21,8 @@ use std::time::Duration;
 
 use levada_core::{Principal, Problem, ProjectId, ResourceName, TenantId, TenantSet};
 
+use crate::shared_names;
+use crate::rate::TakeTokens;
 use crate::port::{
     BlockedKey, BusPort, LaneDelivery, Page, PageRequest, PortError, SubscriptionPort, SubscriptionSpec,
     SubscriptionStats, Unblock,
@@ -58,6 +60,8 @@ pub struct SubscriptionAdmin {
     changing: Arc<tokio::sync::Mutex<()>>,
     /// What edited messages are held to.
     rule: Option<Arc<dyn MessageRule>>,
+    /// What is sent again counts against its tenant's rate.
+    rate: Option<TakeTokens>,
 }
 
 impl std::fmt::Debug for SubscriptionAdmin {
@@ -191,7 +195,7 @@ struct Seen {
 
 impl SubscriptionAdmin {
     pub fn new(port: Arc<dyn BusPort>, owner_of: OwnerOf) -> Self {
-        Self { port, owner_of, changing: Arc::default(), rule: None }
+        Self { port, owner_of, changing: Arc::default(), rule: None, rate: None }
     }
 
     /// The subscriptions that a principal may see, in the order of their names; at most
@@ -200,6 +204,7 @@ impl SubscriptionAdmin {
         let size = if page.size == 0 { 100 } else { page.size.min(MAX_LIST) };
         let mut request = PageRequest { size: MAX_LIST, after: page.after.clone() };
         let mut items: Vec<SubscriptionReport> = Vec::new();
+        let mut last = None;
         loop {
             let found = self.port.all_subscriptions(&request);
             for spec in found.items {
@@ -207,12 +212,12 @@ impl SubscriptionAdmin {
                     continue;
                 }
                 if items.len() == size {
-                    let next = items.last().map(|report| report.spec.name.clone());
-                    return Page { items, next };
+                    return Page { items, next: last };
                 }
                 // One that was deleted in between is not there any more.
                 if let Ok(seen) = self.find(principal, &spec.name) {
                     items.push(seen.report(principal));
+                    last = Some(spec.name);
                 }
             }
             match found.next {
@@ -274,6 +279,23 @@ impl SubscriptionAdmin {
         Ok(())
     }
 
+    /// How many subscriptions a tenant has: those of its projects, and its own in the platform's.
+    pub fn count_of(&self, tenant: &TenantId) -> u64 {
+        let owned = ProjectOwner::Tenant(tenant.clone());
+        let is_its = |spec: &SubscriptionSpec| {
+            spec.tenant.as_ref() == Some(tenant) || (self.owner_of)(&spec.name.project).as_ref() == Some(&owned)
+        };
+        let (mut request, mut count) = (PageRequest { size: MAX_LIST, after: None }, 0);
+        loop {
+            let page = self.port.all_subscriptions(&request);
+            count += page.items.iter().filter(|spec| is_its(spec)).count() as u64;
+            match page.next {
+                Some(next) => request.after = Some(next),
+                None => return count,
+            }
+        }
+    }
+
     fn may_see(&self, principal: &Principal, spec: &SubscriptionSpec) -> bool {
         self.sees(principal, &spec.name.project, spec.tenant.as_ref())
     }
@@ -291,12 +313,24 @@ impl SubscriptionAdmin {
     }
 
     fn find(&self, principal: &Principal, name: &ResourceName) -> Result<Seen, Problem> {
-        let port = self.port.subscription(name).map_err(|error| problem(&error))?;
-        let spec = port.spec();
-        if !self.may_see(principal, &spec) {
-            return Err(subscription_unknown(name));
+        for kept in self.kept(principal, name) {
+            match self.port.subscription(&kept) {
+                Ok(port) if self.may_see(principal, &port.spec()) => {
+                    return Ok(Seen { owner: (self.owner_of)(&name.project), spec: port.spec(), port });
+                }
+                Ok(_) | Err(PortError::NotFound { .. }) => {}
+                Err(error) => return Err(problem(&error)),
+            }
         }
-        Ok(Seen { owner: (self.owner_of)(&name.project), port, spec })
+        Err(subscription_unknown(name))
+    }
+
+    /// Under which names may be kept what the principal calls so.
+    fn kept(&self, principal: &Principal, name: &ResourceName) -> Vec<ResourceName> {
+        match (self.owner_of)(&name.project) {
+            Some(ProjectOwner::Platform) => shared_names::kept(name, &principal.tenants),
+            Some(ProjectOwner::Tenant(_)) | None => vec![name.clone()],
+        }
     }
 }
 
@@ -325,8 +359,22 @@ impl Seen {
         let tenant = self.spec.tenant.clone().or(owner);
         let mut weights = self.spec.weights.clone();
         weights.retain(|tenant, _| principal.tenants.contains(tenant));
-        SubscriptionReport { tenant, spec: self.spec, weights, stats, backlog_is_exact }
+        let spec = shown(self.spec, &principal.tenants);
+        SubscriptionReport { tenant, spec, weights, stats, backlog_is_exact }
     }
+}
+
+/// With the names that a holder of those tenants uses.
+fn shown(spec: Arc<SubscriptionSpec>, tenants: &TenantSet) -> Arc<SubscriptionSpec> {
+    let name = shared_names::shown(&spec.name, tenants);
+    let mut replay = spec.replay.clone();
+    if let Some(replay) = &mut replay {
+        replay.source = shared_names::shown(&replay.source, tenants);
+    }
+    if name == spec.name && replay == spec.replay {
+        return spec;
+    }
+    Arc::new(SubscriptionSpec { name, replay, ..(*spec).clone() })
 }
 
 /// One and the same for a subscription that does not exist and one of another tenant.

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use levada_core::{Clock, Message, Problem, TenantContext, TenantId, TopicName};
+use levada_core::{Clock, Message, Problem, Quota, QuotaOwner, TenantContext, TenantId, TopicName};
 use levada_disk::Disk;
 use levada_log::{Log, Stored, TopicId};
 use levada_store::DocumentStore;
@@ -21,7 +21,7 @@ use crate::stats::{LaneStats, TopicCounters, TopicInfo};
 
 const LOG_DIR: &str = "log";
 pub(crate) const WINDOW_DIR: &str = "bus/window";
-const STORE_DIR: &str = "bus/state";
+pub(crate) const STORE_DIR: &str = "bus/state";
 /// A permit of the in-flight cap stands for this many bytes.
 pub(crate) const PERMIT_BYTES: usize = 1024;
 
@@ -107,6 +107,9 @@ pub(crate) struct Inner {
     /// Publishes hold it shared; the saver holds it alone to read a consistent cut.
     pub publishing: tokio::sync::RwLock<()>,
     pub dead: Mutex<HashMap<TopicName, Arc<Mutex<crate::dead::Resent>>>>,
+    pub owners: crate::owners::Owners,
+    /// Of messages that are sent again.
+    pub rate: std::sync::OnceLock<crate::rate::TakeTokens>,
     /// Who has something to save before the log closes.
     pub upkeep: Mutex<Vec<std::sync::Weak<dyn crate::upkeep::Upkeep>>>,
     /// An adapter has kept subscriptions here: only with it is it known what they need.
@@ -164,6 +167,8 @@ impl Bus {
             window,
             publishing: tokio::sync::RwLock::default(),
             dead: Mutex::default(),
+            owners: crate::owners::Owners::default(),
+            rate: std::sync::OnceLock::new(),
             upkeep: Mutex::default(),
             has_subscriptions,
         });
@@ -180,6 +185,11 @@ impl Bus {
         let retention = config.retention.unwrap_or(self.inner.config.default_retention);
         self.inner.ensure(name, retention)?;
         Ok(())
+    }
+
+    /// The store of what the bus and its adapters keep beside messages.
+    pub fn documents(&self) -> DocumentStore {
+        self.inner.store.clone()
     }
 
     pub fn has_topic(&self, name: &TopicName) -> bool {
@@ -379,6 +389,8 @@ impl Inner {
         let name = tenant.clone();
         let id =
             tokio::task::spawn_blocking(move || log.lane(&name)).await.map_err(|_| BusError::Closed)??;
+        let owner = QuotaOwner::Tenant(tenant.clone());
+        self.window.bound(id, self.config.quotas.limit(&owner, Quota::IdempotencyKeys));
         let lane = Lane { id, in_flight: Arc::new(Semaphore::new(self.permits_per_lane())) };
         Ok(self.lanes.write().entry(tenant.clone()).or_insert(lane).clone())
     }

@@ -16,9 +16,12 @@ pub mod filter;
 mod idempotency;
 mod key;
 pub mod metrics;
+mod owners;
 pub mod port;
 mod publish;
+mod rate;
 mod restore;
+pub mod shared_names;
 mod stats;
 mod upkeep;
 
@@ -29,4 +32,5 @@ pub use bus::{Bus, Delivered, Publish, Published, Recovery};
 pub use config::{BusConfig, BusError, Retention, TopicConfig};
 pub use dead::{DeadEntry, DeadFilter, DeadLetter, ResendOutcome};
 pub use embedded::EmbeddedBus;
+pub use rate::TakeTokens;
 pub use stats::{LaneStats, TopicInfo};

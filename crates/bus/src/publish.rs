@@ -15,6 +15,7 @@ use crate::deduplication::{Deduplicator, Reserved, ValueHash};
 use crate::idempotency::{Entry, KeyHash, Outcome, Reservation, fingerprint};
 use crate::key;
 use crate::metrics as names;
+use crate::owners;
 use crate::stats::TopicCounters;
 
 /// How long a duplicate waits for the first's record to be readable.
@@ -40,8 +41,8 @@ pub(crate) struct Submission {
 /// What was reserved for one message.
 #[derive(Default, Clone, Copy)]
 struct Keys {
-    /// With the fingerprint of the body.
-    idempotency: Option<(KeyHash, u64)>,
+    /// With the fingerprint of the body and the lane of the tenant.
+    idempotency: Option<(KeyHash, u64, u32)>,
     value: Option<ValueHash>,
 }
 
@@ -144,12 +145,16 @@ impl Inner {
                 "the message belongs to another tenant than its publisher acts for",
             )));
         }
+        if !self.owners.admit(&call.topic.name, &message.tenant) {
+            return Ok(Admitted::Refused(owners::unknown(&call.topic.name)));
+        }
+        message.correct_owner();
         let mut keys = Keys::default();
         if let Some(text) = idempotency_key {
             let hash = KeyHash::new(&call.topic.name, &message.tenant, &text);
             let print = fingerprint(&message.body);
             match self.window.reserve(hash, print, call.now_ms) {
-                Reservation::New => keys.idempotency = Some((hash, print)),
+                Reservation::New => keys.idempotency = Some((hash, print, lane.id)),
                 Reservation::Duplicate(offset) => return Ok(Admitted::Known(offset)),
                 Reservation::Wait(outcome) => return Ok(Admitted::Wait(outcome)),
                 Reservation::Conflict => return Ok(Admitted::Refused(conflict(&text))),
@@ -256,10 +261,11 @@ impl Inner {
         for outcome in admitted {
             let Admitted::Append { index, keys, .. } = outcome else { continue };
             let offset = offsets[*index];
-            entries.extend(keys.idempotency.map(|(key, fingerprint)| Entry {
+            entries.extend(keys.idempotency.map(|(key, fingerprint, lane)| Entry {
                 key,
                 fingerprint,
                 topic: call.topic.id.0,
+                lane,
                 offset,
                 at_ms: call.now_ms,
             }));
@@ -285,7 +291,7 @@ impl Inner {
     fn release_keys<'k>(&self, call: &Call<'_>, keys: impl Iterator<Item = &'k Keys>) {
         let (mut hashes, mut values) = (Vec::new(), Vec::new());
         for keys in keys {
-            hashes.extend(keys.idempotency.map(|(hash, _)| hash));
+            hashes.extend(keys.idempotency.map(|(hash, _, _)| hash));
             values.extend(keys.value);
         }
         if !hashes.is_empty() {

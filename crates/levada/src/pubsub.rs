@@ -100,6 +100,16 @@ impl PolicyStore for StoredPolicies {
         *count += usize::from(is_new);
         Ok(())
     }
+
+    fn remove(&self, resource: &str) -> Result<(), ApiError> {
+        let mut count = self.count.lock();
+        if self.get(resource)?.is_some()
+            && self.store.remove(&document(resource)).map_err(|e| unavailable(&e))?
+        {
+            *count = count.saturating_sub(1);
+        }
+        Ok(())
+    }
 }
 
 #[cfg(test)]
@@ -119,5 +129,10 @@ mod tests {
         let again = open();
         assert_eq!(again.get("projects/p/topics/one").ok().flatten(), Some(Bytes::from_static(b"\x08\x01")));
         assert_eq!(again.get("projects/p/topics/two").ok().flatten(), None);
+        for resource in ["projects/p/topics/one", "projects/p/topics/two"] {
+            again.remove(resource).expect("removed");
+        }
+        assert_eq!((again.get("projects/p/topics/one").ok().flatten(), *again.count.lock()), (None, 0));
+        assert_eq!(open().get("projects/p/topics/one").ok().flatten(), None);
     }
 }

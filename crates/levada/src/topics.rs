@@ -4,13 +4,15 @@
 //! have the same name. The folder's would hide the other with its messages and subscriptions,
 //! so such a start is refused while nothing has happened yet.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use anyhow::{Context, Result};
 use levada_bus::port::BusPort;
 use levada_bus::{Bus, TopicConfig};
-use levada_config::model::{Pipeline, Project, Source};
-use levada_core::{Problem, ProjectId, ResourceId, ResourceName, TopicName};
+use levada_config::model::{Owner, Pipeline, Project, Source};
+use levada_core::{Problem, ProjectId, ResourceId, ResourceName, TenantId, TopicName};
+use levada_http::DEFAULT_TOPIC;
 
 /// Names that the answer lists at most.
 const LISTED: usize = 20;
@@ -30,6 +32,7 @@ pub async fn ensure(
     if !taken.is_empty() {
         return Err(refused(home, &taken).into());
     }
+    bus.own_topics(private(project));
     let bus = bus.clone();
     let make = move || -> Result<()> {
         for topic in topics {
@@ -38,6 +41,26 @@ pub async fn ensure(
         Ok(())
     };
     tokio::task::spawn_blocking(make).await?.context("cannot make the project's topics")
+}
+
+/// The topics of pipelines that tenants declare for themselves, where no other pipeline uses
+/// them, with the tenants that do.
+pub fn private(project: &Project) -> BTreeMap<TopicName, BTreeSet<TenantId>> {
+    let mut owners: BTreeMap<TopicName, BTreeSet<TenantId>> = BTreeMap::new();
+    let mut shared: BTreeSet<TopicName> = TopicName::new(DEFAULT_TOPIC).into_iter().collect();
+    for pipeline in &project.pipelines {
+        let topic = levada_flow::dead_letter_origin(pipeline);
+        match &pipeline.owner {
+            Owner::Tenant(tenant) => {
+                owners.entry(topic).or_default().insert(tenant.clone());
+            }
+            Owner::Shared => {
+                shared.insert(topic);
+            }
+        }
+    }
+    owners.retain(|topic, _| !shared.contains(topic));
+    owners
 }
 
 /// Topics that the folder would name anew and that the API made before, with who names them.

@@ -9,7 +9,11 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use http::HeaderMap;
-use levada_core::{Authenticator, Principal, ProjectId, Role, TenantContext, TenantId, TenantSet, attr};
+use levada_bus::shared_names;
+use levada_core::{
+    Authenticator, Principal, ProjectId, ResourceName, Role, TenantContext, TenantId, TenantSet, attr,
+    named_tenant,
+};
 use parking_lot::RwLock;
 use tonic::Code;
 
@@ -77,6 +81,8 @@ impl Projects {
 #[derive(Debug, Clone)]
 pub struct Caller {
     pub principal: Arc<Principal>,
+    /// It came in without a credential, as development allows.
+    open: bool,
     projects: Arc<Projects>,
 }
 
@@ -103,19 +109,22 @@ impl Caller {
             Ok(principal) => Ok(principal),
             Err(problem) => Err(ApiError::new(Code::Unauthenticated, problem.to_string())),
         });
-        let mut principal = match known {
-            Ok(principal) => principal,
+        let (mut principal, open) = match known {
+            Ok(principal) => (principal, false),
             // The official clients send none to an emulator, and some send a placeholder.
-            Err(_) if projects.dev => Arc::new(developer()),
+            Err(_) if projects.dev => (Arc::new(developer()), true),
             Err(error) => return Err(error),
         };
-        if let Some(named) = headers.get("x-tenant-id").and_then(|v| v.to_str().ok()) {
-            let tenant = TenantId::new(named)?;
-            principal.enter(&tenant).map_err(ApiError::from)?;
-            let only = TenantSet::Only([tenant].into());
-            principal = Arc::new(Principal { tenants: only, ..(*principal).clone() });
+        let named = headers.get_all("x-tenant-id").iter().map(http::HeaderValue::as_bytes);
+        if let Some(tenant) = named_tenant(named)? {
+            principal = principal.narrowed(&tenant)?;
         }
-        Ok(Self { principal, projects: projects.clone() })
+        Ok(Self { principal, open, projects: projects.clone() })
+    }
+
+    /// Whether it came in without a credential.
+    pub(crate) fn is_open(&self) -> bool {
+        self.open
     }
 
     /// Enters a project; `None` when it does not exist for this caller.
@@ -168,6 +177,39 @@ impl Access {
     /// Whether the caller sees a subscription or snapshot of that tenant.
     pub fn sees(&self, tenant: Option<&TenantId>) -> bool {
         self.sees_all() || tenant.is_some_and(|tenant| self.caller.principal.tenants.contains(tenant))
+    }
+
+    /// Under which names may be kept what the caller calls so.
+    pub fn kept(&self, name: &ResourceName) -> Vec<ResourceName> {
+        if self.sees_all() {
+            return vec![name.clone()];
+        }
+        shared_names::kept(name, &self.caller.principal.tenants)
+    }
+
+    /// What the caller calls what is kept under a name.
+    pub fn shown(&self, name: &ResourceName) -> ResourceName {
+        if self.sees_all() { name.clone() } else { shared_names::shown(name, &self.caller.principal.tenants) }
+    }
+
+    /// Under which name a tenant's subscription or snapshot is kept where another tenant has the
+    /// name that was chosen; `None`: no name is taken without the caller's seeing it.
+    ///
+    /// # Errors
+    /// INVALID_ARGUMENT for a name that could be one of those, whether or not it is taken.
+    pub fn own_name(
+        &self,
+        name: &ResourceName,
+        tenant: Option<&TenantId>,
+    ) -> Result<Option<ResourceName>, ApiError> {
+        let Some(tenant) = tenant.filter(|_| !self.sees_all()) else { return Ok(None) };
+        if shared_names::is_reserved(&name.id) {
+            return Err(ApiError::invalid(format!(
+                "Invalid resource name given (name={}): in a project of the platform a tenant's name has no '~'.",
+                name.id
+            )));
+        }
+        Ok(Some(shared_names::own(name, tenant)?))
     }
 
     /// Topics of a project: the platform's are not for a tenant's caller to change.

@@ -5,15 +5,16 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::HeaderMap;
-use levada_bus::port::{BusPort, Page, PageRequest, SubscriptionPort};
-use levada_core::{Authenticator, Clock, IdSource, ResourceName};
+use http::{Extensions, HeaderMap};
+use levada_bus::port::{BusPort, Page, PageRequest, PortError, SubscriptionPort, TopicSpec};
+use levada_core::{Authenticator, Clock, Egress, IdSource, RequestPlace, ResourceName};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tonic::Code;
 
 use crate::access::{Access, Caller, Projects};
 use crate::error::ApiError;
+use crate::guards::Guards;
 use crate::iam::PolicyStore;
 use crate::metrics;
 use crate::names;
@@ -32,6 +33,8 @@ pub struct PubsubConfig {
     pub keepalive: Duration,
     /// A stream is closed after this, and the client opens another.
     pub max_stream_age: Duration,
+    /// Where messages may be pushed.
+    pub egress: Egress,
 }
 
 impl Default for PubsubConfig {
@@ -41,6 +44,7 @@ impl Default for PubsubConfig {
             max_streams: 10_000,
             keepalive: Duration::from_secs(12),
             max_stream_age: Duration::from_secs(30 * 60),
+            egress: Egress::default(),
         }
     }
 }
@@ -54,6 +58,7 @@ pub struct Parts {
     pub policies: Arc<dyn PolicyStore>,
     pub clock: Arc<dyn Clock>,
     pub ids: Arc<dyn IdSource>,
+    pub guards: Guards,
     pub config: PubsubConfig,
 }
 
@@ -87,6 +92,8 @@ impl Deref for Inner {
 pub(crate) struct Call {
     pub caller: Caller,
     pub deadline: Option<Instant>,
+    /// The place of its request among those that are answered; none in tests without a server.
+    pub place: Option<Arc<RequestPlace>>,
 }
 
 impl Deref for Call {
@@ -128,7 +135,18 @@ impl PubsubApi {
     /// Makes a call of a request's headers.
     pub(crate) fn call(&self, headers: &HeaderMap) -> Result<Call, ApiError> {
         let caller = Caller::authenticate(headers, &*self.authenticator, &self.projects)?;
-        Ok(Call { caller, deadline: timeout(headers)?.map(|timeout| Instant::now() + timeout) })
+        let deadline = timeout(headers)?.map(|timeout| Instant::now() + timeout);
+        Ok(Call { caller, deadline, place: None })
+    }
+
+    /// Makes a call of a request, which from then on counts against its caller.
+    pub(crate) fn call_of(&self, headers: &HeaderMap, extensions: &Extensions) -> Result<Call, ApiError> {
+        let place = extensions.get::<Arc<RequestPlace>>().cloned();
+        let call = self.call(headers)?;
+        if let Some(place) = &place {
+            place.identify(&call.principal)?;
+        }
+        Ok(Call { place, ..call })
     }
 
     /// Opens a subscription.
@@ -139,16 +157,34 @@ impl PubsubApi {
         let name = names::resource(path, "subscriptions")?;
         let missing = || ApiError::not_found(name.id.as_str());
         let access = call.enter(&name.project).ok_or_else(missing)?;
-        let port = self.bus.subscription(&name)?;
-        if !access.sees(port.spec().tenant.as_ref()) {
-            return Err(missing());
+        let seen = |kept: &ResourceName| {
+            self.bus.subscription(kept).ok().filter(|port| access.sees(port.spec().tenant.as_ref()))
+        };
+        match access.kept(&name).iter().find_map(seen) {
+            Some(port) => Ok(Opened { access, port }),
+            None => Err(self.bus.subscription(&name).err().map_or_else(missing, ApiError::from)),
         }
-        Ok(Opened { access, port })
+    }
+
+    /// What the caller calls what is kept under a name.
+    pub(crate) fn shown(&self, call: &Caller, name: &ResourceName) -> ResourceName {
+        call.enter(&name.project).map_or_else(|| name.clone(), |access| access.shown(name))
     }
 
     /// Enters the project of a resource that must exist.
     pub(crate) fn access(&self, call: &Caller, name: &ResourceName) -> Result<Access, ApiError> {
         call.enter(&name.project).ok_or_else(|| ApiError::not_found(name.id.as_str()))
+    }
+
+    /// A topic in a project that the caller has entered.
+    ///
+    /// # Errors
+    /// NOT_FOUND when there is none, and when the caller may not know of it.
+    pub(crate) fn topic(&self, call: &Caller, name: &ResourceName) -> Result<TopicSpec, ApiError> {
+        if !self.bus.is_visible(name, &call.principal.tenants) {
+            return Err(PortError::NotFound { what: "topic", name: name.to_string() }.into());
+        }
+        Ok(self.bus.topic(name)?)
     }
 
     /// Enters a project that is named by itself, or in which something is created.

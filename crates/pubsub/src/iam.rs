@@ -1,5 +1,6 @@
 //! `google.iam.v1.IAMPolicy`: policies are kept as they are given; what a caller may do is
-//! decided by the roles of its key, and `TestIamPermissions` answers by them.
+//! decided by the roles of its key, and `TestIamPermissions` answers by them. A policy ends with
+//! its resource.
 
 use std::collections::BTreeMap;
 
@@ -25,6 +26,8 @@ pub trait PolicyStore: Send + Sync {
     /// # Errors
     /// RESOURCE_EXHAUSTED when there are too many, UNAVAILABLE when it cannot be kept now.
     fn set(&self, resource: &str, policy: Bytes) -> Result<(), ApiError>;
+    /// Of one that is not there too.
+    fn remove(&self, resource: &str) -> Result<(), ApiError>;
 }
 
 /// Policies in memory, as the emulator keeps them: for development and tests.
@@ -49,25 +52,46 @@ impl PolicyStore for MemoryPolicies {
         all.insert(resource.to_owned(), policy);
         Ok(())
     }
+
+    fn remove(&self, resource: &str) -> Result<(), ApiError> {
+        self.0.lock().remove(resource);
+        Ok(())
+    }
 }
 
 impl PubsubApi {
-    /// A topic, subscription, snapshot or schema that the caller may see.
-    async fn policy_of(&self, call: &Call, resource: &str) -> Result<Access, ApiError> {
+    /// Ends the policy of a resource that was deleted, or was made: one that expired left its own
+    /// behind.
+    pub(crate) fn forget_policy(&self, resource: &str) {
+        if let Err(error) = self.policies.remove(resource) {
+            tracing::warn!(resource, %error, "a policy outlives its resource");
+        }
+    }
+
+    /// A topic, subscription, snapshot or schema that the caller may see, by the path under which
+    /// it is kept.
+    async fn policy_of(&self, call: &Call, resource: &str) -> Result<(Access, String), ApiError> {
         match resource.split('/').nth(2) {
             Some("topics") => {
                 let name = names::resource(resource, "topics")?;
                 let access = self.access(call, &name)?;
-                self.bus.topic(&name)?;
-                Ok(access)
+                self.topic(call, &name)?;
+                Ok((access, resource.to_owned()))
             }
-            Some("subscriptions") => Ok(self.open(call, resource)?.access),
-            Some("snapshots") => self.access(call, &self.open_snapshot(call, resource)?.name),
+            Some("subscriptions") => {
+                let opened = self.open(call, resource)?;
+                let kept = opened.port.spec().name.path("subscriptions");
+                Ok((opened.access, kept))
+            }
+            Some("snapshots") => {
+                let name = self.open_snapshot(call, resource)?.name;
+                Ok((self.access(call, &name)?, name.path("snapshots")))
+            }
             Some("schemas") => {
                 let name = names::resource(resource, "schemas")?;
                 let access = self.access(call, &name)?;
                 self.schemas.get(&name, None).await?;
-                Ok(access)
+                Ok((access, resource.to_owned()))
             }
             _ => Err(ApiError::invalid(format!(
                 "Invalid resource name given (name={}): policies belong to topics, subscriptions, snapshots and \
@@ -90,9 +114,9 @@ impl PubsubApi {
         call: &Call,
         request: iam::GetIamPolicyRequest,
     ) -> Result<iam::Policy, ApiError> {
-        self.policy_of(call, &request.resource).await?;
+        let (_, resource) = self.policy_of(call, &request.resource).await?;
         call.require(call.may_operate(), "engineer or admin")?;
-        self.kept_policy(&request.resource)
+        self.kept_policy(&resource)
     }
 
     pub(crate) async fn set_iam_policy(
@@ -100,8 +124,9 @@ impl PubsubApi {
         call: &Call,
         request: iam::SetIamPolicyRequest,
     ) -> Result<iam::Policy, ApiError> {
-        self.policy_of(call, &request.resource).await?;
+        let (access, resource) = self.policy_of(call, &request.resource).await?;
         call.require(call.principal.is_admin(), "admin")?;
+        require_ownership(&access, kind_of(&request.resource))?;
         let mut policy = request.policy.ok_or_else(|| missing("policy"))?;
         if policy.encoded_len() > MAX_POLICY_BYTES {
             return Err(ApiError::invalid(format!("The policy is larger than {MAX_POLICY_BYTES} bytes.")));
@@ -110,14 +135,14 @@ impl PubsubApi {
             let members = names::shown(&binding.members.join(", "));
             return Err(ApiError::invalid(format!("The binding of `{members}` has no role.")));
         }
-        if !policy.etag.is_empty() && policy.etag != self.kept_policy(&request.resource)?.etag {
+        if !policy.etag.is_empty() && policy.etag != self.kept_policy(&resource)?.etag {
             return Err(ApiError::new(
                 Code::Aborted,
                 "There were concurrent policy changes. Please retry the whole read-modify-write with exponential backoff.",
             ));
         }
         policy.etag = Bytes::new();
-        self.policies.set(&request.resource, policy.encode_to_vec().into())?;
+        self.policies.set(&resource, policy.encode_to_vec().into())?;
         Ok(with_etag(policy))
     }
 
@@ -133,7 +158,7 @@ impl PubsubApi {
         }
         let mut held = Vec::new();
         // A resource that is missing answers with no permissions, as documented.
-        if let Ok(access) = self.policy_of(call, &request.resource).await {
+        if let Ok((access, _)) = self.policy_of(call, &request.resource).await {
             for permission in request.permissions {
                 if holds(call, &access, &permission)? {
                     held.push(permission);
@@ -141,6 +166,20 @@ impl PubsubApi {
             }
         }
         Ok(iam::TestIamPermissionsResponse { permissions: held })
+    }
+}
+
+/// `topics` of `projects/<project>/topics/<id>`.
+fn kind_of(resource: &str) -> &str {
+    resource.split('/').nth(2).unwrap_or_default()
+}
+
+/// Topics and schemas belong to the owner of their project. A subscription or snapshot belongs
+/// to whoever sees it.
+fn require_ownership(access: &Access, kind: &str) -> Result<(), ApiError> {
+    match kind {
+        "topics" | "schemas" => access.require_topic_control(),
+        _ => Ok(()),
     }
 }
 
@@ -156,7 +195,7 @@ fn holds(call: &Call, access: &Access, permission: &str) -> Result<bool, ApiErro
         (_, "get" | "list") => true,
         ("topics", "publish") => call.may_publish(),
         ("subscriptions", "consume") => call.may_consume(),
-        (_, "setIamPolicy") => call.principal.is_admin(),
+        (_, "setIamPolicy") => call.principal.is_admin() && require_ownership(access, kind).is_ok(),
         ("topics", "attachSubscription") => call.may_operate(),
         ("topics" | "schemas", _) => access.require_topic_control().is_ok(),
         _ => call.may_operate(),

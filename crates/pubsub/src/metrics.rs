@@ -6,6 +6,7 @@ pub const CALLS: &str = "levada_pubsub_calls_total";
 pub const STREAMS: &str = "levada_pubsub_streams";
 pub const PUBLISHED: &str = "levada_pubsub_published_total";
 pub const PUSHES: &str = "levada_pubsub_pushes_total";
+pub const PUSHES_FORBIDDEN: &str = "levada_pubsub_pushes_forbidden_total";
 pub const DELIVERED: &str = "levada_pubsub_delivered_total";
 
 /// Registers units and descriptions with the installed recorder.
@@ -15,6 +16,11 @@ pub fn describe() {
     describe_counter!(PUBLISHED, Unit::Count, "Messages published through the Pub/Sub API");
     describe_counter!(DELIVERED, Unit::Count, "Messages delivered, by way (pull, stream or push)");
     describe_counter!(PUSHES, Unit::Count, "Posts to endpoints, by outcome (taken or refused)");
+    describe_counter!(
+        PUSHES_FORBIDDEN,
+        Unit::Count,
+        "Posts that were not made because egress or the binding of tokens forbids them"
+    );
 }
 
 pub(crate) fn called(call: &'static str, door: &'static str, code: &'static str) {
@@ -31,6 +37,10 @@ pub(crate) fn delivered(way: &'static str, messages: usize) {
 
 pub(crate) fn pushed(well: bool) {
     counter!(PUSHES, "outcome" => if well { "taken" } else { "refused" }).increment(1);
+}
+
+pub(crate) fn push_forbidden() {
+    counter!(PUSHES_FORBIDDEN).increment(1);
 }
 
 /// Counts a stream while it lives.

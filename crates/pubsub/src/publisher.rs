@@ -19,7 +19,12 @@ impl PubsubApi {
         let access = self.project(call, &spec.name.project)?;
         access.require_topic_control()?;
         self.check_schema(call, &spec).await?;
-        Ok(convert::topic_out(self.bus.create_topic(spec).await?))
+        if self.bus.topic(&spec.name).is_err() {
+            self.admit_topic(&spec.name.project, &access.owner)?;
+        }
+        let created = self.bus.create_topic(spec).await?;
+        self.forget_policy(&created.name.path("topics"));
+        Ok(convert::topic_out(created))
     }
 
     pub(crate) async fn update_topic(
@@ -79,8 +84,8 @@ impl PubsubApi {
         let name = names::resource(&request.topic, "topics")?;
         let access = self.access(call, &name)?;
         call.require(call.may_publish(), "engineer, service or client")?;
+        let spec = self.topic(call, &name)?;
         limits::publish(&request)?;
-        let spec = self.bus.topic(&name)?;
         let mut revisions = Vec::new();
         if let Some(settings) = &spec.schema {
             let bodies: Vec<_> = request.messages.iter().map(|message| message.data.clone()).collect();
@@ -102,6 +107,7 @@ impl PubsubApi {
                 tell_schema(&mut item.message.attributes, settings, revision);
             }
         }
+        self.take_tokens(&items)?;
         let count = items.len();
         let outcomes = self.bus.publish(&name, items).await?;
         metrics::published(count);
@@ -132,7 +138,7 @@ impl PubsubApi {
     ) -> Result<pb::Topic, ApiError> {
         let name = names::resource(&request.topic, "topics")?;
         self.access(call, &name)?;
-        Ok(convert::topic_out(self.bus.topic(&name)?))
+        Ok(convert::topic_out(self.topic(call, &name)?))
     }
 
     pub(crate) async fn list_topics(
@@ -142,7 +148,12 @@ impl PubsubApi {
     ) -> Result<pb::ListTopicsResponse, ApiError> {
         let project = names::project(&request.project)?;
         self.project(call, &project)?;
-        let page = self.bus.topics(&project, &names::page(request.page_size, &request.page_token)?);
+        let page = filtered(
+            &names::page(request.page_size, &request.page_token)?,
+            |page| Ok(self.bus.topics(&project, page)),
+            |spec| &spec.name,
+            |spec| self.bus.is_visible(&spec.name, &call.principal.tenants),
+        )?;
         Ok(pb::ListTopicsResponse {
             next_page_token: names::page_token(page.next.as_ref()),
             topics: page.items.into_iter().map(convert::topic_out).collect(),
@@ -156,6 +167,7 @@ impl PubsubApi {
     ) -> Result<pb::ListTopicSubscriptionsResponse, ApiError> {
         let topic = names::resource(&request.topic, "topics")?;
         self.access(call, &topic)?;
+        self.topic(call, &topic)?;
         let wanted = names::page(request.page_size, &request.page_token)?;
         let page = filtered(
             &wanted,
@@ -163,7 +175,7 @@ impl PubsubApi {
             |name| name,
             |name| self.open(call, &name.path("subscriptions")).is_ok(),
         )?;
-        let (subscriptions, next_page_token) = listed(page, "subscriptions");
+        let (subscriptions, next_page_token) = self.listed(call, page, "subscriptions");
         Ok(pb::ListTopicSubscriptionsResponse { subscriptions, next_page_token })
     }
 
@@ -174,6 +186,7 @@ impl PubsubApi {
     ) -> Result<pb::ListTopicSnapshotsResponse, ApiError> {
         let topic = names::resource(&request.topic, "topics")?;
         self.access(call, &topic)?;
+        self.topic(call, &topic)?;
         let wanted = names::page(request.page_size, &request.page_token)?;
         let page = filtered(
             &wanted,
@@ -181,8 +194,13 @@ impl PubsubApi {
             |name| name,
             |name| self.open_snapshot(call, &name.path("snapshots")).is_ok(),
         )?;
-        let (snapshots, next_page_token) = listed(page, "snapshots");
+        let (snapshots, next_page_token) = self.listed(call, page, "snapshots");
         Ok(pb::ListTopicSnapshotsResponse { snapshots, next_page_token })
+    }
+
+    fn listed(&self, call: &Call, page: Page<ResourceName>, collection: &str) -> (Vec<String>, String) {
+        let token = names::page_token(page.next.as_ref());
+        (page.items.iter().map(|name| self.shown(call, name).path(collection)).collect(), token)
     }
 
     pub(crate) async fn delete_topic(
@@ -192,7 +210,9 @@ impl PubsubApi {
     ) -> Result<(), ApiError> {
         let name = names::resource(&request.topic, "topics")?;
         self.access(call, &name)?.require_topic_control()?;
-        Ok(self.bus.delete_topic(&name).await?)
+        self.bus.delete_topic(&name).await?;
+        self.forget_policy(&request.topic);
+        Ok(())
     }
 
     pub(crate) async fn detach_subscription(
@@ -252,11 +272,6 @@ fn merge_schema(topic: &mut pb::Topic, given: Option<&pb::SchemaSettings>, neste
         "first_revision_id" => kept.first_revision_id = given.first_revision_id,
         _ => kept.last_revision_id = given.last_revision_id,
     }
-}
-
-fn listed(page: Page<ResourceName>, collection: &str) -> (Vec<String>, String) {
-    let token = names::page_token(page.next.as_ref());
-    (page.items.iter().map(|name| name.path(collection)).collect(), token)
 }
 
 /// A message of the request that must be there is not.

@@ -158,7 +158,8 @@ impl PubsubApi {
         request: pb::CreateSchemaRequest,
     ) -> Result<pb::Schema, ApiError> {
         let project = names::project(&request.parent)?;
-        self.project(call, &project)?.require_topic_control()?;
+        let access = self.project(call, &project)?;
+        access.require_topic_control()?;
         let given = request.schema.ok_or_else(|| missing("schema"))?;
         let id = if request.schema_id.is_empty() {
             format!("schema-{}", self.ids.uuid().simple())
@@ -169,6 +170,7 @@ impl PubsubApi {
             .map_err(|error| ApiError::invalid(format!("Invalid schema_id given: {error}.")))?;
         let name = ResourceName::new(project, id);
         if self.schemas.get(&name, None).await.is_err_and(|error| error.is_not_found()) {
+            self.admit_schema(&access.owner).await?;
             // Topics that still name an earlier schema of this name must not take this one for it.
             self.unlink_schema(&name).await?;
         }
@@ -287,6 +289,7 @@ impl PubsubApi {
     /// schema takes the name.
     async fn unlink_schema(&self, schema: &ResourceName) -> Result<(), ApiError> {
         let path = schema.path("schemas");
+        self.forget_policy(&path);
         let mut projects = self.projects.known();
         if !projects.contains(&schema.project) {
             projects.push(schema.project.clone());

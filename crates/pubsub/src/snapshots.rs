@@ -1,6 +1,6 @@
 //! Snapshots of subscriptions.
 
-use levada_bus::port::SnapshotSpec;
+use levada_bus::port::{PortError, SnapshotSpec};
 use levada_core::ResourceName;
 
 use crate::access::Caller;
@@ -18,8 +18,22 @@ impl PubsubApi {
     pub(crate) fn open_snapshot(&self, call: &Caller, path: &str) -> Result<SnapshotSpec, ApiError> {
         let name = names::resource(path, "snapshots")?;
         let access = self.access(call, &name)?;
-        let spec = self.bus.snapshot(&name)?;
-        if access.sees(spec.tenant.as_ref()) { Ok(spec) } else { Err(ApiError::not_found(name.id.as_str())) }
+        let seen = |kept: &ResourceName| {
+            self.bus.snapshot(kept).ok().filter(|spec| access.sees(spec.tenant.as_ref()))
+        };
+        match access.kept(&name).iter().find_map(seen) {
+            Some(spec) => Ok(spec),
+            None => {
+                self.bus.snapshot(&name)?;
+                Err(ApiError::not_found(name.id.as_str()))
+            }
+        }
+    }
+
+    /// A snapshot by the name that the caller uses.
+    fn shown_snapshot(&self, call: &Caller, spec: SnapshotSpec) -> pb::Snapshot {
+        let name = self.shown(call, &spec.name);
+        convert::snapshot_out(SnapshotSpec { name, ..spec })
     }
 
     pub(crate) async fn get_snapshot(
@@ -27,7 +41,7 @@ impl PubsubApi {
         call: &Call,
         request: pb::GetSnapshotRequest,
     ) -> Result<pb::Snapshot, ApiError> {
-        Ok(convert::snapshot_out(self.open_snapshot(call, &request.snapshot)?))
+        Ok(self.shown_snapshot(call, self.open_snapshot(call, &request.snapshot)?))
     }
 
     pub(crate) async fn list_snapshots(
@@ -46,7 +60,7 @@ impl PubsubApi {
         )?;
         Ok(pb::ListSnapshotsResponse {
             next_page_token: names::page_token(page.next.as_ref()),
-            snapshots: page.items.into_iter().map(convert::snapshot_out).collect(),
+            snapshots: page.items.into_iter().map(|spec| self.shown_snapshot(call, spec)).collect(),
         })
     }
 
@@ -55,6 +69,9 @@ impl PubsubApi {
         call: &Call,
         request: pb::CreateSnapshotRequest,
     ) -> Result<pb::Snapshot, ApiError> {
+        if call.may_operate() && self.open_snapshot(call, &request.name).is_ok() {
+            return Err(PortError::AlreadyExists { what: "snapshot", name: request.name }.into());
+        }
         let opened = self.open(call, &request.subscription)?;
         call.require(call.may_operate(), "engineer or admin")?;
         limits::labels(&request.labels)?;
@@ -73,8 +90,22 @@ impl PubsubApi {
                  subscription's own project.",
             ));
         }
-        let spec = self.bus.create_snapshot(name, &subscription, convert::sorted(&request.labels)).await?;
-        Ok(convert::snapshot_out(spec))
+        let tenant = opened.port.spec().tenant.clone();
+        self.admit_snapshot(&name.project, &access.owner, tenant.as_ref())?;
+        if self.open_snapshot(call, &name.path("snapshots")).is_ok() {
+            return Err(PortError::AlreadyExists { what: "snapshot", name: name.to_string() }.into());
+        }
+        // Another tenant may have the name.
+        let own = access.own_name(&name, tenant.as_ref())?;
+        let labels = convert::sorted(&request.labels);
+        let spec = match (self.bus.create_snapshot(name, &subscription, labels.clone()).await, own) {
+            (Err(PortError::AlreadyExists { .. }), Some(own)) => {
+                self.bus.create_snapshot(own, &subscription, labels).await?
+            }
+            (made, _) => made?,
+        };
+        self.forget_policy(&spec.name.path("snapshots"));
+        Ok(self.shown_snapshot(call, spec))
     }
 
     pub(crate) async fn update_snapshot(
@@ -95,7 +126,7 @@ impl PubsubApi {
                 spec.expires_at_ms = convert::timestamp_in("snapshot.expire_time", time)?;
             }
         }
-        Ok(convert::snapshot_out(self.bus.update_snapshot(spec).await?))
+        Ok(self.shown_snapshot(call, self.bus.update_snapshot(spec).await?))
     }
 
     pub(crate) async fn delete_snapshot(
@@ -105,6 +136,8 @@ impl PubsubApi {
     ) -> Result<(), ApiError> {
         let spec = self.open_snapshot(call, &request.snapshot)?;
         call.require(call.may_operate(), "engineer or admin")?;
-        Ok(self.bus.delete_snapshot(&spec.name).await?)
+        self.bus.delete_snapshot(&spec.name).await?;
+        self.forget_policy(&spec.name.path("snapshots"));
+        Ok(())
     }
 }

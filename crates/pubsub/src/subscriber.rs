@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use levada_bus::port::{AckId, AckOutcome, PortError, PullLimits, SeekTo, SubscriptionSpec};
-use levada_core::{ResourceId, ResourceName};
+use levada_bus::port::{AckId, AckOutcome, Consumer, PortError, PullLimits, SeekTo, SubscriptionSpec};
+use levada_core::{Quota, ResourceId, ResourceName};
 use tokio::time::Instant;
 use tonic::Code;
 
-use crate::access::Owner;
+use crate::access::{Access, Owner};
 use crate::ack_id::AckIds;
 use crate::api::{Call, Opened, PubsubApi, filtered};
 use crate::convert;
@@ -39,21 +39,36 @@ impl PubsubApi {
             subscription.name =
                 ResourceName::new(topic.project.clone(), ResourceId::new(&id)?).path("subscriptions");
         }
-        let mut spec = convert::subscription_in(&subscription)?;
-        let access = self.project(call, &spec.name.project)?;
+        let name = names::resource(&subscription.name, "subscriptions")?;
+        // In the order of Google's emulator: these two, then what exists, then all else.
+        limits::ack_deadline("ack_deadline_seconds", subscription.ack_deadline_seconds)?;
+        convert::push_in(subscription.push_config.as_ref())?;
+        let access = self.project(call, &name.project)?;
         call.require(call.may_operate(), "engineer or admin")?;
         if self.open(call, &subscription.name).is_ok() {
-            let name = spec.name.to_string();
+            let name = name.to_string();
             return Err(PortError::AlreadyExists { what: "subscription", name }.into());
         }
         let topic_access = self.access(call, &topic)?;
-        let topic_spec = self.bus.topic(&topic)?;
+        let topic_spec = self.topic(call, &topic)?;
+        let mut spec = convert::subscription_in(&subscription)?;
         spec.tenant = access.subscription_tenant(&topic_access)?;
         self.check_dead_letter(call, &spec, &access.owner)?;
         self.check_endpoint(&spec)?;
-        let created = self.bus.create_subscription(spec).await?;
+        self.admit_subscription(&spec.name.project, &access.owner, spec.tenant.as_ref())?;
+        // Another tenant may have the name.
+        let own = access.own_name(&spec.name, spec.tenant.as_ref())?;
+        let created = match (self.bus.create_subscription(spec.clone()).await, own) {
+            (Err(PortError::AlreadyExists { .. }), Some(name)) => {
+                self.bus.create_subscription(SubscriptionSpec { name, ..spec }).await?
+            }
+            (created, _) => created?,
+        };
+        self.forget_policy(&created.name.path("subscriptions"));
         self.pushing.touched(&created.name, created.push.is_some());
-        Ok(convert::subscription_out(&created, topic_spec.retention))
+        let mut answer = convert::subscription_out(&created, topic_spec.retention);
+        answer.name = access.shown(&created.name).path("subscriptions");
+        Ok(answer)
     }
 
     /// Dead letters need a topic that exists, and those of one tenant must not become another's.
@@ -67,8 +82,8 @@ impl PubsubApi {
             }
         };
         if ours {
-            self.bus.topic(&policy.topic)?;
-            return Ok(());
+            self.topic(call, &policy.topic)?;
+            return limits::delivery_attempts(policy.max_delivery_attempts);
         }
         Err(ApiError::denied(
             "User not authorized to perform this action: the dead-letter topic belongs to another tenant. Use a \
@@ -76,22 +91,11 @@ impl PubsubApi {
         ))
     }
 
-    /// Outside of development messages leave the machine encrypted only.
-    fn check_endpoint(&self, spec: &SubscriptionSpec) -> Result<(), ApiError> {
-        let plain =
-            spec.push.as_ref().filter(|push| !push.endpoint.to_ascii_lowercase().starts_with("https://"));
-        match plain {
-            Some(push) if !self.projects.is_dev() => Err(ApiError::invalid(format!(
-                "Invalid push endpoint given (endpoint={}): it must begin with https://.",
-                names::shown(&push.endpoint)
-            ))),
-            _ => Ok(()),
-        }
-    }
-
-    fn shown_subscription(&self, spec: &SubscriptionSpec) -> pb::Subscription {
+    fn shown_subscription(&self, access: &Access, spec: &SubscriptionSpec) -> pb::Subscription {
         let topic = spec.topic.as_ref().and_then(|topic| self.bus.topic(topic).ok());
-        convert::subscription_out(spec, topic.and_then(|topic| topic.retention))
+        let mut shown = convert::subscription_out(spec, topic.and_then(|topic| topic.retention));
+        shown.name = access.shown(&spec.name).path("subscriptions");
+        shown
     }
 
     pub(crate) async fn get_subscription(
@@ -100,7 +104,7 @@ impl PubsubApi {
         request: pb::GetSubscriptionRequest,
     ) -> Result<pb::Subscription, ApiError> {
         let opened = self.open(call, &request.subscription)?;
-        Ok(self.shown_subscription(&opened.port.spec()))
+        Ok(self.shown_subscription(&opened.access, &opened.port.spec()))
     }
 
     pub(crate) async fn update_subscription(
@@ -126,7 +130,7 @@ impl PubsubApi {
         self.check_endpoint(&spec)?;
         let updated = self.bus.update_subscription(spec).await?;
         self.pushing.touched(&updated.name, updated.push.is_some());
-        Ok(self.shown_subscription(&updated))
+        Ok(self.shown_subscription(&opened.access, &updated))
     }
 
     pub(crate) async fn list_subscriptions(
@@ -145,7 +149,7 @@ impl PubsubApi {
         )?;
         Ok(pb::ListSubscriptionsResponse {
             next_page_token: names::page_token(page.next.as_ref()),
-            subscriptions: page.items.iter().map(|spec| self.shown_subscription(spec)).collect(),
+            subscriptions: page.items.iter().map(|spec| self.shown_subscription(&access, spec)).collect(),
         })
     }
 
@@ -156,7 +160,10 @@ impl PubsubApi {
     ) -> Result<(), ApiError> {
         let opened = self.open(call, &request.subscription)?;
         call.require(call.may_operate(), "engineer or admin")?;
-        Ok(self.bus.delete_subscription(&opened.port.spec().name).await?)
+        let name = opened.port.spec().name.clone();
+        self.bus.delete_subscription(&name).await?;
+        self.forget_policy(&name.path("subscriptions"));
+        Ok(())
     }
 
     pub(crate) async fn modify_push_config(
@@ -203,11 +210,27 @@ impl PubsubApi {
         } else {
             pull_wait(self.config.max_pull_wait, call.deadline, Instant::now())
         };
-        let limits = PullLimits { max_messages, max_bytes: MAX_PULL_BYTES, wait, ack_deadline: None };
+        let limits = PullLimits {
+            max_messages,
+            max_bytes: MAX_PULL_BYTES,
+            wait,
+            ack_deadline: None,
+            consumer: Consumer::Call,
+        };
+        let _waits = match wait.is_zero() {
+            true => None,
+            false => Some(self.wait(call, Quota::WaitingReads)?),
+        };
         let received = tokio::select! {
             received = opened.port.pull(limits) => received?,
+            error = self.revoked(call) => return Err(error),
             () = self.drained() => Vec::new(),
         };
+        if let Err(error) = self.valid(call) {
+            let back = received.iter().map(|message| (message.ack_id, Duration::ZERO)).collect();
+            opened.port.modify_ack_deadlines(back).await?;
+            return Err(error);
+        }
         metrics::delivered("pull", received.len());
         let ack_ids = AckIds::of(&spec.name);
         let received_messages =

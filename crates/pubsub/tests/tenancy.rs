@@ -12,7 +12,9 @@ use http_body_util::BodyExt as _;
 use levada_core::{
     Authenticator, Principal, Problem, ProjectId, RandomIds, SystemClock, TenantId, TenantSet,
 };
-use levada_pubsub::{MemoryPolicies, NoSchemas, Owner, Parts, Projects, PubsubApi, PubsubConfig, router};
+use levada_pubsub::{
+    Guards, MemoryPolicies, NoSchemas, Owner, Parts, Projects, PubsubApi, PubsubConfig, router,
+};
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
@@ -53,6 +55,7 @@ impl World {
             policies: Arc::new(MemoryPolicies::default()),
             clock: Arc::new(SystemClock::new()),
             ids: Arc::new(RandomIds),
+            guards: Guards::default(),
             config: PubsubConfig::default(),
         });
         Self(router(&api))
@@ -181,4 +184,160 @@ async fn a_project_of_a_tenant_is_wholly_that_tenants() {
     let answer = world.0.clone().oneshot(without).await.expect("an answer");
     assert_eq!(answer.status(), 401);
     assert!(answer.headers().contains_key("www-authenticate"));
+}
+
+#[tokio::test]
+async fn a_name_that_another_tenant_took_is_neither_told_nor_shared() {
+    let world = World::new();
+    world.status("all/engineer", Method::PUT, "shared/topics/events", json!({})).await;
+    let body = json!({"topic": "projects/shared/topics/events"});
+    let path = "shared/subscriptions/jobs";
+    let full = format!("projects/{path}");
+    for key in ["acme/admin", "other/admin"] {
+        let (status, made) = world.ask(key, Method::PUT, path, body.clone()).await;
+        assert_eq!((status.as_u16(), &made["name"]), (200, &json!(full)), "{key}: {made}");
+        assert_eq!(
+            world.status(key, Method::PUT, path, body.clone()).await,
+            409,
+            "{key}: its own name is taken"
+        );
+    }
+    assert_eq!(
+        world.status("other/admin", Method::PUT, "shared/subscriptions/x~acme", body.clone()).await,
+        400
+    );
+    world.publish("all/service", "shared/topics/events", &[Some("acme"), Some("other")]).await;
+    for key in ["other/admin", "acme/admin"] {
+        let of = key.split('/').next().expect("a tenant");
+        assert_eq!(world.tenants(key, path).await, [of], "{key} has its own");
+        let (_, shown) = world.ask(key, Method::GET, path, Value::Null).await;
+        assert_eq!(shown["name"], full);
+        for (list, member) in [
+            ("shared/subscriptions", "subscriptions"),
+            ("shared/topics/events/subscriptions", "subscriptions"),
+        ] {
+            let (_, listed) = world.ask(key, Method::GET, list, Value::Null).await;
+            let names: Vec<&Value> = listed[member]
+                .as_array()
+                .expect("a list")
+                .iter()
+                .map(|item| if item.is_string() { item } else { &item["name"] })
+                .collect();
+            assert_eq!(names, [&json!(full)], "{key} {list}");
+        }
+        let change = json!({"subscription": {"ackDeadlineSeconds": 33}, "updateMask": "ackDeadlineSeconds"});
+        let (status, changed) = world.ask(key, Method::PATCH, path, change).await;
+        assert_eq!((status.as_u16(), &changed["name"]), (200, &json!(full)), "{changed}");
+
+        let snapshot = "shared/snapshots/before";
+        let of_it = json!({"subscription": full});
+        let (status, made) = world.ask(key, Method::PUT, snapshot, of_it.clone()).await;
+        assert_eq!((status.as_u16(), &made["name"]), (200, &json!(format!("projects/{snapshot}"))), "{made}");
+        assert_eq!(world.status(key, Method::PUT, snapshot, of_it).await, 409);
+        let seek = json!({"snapshot": format!("projects/{snapshot}")});
+        assert_eq!(world.status(key, Method::POST, &format!("{path}:seek"), seek).await, 200, "{key}");
+        let policy =
+            json!({"policy": {"bindings": [{"role": "roles/viewer", "members": [format!("user:{of}")]}]}});
+        assert_eq!(world.status(key, Method::POST, &format!("{path}:setIamPolicy"), policy).await, 200);
+    }
+    let (_, policy) =
+        world.ask("acme/admin", Method::GET, &format!("{path}:getIamPolicy"), Value::Null).await;
+    assert_eq!(policy["bindings"][0]["members"], json!(["user:acme"]), "each has its own policy");
+    // The platform sees both, by the names under which they are kept.
+    let (_, all) = world.ask("all/engineer", Method::GET, "shared/subscriptions", Value::Null).await;
+    assert_eq!(all["subscriptions"].as_array().map(Vec::len), Some(2));
+    assert_eq!(world.status("acme/admin", Method::DELETE, path, Value::Null).await, 200);
+    assert_eq!(world.status("acme/admin", Method::GET, path, Value::Null).await, 404);
+    assert_eq!(world.status("other/admin", Method::GET, path, Value::Null).await, 200, "the other's stays");
+}
+
+#[tokio::test]
+async fn a_policy_is_its_owners_and_ends_with_its_resource() {
+    let world = World::new();
+    world.status("all/admin", Method::PUT, "shared/topics/events", json!({})).await;
+    let policy = json!({"policy": {"bindings": [{"role": "roles/viewer", "members": ["user:a"]}]}});
+    let set = async |key: &str, path: &str| {
+        world.status(key, Method::POST, &format!("{path}:setIamPolicy"), policy.clone()).await
+    };
+    let members = async |key: &str, path: &str| {
+        let (status, kept) = world.ask(key, Method::GET, &format!("{path}:getIamPolicy"), Value::Null).await;
+        assert_eq!(status.as_u16(), 200, "{path}: {kept}");
+        kept["bindings"].as_array().map_or(0, Vec::len)
+    };
+    assert_eq!(set("acme/admin", "shared/topics/events").await, 403, "a topic of the platform");
+    assert_eq!(set("all/engineer", "shared/topics/events").await, 403);
+    let tested = json!({"permissions": ["pubsub.topics.setIamPolicy", "pubsub.topics.publish"]});
+    let (_, held) =
+        world.ask("acme/admin", Method::POST, "shared/topics/events:testIamPermissions", tested).await;
+    assert_eq!(held["permissions"], json!(["pubsub.topics.publish"]));
+
+    let topic = json!({});
+    let subscription = json!({"topic": "projects/acme/topics/orders"});
+    let snapshot = json!({"subscription": "projects/acme/subscriptions/orders"});
+    let made = [
+        ("acme/topics/orders", topic),
+        ("acme/subscriptions/orders", subscription),
+        ("acme/snapshots/orders", snapshot),
+    ];
+    for (path, body) in &made {
+        assert_eq!(world.status("acme/admin", Method::PUT, path, body.clone()).await, 200, "{path}");
+        assert_eq!(set("acme/admin", path).await, 200, "{path}");
+        assert_eq!(set("other/admin", path).await, 404, "{path}");
+        assert_eq!(members("acme/admin", path).await, 1);
+    }
+    for (path, _) in made.iter().rev() {
+        assert_eq!(world.status("acme/admin", Method::DELETE, path, Value::Null).await, 200, "{path}");
+    }
+    for (path, body) in &made {
+        assert_eq!(world.status("acme/admin", Method::PUT, path, body.clone()).await, 200, "{path}");
+        assert_eq!(members("acme/admin", path).await, 0, "{path}: made again, it has none");
+    }
+}
+
+#[tokio::test]
+async fn a_push_names_its_project_and_goes_to_public_addresses() {
+    let world = World::new();
+    world.status("acme/engineer", Method::PUT, "acme/topics/orders", json!({})).await;
+    let mut made = 0;
+    let mut push = async |config: Value| {
+        made += 1;
+        let body = json!({"topic": "projects/acme/topics/orders", "pushConfig": config});
+        world.status("acme/engineer", Method::PUT, &format!("acme/subscriptions/push-{made}"), body).await
+    };
+    let endpoint = "https://hooks.example/acme";
+    let token = |email: &str, audience: &str| json!({"pushEndpoint": endpoint, "oidcToken": {"serviceAccountEmail": email, "audience": audience}});
+    assert_eq!(push(json!({"pushEndpoint": endpoint})).await, 200);
+    assert_eq!(push(token("push@acme.iam.gserviceaccount.com", "")).await, 200);
+    assert_eq!(push(token("push@acme.iam.gserviceaccount.com", "https://hooks.example")).await, 200);
+    for forged in [
+        token("push@other.iam.gserviceaccount.com", ""),
+        token("admin@example.org", ""),
+        token("push@acme.iam.gserviceaccount.com", "https://victim.example/push"),
+        token("push@acme.iam.gserviceaccount.com", "anything"),
+        json!({"pushEndpoint": "http://hooks.example/acme"}),
+        json!({"pushEndpoint": "https://127.0.0.1/acme"}),
+        json!({"pushEndpoint": "https://[::1]/acme"}),
+        json!({"pushEndpoint": "https://169.254.169.254/latest/meta-data"}),
+        json!({"pushEndpoint": "https://10.0.0.7:8443/x"}),
+    ] {
+        assert_eq!(push(forged.clone()).await, 400, "{forged}");
+    }
+}
+
+#[tokio::test]
+async fn a_tenant_header_that_cannot_be_read_is_refused_and_not_passed_over() {
+    let world = World::new();
+    let mut codes = Vec::new();
+    for value in [&b"\xff"[..], "ü".as_bytes(), b"", b"Not Valid"] {
+        let request = Request::get("/v1/projects/shared/topics")
+            .header("authorization", "Bearer all/engineer")
+            .header("x-tenant-id", http::HeaderValue::from_bytes(value).expect("a header"))
+            .body(Body::empty())
+            .expect("a request");
+        let answer = world.0.clone().oneshot(request).await.expect("an answer");
+        let status = answer.status().as_u16();
+        let body = answer.into_body().collect().await.expect("a body").to_bytes();
+        codes.push((status, String::from_utf8_lossy(&body).contains("header-invalid")));
+    }
+    assert_eq!(codes, [(400, true); 4]);
 }

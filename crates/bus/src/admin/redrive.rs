@@ -8,12 +8,13 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use levada_core::{Message, Principal, Problem, ResourceName, attr};
+use levada_core::{Message, Principal, Problem, ResourceName, TenantSet, attr};
 use tokio::time::Instant;
 
 use super::{ProjectOwner, Seen, SubscriptionAdmin, problem};
 use crate::filter::Filter;
-use crate::port::{AckId, Publication, PullLimits, Received};
+use crate::port::{AckId, Consumer, Publication, PullLimits, Received};
+use crate::shared_names;
 
 /// The most messages that one call sends.
 pub const MAX_REDRIVE: u64 = 10_000;
@@ -71,6 +72,8 @@ struct Run<'a> {
     done: Redriven,
     /// To be given back at the end.
     held: Vec<AckId>,
+    /// A tenant's rate is used up.
+    limited: Option<Problem>,
 }
 
 impl SubscriptionAdmin {
@@ -79,8 +82,8 @@ impl SubscriptionAdmin {
     /// subscriptions that they came from.
     ///
     /// # Errors
-    /// `subscription-unknown` (404), and what pulling or publishing fails with; what was sent
-    /// until then stays sent.
+    /// `subscription-unknown` (404), `rate-limited` (429) where nothing could be sent, and what
+    /// pulling or publishing fails with; what was sent until then stays sent.
     pub async fn redrive(
         &self,
         principal: &Principal,
@@ -88,7 +91,8 @@ impl SubscriptionAdmin {
         request: &Redrive,
     ) -> Result<Redriven, Problem> {
         let seen = self.find(principal, name)?;
-        let mut run = Run { principal, seen: &seen, done: Redriven::default(), held: Vec::new() };
+        let mut run =
+            Run { principal, seen: &seen, done: Redriven::default(), held: Vec::new(), limited: None };
         let outcome = self.run(&mut run, request).await;
         seen.give_back(std::mem::take(&mut run.held)).await;
         let Redriven { published, skipped, .. } = run.done;
@@ -112,12 +116,17 @@ impl SubscriptionAdmin {
                 max_bytes: BATCH_BYTES,
                 wait: Duration::ZERO,
                 ack_deadline: Some(LEASE),
+                consumer: Consumer::Call,
             };
             let received = run.seen.port.pull(limits).await.map_err(|error| problem(&error))?;
             if received.is_empty() {
                 return Ok(());
             }
             self.send(run, received, &request.filter).await?;
+            if let Some(problem) = run.limited.take() {
+                run.done.more = true;
+                return if run.done.published == 0 { Err(problem) } else { Ok(()) };
+            }
             if let Some(rate) = request.rate_per_s {
                 let due = start + Duration::from_secs_f64(run.done.published as f64 / rate).min(BUDGET);
                 tokio::time::sleep_until(due).await;
@@ -134,10 +143,12 @@ impl SubscriptionAdmin {
                 run.done.skipped += 1;
                 continue;
             }
-            match self.target(run.principal, run.seen, letter.message_id, &letter.message) {
-                Ok((topic, publication)) => {
-                    by_topic.entry(topic).or_default().push((letter.ack_id, publication))
-                }
+            let sent = match self.target(run.principal, run.seen, letter.message_id, &letter.message) {
+                Ok((topic, item)) => self.checked(&topic, item).await.map(|item| (topic, item)),
+                Err(refusal) => Err(refusal),
+            };
+            match sent {
+                Ok((topic, item)) => by_topic.entry(topic).or_default().push((letter.ack_id, item)),
                 Err(refusal) => run.refuse(letter.ack_id, refusal),
             }
         }
@@ -185,23 +196,40 @@ impl SubscriptionAdmin {
         let source = source.ok_or_else(|| unknown("it does not say which subscription it came from"))?;
         // The attributes are only as good as who published them: the source must be one that
         // the caller sees, and its topic one that the message's tenant may publish to.
-        let of = self.find(principal, &source).map_err(|_| unknown("its source is not there any more"))?;
+        // The name is the one that its tenant uses.
+        let owner =
+            Principal { tenants: TenantSet::Only([letter.tenant.clone()].into()), ..principal.clone() };
+        let of = self.find(&owner, &source).or_else(|_| self.find(principal, &source));
+        let of = of.map_err(|_| unknown("its source is not there any more"))?;
         let topic = of.spec.topic.clone().ok_or_else(|| unknown("the topic of its source was deleted"))?;
         if let Some(ProjectOwner::Tenant(owner)) = (self.owner_of)(&topic.project)
             && owner != letter.tenant
         {
             return Err(unknown("the topic of its source belongs to another tenant"));
         }
-        if seen.spec.topic.as_ref() == Some(&topic) || source == seen.spec.name {
+        if seen.spec.topic.as_ref() == Some(&topic) || of.spec.name == seen.spec.name {
             return Err(unknown("it would come back to where it is"));
         }
         let own = letter.attributes.iter().filter(|(name, _)| !is_of_dead_letter(name));
         let mut message = Message { attributes: own.collect(), ..letter.clone() };
         // After a restart the key stays that of its sender's event, not of this copy.
         if message.attributes.get(attr::IDEMPOTENCY_KEY).is_some() {
-            message.attributes.set(attr::RESENT_FROM, &format!("{}/{message_id}", seen.spec.name));
+            let from = shared_names::shown_to(&seen.spec.name, &letter.tenant);
+            message.attributes.set(attr::RESENT_FROM, &format!("{from}/{message_id}"));
+        }
+        if seen.spec.topic.as_ref().is_none_or(|of| of.project != topic.project) {
+            message.name_owner();
         }
         Ok((topic, Publication::again(context, message)))
+    }
+
+    /// A letter says freely where it came from: a topic with a schema gets only what keeps it.
+    async fn checked(&self, topic: &ResourceName, mut item: Publication) -> Result<Publication, Problem> {
+        let spec = self.port.topic(topic).map_err(|error| problem(&error))?;
+        if spec.schema.is_some() {
+            item.message = self.held_to_rule(&spec, item.message).await?;
+        }
+        Ok(item)
     }
 }
 

@@ -17,7 +17,8 @@ use tokio::time::Instant;
 
 use super::redrive::{BATCH_BYTES, BUDGET, LEASE, MAX_HELD, is_of_dead_letter};
 use super::{Seen, SubscriptionAdmin, problem};
-use crate::port::{AckId, AckOutcome, PullLimits, TopicSpec};
+use crate::port::{AckId, AckOutcome, Consumer, Publication, PullLimits, TopicSpec};
+use crate::rate::TakeTokens;
 
 const PULL: usize = 1_000;
 
@@ -61,6 +62,16 @@ impl SubscriptionAdmin {
         Self { rule: Some(rule), ..self }
     }
 
+    /// Messages that are sent again count against their tenant's rate.
+    #[must_use]
+    pub fn with_rate(self, rate: TakeTokens) -> Self {
+        Self { rate: Some(rate), ..self }
+    }
+
+    pub(super) fn take_token(&self, publication: &Publication) -> Result<(), Problem> {
+        self.rate.as_ref().map_or(Ok(()), |take| take(publication.context.tenant(), 1))
+    }
+
     /// Sends one message of a dead-letter topic's subscription again, edited, and acknowledges
     /// it then. Messages before it are leased for a moment and given back, which counts as one
     /// more delivery of them. Takes 20 s at most.
@@ -84,6 +95,7 @@ impl SubscriptionAdmin {
         };
         let (topic, mut publication) = self.target(principal, &seen, message_id, &letter.message)?;
         publication.message = self.edited(&topic, publication.message, edit).await?;
+        self.take_token(&publication)?;
         let lease = match seen.take(message_id).await? {
             Some(lease) => Some(lease),
             None if edit.even_if_taken => None,
@@ -140,11 +152,19 @@ impl SubscriptionAdmin {
             message.body = body.clone();
         }
         let spec = self.port.topic(topic).map_err(|error| problem(&error))?;
+        self.held_to_rule(&spec, message).await
+    }
+
+    /// The message as its topic takes it from publishers.
+    pub(super) async fn held_to_rule(&self, spec: &TopicSpec, message: Message) -> Result<Message, Problem> {
         match &self.rule {
-            Some(rule) => rule.prepare(&spec, message).await,
-            None if spec.schema.is_some() => Err(invalid(format!(
-                "messages of the topic {topic} have a schema, and nothing here can check it"
-            ))),
+            Some(rule) => rule.prepare(spec, message).await,
+            None if spec.schema.is_some() => {
+                let topic = &spec.name;
+                let why =
+                    format!("messages of the topic {topic} have a schema, and nothing here can check it");
+                Err(Problem::new(422, "body-invalid", why))
+            }
             None => Ok(message),
         }
     }
@@ -172,6 +192,7 @@ impl Seen {
                 max_bytes: BATCH_BYTES,
                 wait: Duration::ZERO,
                 ack_deadline: Some(LEASE),
+                consumer: Consumer::Call,
             };
             match self.port.pull(limits).await {
                 Ok(received) if received.is_empty() => break,

@@ -62,13 +62,18 @@ impl TopicAdmin {
             return Page { items: Vec::new(), next: None };
         };
         let found = self.port.topics(project, page);
-        Page { items: found.items.into_iter().map(|spec| access.report(spec)).collect(), next: found.next }
+        let seen =
+            found.items.into_iter().filter(|spec| self.port.is_visible(&spec.name, &principal.tenants));
+        Page { items: seen.map(|spec| access.report(spec)).collect(), next: found.next }
     }
 
     /// # Errors
     /// `topic-unknown` (404).
     pub fn show(&self, principal: &Principal, name: &ResourceName) -> Result<TopicReport, Problem> {
         let access = self.access(principal, &name.project).ok_or_else(|| topic_unknown(name))?;
+        if !self.port.is_visible(name, &principal.tenants) {
+            return Err(topic_unknown(name));
+        }
         Ok(access.report(self.port.topic(name).map_err(|error| problem(name, &error))?))
     }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
-use levada_core::{Problem, ProjectId, ResourceName};
+use levada_core::{Problem, ProjectId, ResourceName, TenantSet, TopicName};
 
 use crate::embedded::EmbeddedBus;
 use crate::embedded::catalog::page;
@@ -34,6 +34,11 @@ impl BusPort for EmbeddedBus {
 
     fn topics(&self, project: &ProjectId, request: &PageRequest) -> Page<TopicSpec> {
         page(&self.inner.topics_of(project), request, |_, topic| Some(topic.spec.clone()))
+    }
+
+    fn is_visible(&self, topic: &ResourceName, tenants: &TenantSet) -> bool {
+        let named = TopicName::new(topic.id.as_str()).ok().filter(|_| topic.project == self.inner.home);
+        named.is_none_or(|name| self.inner.bus.is_visible(&name, tenants))
     }
 
     fn topic_subscriptions(

@@ -6,6 +6,7 @@
 
 mod oidc;
 mod request;
+mod slots;
 mod worker;
 
 use std::collections::{BTreeSet, HashMap};
@@ -13,6 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use levada_core::ResourceName;
+use levada_outbound::Outbound;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::task::{AbortHandle, JoinSet};
@@ -74,12 +76,8 @@ impl Pushing {
 
 impl PubsubApi {
     /// Delivers to endpoints until the API is drained. Run it beside the server.
-    ///
-    /// # Errors
-    /// When the HTTP client cannot be made.
-    pub async fn push(&self, config: PushConfig) -> Result<(), reqwest::Error> {
-        // A redirect would take messages and tokens to a place that nobody configured.
-        let client = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build()?;
+    pub async fn push(&self, config: PushConfig) {
+        let client = Outbound::new(self.config.egress.clone(), reqwest::Client::builder);
         let poster = Arc::new(worker::Poster::new(self.clone(), client, config));
         let mut workers = JoinSet::new();
         let mut running: HashMap<ResourceName, AbortHandle> = HashMap::new();
@@ -99,7 +97,6 @@ impl PubsubApi {
         }
         // Posts that are under way get their answers; workers stop by themselves.
         while workers.join_next().await.is_some() {}
-        Ok(())
     }
 
     /// The subscriptions that push now.

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use chrono::{DateTime, SecondsFormat, Utc};
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use levada_bus::port::{PushConfig, Received, SubscriptionSpec};
+use levada_bus::shared_names;
 use serde_json::{Map, Value, json};
 
 use crate::letters;
@@ -29,7 +30,8 @@ const RESERVED: [&str; 8] = [
 pub(super) fn build(spec: &SubscriptionSpec, push: &PushConfig, received: &Received) -> (HeaderMap, Bytes) {
     let mut headers = HeaderMap::new();
     headers.insert(header::USER_AGENT, HeaderValue::from_static(USER_AGENT));
-    let path = spec.name.path("subscriptions");
+    let name = spec.tenant.as_ref().map(|tenant| shared_names::shown_to(&spec.name, tenant));
+    let path = name.as_ref().unwrap_or(&spec.name).path("subscriptions");
     let time = DateTime::<Utc>::from_timestamp_millis(received.published_at_ms).unwrap_or_default();
     let time = time.to_rfc3339_opts(SecondsFormat::AutoSi, true);
     let message = &received.message;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::State;
 use http::{HeaderMap, StatusCode};
-use levada_core::{Authenticator, Principal, Problem, RandomIds, SystemClock};
+use levada_core::{Authenticator, Egress, EgressRule, Principal, Problem, RandomIds, SystemClock};
 use serde_json::Value;
 use tokio::sync::mpsc;
 
@@ -14,7 +14,7 @@ use super::*;
 use crate::api::{Call, Parts, PubsubConfig};
 use crate::memory::MemoryBus;
 use crate::messages::pb;
-use crate::{MemoryPolicies, NoSchemas, Projects};
+use crate::{Guards, MemoryPolicies, NoSchemas, Projects};
 
 const TOPIC: &str = "projects/demo/topics/orders";
 
@@ -62,15 +62,20 @@ async fn endpoint(codes: &'static [u16]) -> (String, mpsc::UnboundedReceiver<See
 }
 
 async fn world() -> (PubsubApi, Call, PushConfig) {
+    world_of(Projects::dev([]), Egress::default().with_loopback()).await
+}
+
+async fn world_of(projects: Projects, egress: Egress) -> (PubsubApi, Call, PushConfig) {
     let api = PubsubApi::new(Parts {
         bus: Arc::new(MemoryBus::default()),
         authenticator: Arc::new(Nobody),
-        projects: Arc::new(Projects::dev([])),
+        projects: Arc::new(projects),
         schemas: Arc::new(NoSchemas),
         policies: Arc::new(MemoryPolicies::default()),
         clock: Arc::new(SystemClock::new()),
         ids: Arc::new(RandomIds),
-        config: PubsubConfig::default(),
+        guards: Guards::default(),
+        config: PubsubConfig { egress, ..PubsubConfig::default() },
     });
     let call = api.call(&HeaderMap::new()).expect("a call");
     api.create_topic(&call, pb::Topic { name: TOPIC.into(), ..Default::default() }).await.expect("a topic");
@@ -141,7 +146,7 @@ async fn a_message_is_posted_in_its_envelope_until_the_endpoint_takes_it() {
     let second: Value = serde_json::from_slice(&second).expect("JSON");
     assert_eq!(second["message"]["messageId"], "2");
     api.drain();
-    pusher.await.expect("no panic").expect("a client");
+    pusher.await.expect("no panic");
 }
 
 #[tokio::test]
@@ -176,4 +181,63 @@ async fn an_unwrapped_message_is_its_bytes_and_pushing_stops_when_it_is_turned_o
     let pulled = api.pull(&call, pull).await.expect("pulled");
     assert_eq!(pulled.received_messages.len(), 1);
     assert!(posts.try_recv().is_err());
+}
+
+#[tokio::test]
+async fn messages_do_not_go_where_only_this_machine_reaches() {
+    let (url, mut posts) = endpoint(&[200]).await;
+    let port: u16 =
+        url.split(':').nth(2).and_then(|rest| rest.split('/').next()?.parse().ok()).expect("a port");
+    let named = format!("http://localhost:{port}/push");
+    let (api, call, config) = world_of(Projects::dev([]), Egress::default()).await;
+    tokio::spawn({
+        let api = api.clone();
+        async move { api.push(config).await }
+    });
+    let create = |endpoint: String| {
+        let push = pb::PushConfig { push_endpoint: endpoint, ..Default::default() };
+        api.create_subscription(&call, subscription(push))
+    };
+    for literal in
+        [&url, "http://169.254.169.254/latest", "https://[::ffff:10.0.0.1]/", "https://2130706433/"]
+    {
+        let refused = create(literal.to_string()).await.expect_err(literal);
+        assert_eq!(refused.code, tonic::Code::InvalidArgument);
+        assert!(refused.message.contains("not allowed"), "{}", refused.message);
+    }
+    // What a name leads to shows at delivery. The message is not lost.
+    create(named).await.expect("a name is no address");
+    publish(&api, &call).await;
+    let off = |endpoint: &str| pb::ModifyPushConfigRequest {
+        subscription: "projects/demo/subscriptions/pushed".into(),
+        push_config: Some(pb::PushConfig { push_endpoint: endpoint.to_owned(), ..Default::default() }),
+    };
+    let refused = api.modify_push_config(&call, off(&url)).await.expect_err("a change is checked too");
+    assert_eq!(refused.code, tonic::Code::InvalidArgument);
+    let waited = tokio::time::timeout(Duration::from_millis(300), posts.recv()).await;
+    assert!(waited.is_err(), "nothing was posted");
+    api.modify_push_config(&call, off("")).await.expect("turned off");
+    let pull = pb::PullRequest {
+        subscription: "projects/demo/subscriptions/pushed".into(),
+        max_messages: 1,
+        ..Default::default()
+    };
+    assert_eq!(api.pull(&call, pull).await.expect("pulled").received_messages.len(), 1);
+}
+
+#[tokio::test]
+async fn egress_opens_what_it_names() {
+    let (url, mut posts) = endpoint(&[200]).await;
+    let port: u16 =
+        url.split(':').nth(2).and_then(|rest| rest.split('/').next()?.parse().ok()).expect("a port");
+    let egress = Egress::new([EgressRule::host("localhost", port)]);
+    let (api, call, config) = world_of(Projects::dev([]), egress).await;
+    tokio::spawn({
+        let api = api.clone();
+        async move { api.push(config).await }
+    });
+    let push = pb::PushConfig { push_endpoint: format!("http://localhost:{port}/"), ..Default::default() };
+    api.create_subscription(&call, subscription(push)).await.expect("a subscription");
+    publish(&api, &call).await;
+    seen(&mut posts).await;
 }

@@ -7,13 +7,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header;
-use levada_bus::port::{PullLimits, Received, SubscriptionPort, SubscriptionSpec};
+use http::{Method, header};
+use levada_bus::port::{Consumer, PullLimits, Received, SubscriptionPort, SubscriptionSpec};
 use levada_core::ResourceName;
+use levada_outbound::{Outbound, OutboundError, refusal};
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
+use super::slots::{OWN_POSTS, Slots};
 use super::{PushConfig, request};
 use crate::api::PubsubApi;
 use crate::metrics;
@@ -26,14 +28,14 @@ const MAX_PULL_BYTES: usize = 16 << 20;
 /// What all workers share.
 pub(super) struct Poster {
     api: PubsubApi,
-    client: reqwest::Client,
+    client: Outbound,
     config: PushConfig,
-    slots: Semaphore,
+    slots: Slots,
 }
 
 impl Poster {
-    pub(super) fn new(api: PubsubApi, client: reqwest::Client, config: PushConfig) -> Self {
-        let slots = Semaphore::new(config.max_posts.max(1));
+    pub(super) fn new(api: PubsubApi, client: Outbound, config: PushConfig) -> Self {
+        let slots = Slots::new(config.max_posts, api.guards.quotas.clone());
         Self { api, client, config, slots }
     }
 }
@@ -72,6 +74,7 @@ impl Pace {
 /// Runs until the subscription no longer pushes, or the API is drained.
 pub(super) async fn run(poster: Arc<Poster>, name: ResourceName) {
     let pace = Arc::new(Mutex::new(Pace { window: FIRST_WINDOW, failures: 0 }));
+    let own = Arc::new(Semaphore::new(OWN_POSTS));
     let mut posts = JoinSet::new();
     loop {
         while posts.try_join_next().is_some() {}
@@ -80,9 +83,11 @@ pub(super) async fn run(poster: Arc<Poster>, name: ResourceName) {
         if !pushes(&spec) {
             break;
         }
+        let owner = poster.api.push_owner(&spec);
         let (window, pause) = {
             let pace = pace.lock();
-            (pace.window as usize, pace.pause(&poster.config))
+            // What could not be posted now is better leased later.
+            ((pace.window as usize).min(poster.slots.most(&owner)), pace.pause(&poster.config))
         };
         let waiting = async {
             tokio::time::sleep(pause).await;
@@ -95,6 +100,7 @@ pub(super) async fn run(poster: Arc<Poster>, name: ResourceName) {
                 max_bytes: MAX_PULL_BYTES,
                 wait: PULL_WAIT,
                 ack_deadline: None,
+                consumer: Consumer::Single,
             };
             tokio::select! {
                 received = port.pull(limits) => received,
@@ -110,7 +116,11 @@ pub(super) async fn run(poster: Arc<Poster>, name: ResourceName) {
                 metrics::delivered("push", received.len());
                 for message in received {
                     let (poster, port, pace) = (poster.clone(), port.clone(), pace.clone());
-                    posts.spawn(async move { post(&poster, &port, message, &pace).await });
+                    let (owner, own) = (owner.clone(), own.clone());
+                    posts.spawn(async move {
+                        let Ok(_slot) = poster.slots.take(&owner, &own).await else { return };
+                        post(&poster, &port, message, &pace).await;
+                    });
                 }
             }
             Err(error) => {
@@ -126,8 +136,8 @@ async fn post(poster: &Poster, port: &Arc<dyn SubscriptionPort>, message: Receiv
     let ack_id = message.ack_id;
     let well = match send(poster, &port.spec(), message).await {
         Ok(()) => true,
-        Err(reason) => {
-            tracing::debug!(subscription = %port.spec().name, reason, "an endpoint refused a message");
+        Err(failure) => {
+            failure.tell(&port.spec().name, pace.lock().failures == 0);
             false
         }
     };
@@ -145,22 +155,71 @@ async fn post(poster: &Poster, port: &Arc<dyn SubscriptionPort>, message: Receiv
 }
 
 /// Posts one message within its ack deadline.
-async fn send(poster: &Poster, spec: &SubscriptionSpec, message: Received) -> Result<(), String> {
-    let Some(push) = &spec.push else { return Err("the subscription no longer pushes".to_owned()) };
-    let _slot = poster.slots.acquire().await.map_err(|error| error.to_string())?;
+async fn send(poster: &Poster, spec: &SubscriptionSpec, message: Received) -> Result<(), Failure> {
+    let Some(push) = &spec.push else { return Err("the subscription no longer pushes".to_owned().into()) };
     let (headers, body) = request::build(spec, push, &message);
-    let mut request =
-        poster.client.post(&push.endpoint).headers(headers).body(body).timeout(spec.ack_deadline);
+    let request = poster.client.request(Method::POST, &push.endpoint)?;
+    let mut request = request.headers(headers).body(body).timeout(spec.ack_deadline);
     if let Some(oidc) = &push.oidc {
+        // Also of one that was kept before tokens were held to their project.
+        poster.api.check_token(spec, push).map_err(|error| Failure::Forbidden(error.message))?;
         let (config, now_ms) = (&poster.config, poster.api.clock.now_ms());
         let token = config.key.token(&config.issuer, &push.endpoint, oidc, now_ms);
         request =
             request.header(header::AUTHORIZATION, format!("Bearer {}", token.map_err(|e| e.to_string())?));
     }
-    let answer = request.send().await.map_err(|error| error.without_url().to_string())?;
+    let answer = request.send().await?;
     match answer.status().as_u16() {
         102 | 200 | 201 | 202 | 204 => Ok(()),
-        status => Err(format!("the endpoint answered {status}")),
+        status => Err(format!("the endpoint answered {status}").into()),
+    }
+}
+
+/// Why a message was not taken.
+enum Failure {
+    Refused(String),
+    /// By the rules of this server: no further attempt helps until somebody changes something.
+    Forbidden(String),
+}
+
+impl Failure {
+    /// `is_first`: the endpoint did well until now.
+    fn tell(self, subscription: &ResourceName, is_first: bool) {
+        match self {
+            Self::Forbidden(reason) => {
+                metrics::push_forbidden();
+                if is_first {
+                    tracing::warn!(%subscription, reason, "messages are not pushed: egress-refused");
+                }
+            }
+            Self::Refused(reason) => {
+                tracing::debug!(%subscription, reason, "an endpoint refused a message");
+            }
+        }
+    }
+}
+
+impl From<String> for Failure {
+    fn from(reason: String) -> Self {
+        Self::Refused(reason)
+    }
+}
+
+impl From<OutboundError> for Failure {
+    fn from(error: OutboundError) -> Self {
+        match error {
+            OutboundError::Refused(refused) => Self::Forbidden(refused.to_string()),
+            other => Self::Refused(other.to_string()),
+        }
+    }
+}
+
+impl From<reqwest::Error> for Failure {
+    fn from(error: reqwest::Error) -> Self {
+        match refusal(&error) {
+            Some(refused) => Self::Forbidden(refused.to_string()),
+            None => Self::Refused(error.without_url().to_string()),
+        }
     }
 }
 

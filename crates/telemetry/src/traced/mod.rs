@@ -17,7 +17,7 @@ use levada_bus::port::{
     BusPort, Page, PageRequest, Peeked, PortError, Publication, SeekTo, SnapshotSpec, SubscriptionPort,
     SubscriptionSpec, TopicSpec,
 };
-use levada_core::{Problem, ProjectId, ResourceName};
+use levada_core::{Problem, ProjectId, ResourceName, TenantSet};
 use parking_lot::Mutex;
 
 use self::leases::{Leases, Room};
@@ -127,6 +127,10 @@ impl BusPort for TracedBus {
 
     fn topics(&self, project: &ProjectId, page: &PageRequest) -> Page<TopicSpec> {
         self.inner.topics(project, page)
+    }
+
+    fn is_visible(&self, topic: &ResourceName, tenants: &TenantSet) -> bool {
+        self.inner.is_visible(topic, tenants)
     }
 
     fn topic_subscriptions(
