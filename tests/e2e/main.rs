@@ -18,5 +18,6 @@ mod real_inputs;
 mod second_project;
 mod solutions;
 mod telemetry;
+mod trust;
 mod weather_service;
 mod world;

@@ -6,13 +6,14 @@ use std::sync::Arc;
 
 use axum::extract::{ConnectInfo, FromRef, FromRequestParts};
 use http::request::Parts;
-use http::{HeaderMap, header};
+use http::{HeaderMap, HeaderValue, header};
 use levada_core::{
     Authenticator, Principal, Problem, Quota, QuotaOwner, QuotaPlace, RequestPlace, TenantContext, TenantId,
-    TenantSet,
+    TenantSet, named_tenant,
 };
 use parking_lot::RwLock;
 
+use crate::layers::site;
 use crate::problem::ApiProblem;
 use crate::state::AppState;
 
@@ -74,12 +75,10 @@ impl Caller {
         if let Some(place) = &place {
             place.identify(&principal)?;
         }
-        let Some(named) = parts.headers.get("x-tenant-id") else { return Ok(Self { principal, place }) };
-        let named = named.to_str().unwrap_or("");
-        let context = enter(&principal, &*state.tenants, named)?;
-        let only = TenantSet::Only([context.tenant().clone()].into());
-        let narrowed = Principal { tenants: only, ..(*principal).clone() };
-        Ok(Self { principal: Arc::new(narrowed), place })
+        let named = parts.headers.get_all("x-tenant-id").iter().map(HeaderValue::as_bytes);
+        let Some(tenant) = named_tenant(named)? else { return Ok(Self { principal, place }) };
+        enter(&principal, &*state.tenants, tenant.as_str())?;
+        Ok(Self { principal: principal.narrowed(&tenant)?, place })
     }
 
     pub fn sees(&self, tenant: &TenantId) -> bool {
@@ -212,42 +211,12 @@ pub(crate) fn peer(parts: &Parts) -> Option<IpAddr> {
 fn loopback(state: &AppState, parts: &Parts) -> Option<Arc<Principal>> {
     let principal = state.config.loopback_principal.as_ref()?;
     let is_local = peer(parts).is_some_and(|ip| ip.is_loopback());
-    let host = parts.headers.get(header::HOST).and_then(|h| h.to_str().ok());
-    let host = host.or(parts.uri.authority().map(|a| a.as_str()))?;
-    let same_origin = parts.headers.get(header::ORIGIN).is_none_or(|origin| {
-        origin.to_str().is_ok_and(|o| o.split_once("://").is_some_and(|(_, authority)| authority == host))
-    });
-    let cross_site =
-        parts.headers.get("sec-fetch-site").is_some_and(|s| s == "cross-site" || s == "same-site");
-    (is_local && is_loopback_name(host) && same_origin && !cross_site).then(|| principal.clone())
-}
-
-fn is_loopback_name(host: &str) -> bool {
-    let name = host
-        .rsplit_once(':')
-        .filter(|(_, port)| port.bytes().all(|b| b.is_ascii_digit()))
-        .map_or(host, |h| h.0);
-    let name = name.trim_start_matches('[').trim_end_matches(']');
-    name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+    (is_local && site::is_own(&parts.headers, &parts.uri)).then(|| principal.clone())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn only_names_of_the_machine_itself_are_loopback() {
-        for host in
-            ["localhost", "localhost:8080", "127.0.0.1:8080", "[::1]:8080", "[::1]", "127.8.8.8", "LocalHost"]
-        {
-            assert!(is_loopback_name(host), "{host}");
-        }
-        for host in
-            ["example.org", "localhost.example.org:80", "10.0.0.1", "127.0.0.1.nip.io", "", "[::2]:80"]
-        {
-            assert!(!is_loopback_name(host), "{host}");
-        }
-    }
 
     #[test]
     fn an_undeclared_tenant_and_a_foreign_one_look_the_same_to_a_bound_key() {

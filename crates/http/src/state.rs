@@ -6,16 +6,20 @@ use std::time::Duration;
 
 use levada_access::{KeyRing, RateLimiter};
 use levada_bus::Bus;
-use levada_core::{Admission, Authenticator, Clock, IdSource, MemoryBudget, OwnedMemory, Principal, Quotas};
+use levada_core::{Admission, Authenticator, Clock, IdSource, MemoryBudget, OwnedMemory, Principal, Quotas, SignIns};
 use levada_lake::Lake;
 use levada_telemetry::Ingest;
 use metrics_exporter_prometheus::PrometheusHandle;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 
 use crate::auth::Tenants;
 use crate::metrics::{RequestMetrics, TenantLabels};
 use crate::operations::Operations;
 use crate::routing::Route;
+
+/// Requests with one key from one address that are refused, before further ones wait.
+const SIGN_IN_BURST: u32 = 100;
+const SIGN_IN_REFILL: Duration = Duration::from_secs(1);
 
 /// Who may read `/metrics`. Its figures are of the whole platform, so a key that is bound
 /// to single tenants is never enough.
@@ -53,6 +57,9 @@ pub struct GatewayConfig {
     /// The caller of requests without a credential that come from the machine itself, as
     /// the demo wants it. `None` keeps the gateway closed.
     pub loopback_principal: Option<Arc<Principal>>,
+    /// Some door asks this machine for no credential: requests under a foreign name or of a
+    /// foreign page are refused at every address.
+    pub own_site_only: bool,
 }
 
 /// Bounds of one SQL query.
@@ -61,8 +68,6 @@ pub struct QueryConfig {
     pub memory_bytes: usize,
     pub timeout: Duration,
     pub max_rows: usize,
-    /// Queries that run at the same time; more wait, then get 503.
-    pub concurrent: usize,
 }
 
 impl Default for GatewayConfig {
@@ -79,13 +84,14 @@ impl Default for GatewayConfig {
             query: QueryConfig::default(),
             metrics: MetricsAccess::default(),
             loopback_principal: None,
+            own_site_only: false,
         }
     }
 }
 
 impl Default for QueryConfig {
     fn default() -> Self {
-        Self { memory_bytes: 256 << 20, timeout: Duration::from_secs(30), max_rows: 100_000, concurrent: 16 }
+        Self { memory_bytes: 256 << 20, timeout: Duration::from_secs(30), max_rows: 100_000 }
     }
 }
 
@@ -124,7 +130,7 @@ pub struct Inner {
     /// What answers may hold that have not been sent yet.
     pub(crate) answers: OwnedMemory,
     pub admission: Admission,
-    pub queries: Arc<Semaphore>,
+    pub(crate) sign_ins: SignIns,
     draining: watch::Sender<bool>,
 }
 
@@ -156,7 +162,7 @@ impl AppState {
             bodies: OwnedMemory::new(&parts.memory, "request bodies", bodies, own),
             answers: OwnedMemory::new(&parts.memory, "answers", quarter, quarter / 4),
             admission: Admission::new(config.max_requests, config.max_unknown_requests, parts.quotas.clone()),
-            queries: Arc::new(Semaphore::new(config.query.concurrent.max(1))),
+            sign_ins: SignIns::new(parts.clock.clone(), SIGN_IN_BURST, SIGN_IN_REFILL),
             draining: watch::Sender::new(false),
             parts,
         }))

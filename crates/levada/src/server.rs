@@ -13,7 +13,7 @@ use levada_config::Secrets;
 use levada_config::model::{Limits, Owner, Pipeline, Project, Source};
 use levada_connect::{FileReader, FileReaderConfig};
 use levada_core::{
-    Backoff, Clock, IdSource, Principal, ProjectId, RandomIds, ReadError, SystemClock, TenantId,
+    Backoff, Clock, Egress, IdSource, Principal, ProjectId, RandomIds, ReadError, SystemClock, TenantId,
 };
 use levada_disk::{Disk, RealDisk};
 use levada_flow::{FileReaders, Models, ModelsConfig, Pipelines};
@@ -40,7 +40,7 @@ use crate::shared::Shared;
 use crate::telemetry::Export;
 use crate::topics;
 
-const LAKE_DIR: &str = "lake";
+pub const LAKE_DIR: &str = "lake";
 const KEYS_DIR: &str = "store/access";
 const POLICIES_DIR: &str = "store/pubsub-policies";
 const SCHEMAS_DIR: &str = "store/pubsub-schemas";
@@ -98,13 +98,14 @@ impl Server {
         let metrics = metrics.map(|(handle, _)| handle);
         let shared = Shared::of(project, options.dev || options.open_on_loopback.is_some());
 
-        let bus = open_bus(disk.clone(), clock.clone()).await?;
+        let bus = open_bus(disk.clone(), clock.clone(), shared.quotas.clone()).await?;
         let home = pubsub::home(project);
         let port = open_port(home.clone(), &bus).await?;
         topics::ensure(project, routes(project).topics(), &home, &bus, &*port).await?;
         let lake = Lake::open(disk.clone(), LAKE_DIR, LakeConfig::default(), clock.clone())
             .context("cannot open the lake")?;
-        let keys = Arc::new(open_keys(disk.clone(), clock.clone())?);
+        let key_store = open_store(&disk, KEYS_DIR).await?;
+        let keys = Arc::new(KeyRing::open(key_store.clone(), clock.clone()).context("cannot open the API keys")?);
         let admin =
             keys.ensure_admin(|secret| data.write_admin_key(secret.expose()).map_err(std::io::Error::other))?;
 
@@ -126,6 +127,7 @@ impl Server {
                 let config = PostgresConfig {
                     address: listen.clone(),
                     limits,
+                    quotas: shared.quotas.clone(),
                     version: env!("CARGO_PKG_VERSION").to_owned(),
                     ..PostgresConfig::default()
                 };
@@ -142,16 +144,26 @@ impl Server {
             None => None,
         };
 
-        let engines = Arc::new(start_engines(&options, &bus, &lake, &disk, &clock, data.root()).await?);
+        let engines = Arc::new(start_engines(&options, &shared, &bus, &lake, &disk, &clock, data.root()).await?);
         let sampler = Sampler::start(bus.clone(), stopped.clone());
         let (census, counting) = Census::start(disk.clone(), LAKE_DIR, clock.clone(), stopped.clone());
         tasks.push(counting);
 
         let port = export.follow(port);
         // Not before the port has said how long messages are needed: upkeep deletes the others.
-        tasks.push(maintenance::start(bus.clone(), lake.clone(), metrics.clone(), stopped.clone()));
+        tasks.push(maintenance::start(
+            bus.clone(),
+            lake.clone(),
+            shared.clone(),
+            metrics.clone(),
+            stopped.clone(),
+        ));
         let projects = Arc::new(pubsub::projects(project, options.dev));
-        let (policies, schemas) = open_stores(&disk, &clock).await?;
+        let (policy_store, schema_store) =
+            (open_store(&disk, POLICIES_DIR).await?, open_store(&disk, SCHEMAS_DIR).await?);
+        let policies = Arc::new(StoredPolicies::open(policy_store.clone())?);
+        let schemas = Arc::new(StoredSchemas::open(schema_store.clone(), clock.clone())?);
+        let documents = vec![key_store, policy_store, schema_store, bus.documents()];
         let subscriptions = pubsub::admin(port.clone(), projects.clone(), schemas.clone());
         let ids: Arc<dyn IdSource> = Arc::new(RandomIds);
         let state = AppState::new(Parts {
@@ -166,6 +178,7 @@ impl Server {
                 engines: engines.clone(),
                 bus: bus.clone(),
                 lake: lake.clone(),
+                documents,
                 subscriptions: subscriptions.clone(),
             }),
             clock: clock.clone(),
@@ -174,7 +187,10 @@ impl Server {
             tracing: export.ingest(project),
             memory: shared.memory.clone(),
             quotas: shared.quotas.clone(),
-            config: gateway_config(project, limits, options.open_on_loopback.clone()),
+            config: GatewayConfig {
+                own_site_only: options.dev || options.open_on_loopback.is_some(),
+                ..gateway_config(project, limits, options.open_on_loopback.clone())
+            },
         });
         let console = levada_console::router(
             Arc::new(PlatformData::new(console_data::Parts {
@@ -191,6 +207,7 @@ impl Server {
             levada_console::ConsoleConfig {
                 project: project.name.clone(),
                 clock: clock.clone(),
+                quotas: shared.quotas.clone(),
                 ..levada_console::ConsoleConfig::default()
             },
         );
@@ -202,17 +219,19 @@ impl Server {
             policies,
             clock: clock.clone(),
             ids: Arc::new(RandomIds),
-            config: PubsubConfig::default(),
+            guards: levada_pubsub::Guards {
+                quotas: shared.quotas.clone(),
+                bodies: state.bodies.clone(),
+                limits: Some(state.limits.clone()),
+                ..levada_pubsub::Guards::default()
+            },
+            config: PubsubConfig { egress: shared.egress.clone(), ..PubsubConfig::default() },
         });
         let push = push_config(&data, &format!("http://{}", http.local_addr()?))?;
         let doors = console.merge(levada_pubsub::router(&pubsub)).merge(levada_pubsub::push_router(&push));
         let app = levada_http::app_with(state.clone(), doors);
         let pushing = pubsub.clone();
-        tasks.push(tokio::spawn(async move {
-            if let Err(error) = pushing.push(push).await {
-                tracing::error!(%error, "messages cannot be pushed to endpoints");
-            }
-        }));
+        tasks.push(tokio::spawn(async move { pushing.push(push).await }));
         let serve = levada_http::serve(http, app, until(stopped), levada_http::ServerConfig::default());
         tasks.push(tokio::spawn(async move {
             serve.await;
@@ -273,10 +292,10 @@ fn install_metrics() -> Option<(PrometheusHandle, levada_telemetry::Units)> {
     Some(installed)
 }
 
-async fn open_bus(disk: Arc<dyn Disk>, clock: Arc<dyn Clock>) -> Result<Bus> {
+async fn open_bus(disk: Arc<dyn Disk>, clock: Arc<dyn Clock>, quotas: Quotas) -> Result<Bus> {
     let open = move || -> Result<Bus> {
-        let (bus, recovery) =
-            Bus::open(disk, BusConfig::default(), clock).context("cannot recover the log")?;
+        let config = BusConfig { quotas, ..BusConfig::default() };
+        let (bus, recovery) = Bus::open(disk, config, clock).context("cannot recover the log")?;
         tracing::info!(
             idempotency_keys = recovery.idempotency_keys,
             scanned_records = recovery.scanned_records,
@@ -295,18 +314,10 @@ async fn open_port(home: ProjectId, bus: &Bus) -> Result<Arc<dyn BusPort>> {
     Ok(Arc::new(tokio::task::spawn_blocking(open).await??))
 }
 
-/// Policies and schemas of the Pub/Sub API.
-async fn open_stores(
-    disk: &Arc<dyn Disk>,
-    clock: &Arc<dyn Clock>,
-) -> Result<(Arc<StoredPolicies>, Arc<StoredSchemas>)> {
-    let (disk, time) = (disk.clone(), clock.clone());
-    let open = move || -> Result<_> {
-        let policies = StoredPolicies::open(DocumentStore::open(disk.clone(), POLICIES_DIR)?)?;
-        let schemas = StoredSchemas::open(DocumentStore::open(disk, SCHEMAS_DIR)?, time)?;
-        Ok((Arc::new(policies), Arc::new(schemas)))
-    };
-    tokio::task::spawn_blocking(open).await?
+/// A store of documents in a folder of the data folder.
+async fn open_store(disk: &Arc<dyn Disk>, dir: &'static str) -> Result<DocumentStore> {
+    let disk = disk.clone();
+    Ok(tokio::task::spawn_blocking(move || DocumentStore::open(disk, dir)).await??)
 }
 
 /// Tokens of pushed messages name this server as their issuer.
@@ -314,11 +325,6 @@ fn push_config(data: &DataDir, url: &str) -> Result<PushConfig> {
     let bytes = data.push_key(|| PushKey::generate().context("cannot make the key of pushed messages"))?;
     let key = PushKey::from_pkcs8(&bytes).context("push.key in the data folder is damaged: remove it")?;
     Ok(PushConfig::new(url, Arc::new(key)))
-}
-
-fn open_keys(disk: Arc<dyn Disk>, clock: Arc<dyn Clock>) -> Result<KeyRing> {
-    let store = DocumentStore::open(disk, KEYS_DIR)?;
-    KeyRing::open(store, clock).context("cannot open the API keys")
 }
 
 /// Events that no pipeline asks for are kept too: they go to the topic `events`, and from
@@ -382,6 +388,7 @@ fn gateway_config(project: &Project, limits: QueryLimits, open: Option<Arc<Princ
 
 async fn start_engines(
     options: &Options,
+    shared: &Shared,
     bus: &Bus,
     lake: &Lake,
     disk: &Arc<dyn Disk>,
@@ -394,7 +401,8 @@ async fn start_engines(
         disk: disk.clone(),
         clock: clock.clone(),
         jitter: Arc::new(rand::random::<f64>),
-        enrich: enrich_context(&options.secrets, clock.clone()),
+        enrich: enrich_context(&options.secrets, shared.egress.clone(), clock.clone()),
+        memory: levada_flow::FlowMemory::of(&shared.memory),
     };
     let files = file_readers(&options.project, lake, disk, clock, data_dir);
     let pipelines = Pipelines::start(&options.project.pipelines, parts, files).await?;
@@ -411,7 +419,11 @@ async fn start_engines(
 }
 
 /// What enrichment steps share.
-pub fn enrich_context(secrets: &Secrets, clock: Arc<dyn Clock>) -> levada_flow::EnrichContext {
+pub fn enrich_context(
+    secrets: &Secrets,
+    egress: Egress,
+    clock: Arc<dyn Clock>,
+) -> levada_flow::EnrichContext {
     let secrets = secrets.clone();
     levada_flow::EnrichContext {
         clock,
@@ -419,6 +431,7 @@ pub fn enrich_context(secrets: &Secrets, clock: Arc<dyn Clock>) -> levada_flow::
         secrets: Arc::new(move |name| secrets.get(name).map(|s| s.reveal().to_owned())),
         backoff: Backoff { base: Duration::from_millis(100), cap: Duration::from_secs(2) },
         breakers: levada_flow::Breakers::default(),
+        egress,
         cache_entries: 100_000,
         answer_bytes: 1 << 20,
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use levada_cli::{Failure, Global, Output, UpArgs, exit};
 use levada_config::model::Project;
 use levada_config::{Environment, Secrets, Style, render_all};
+use levada_core::Egress;
 
 use crate::check;
 use crate::logging;
@@ -30,9 +31,10 @@ pub async fn load(
     dir: &Path,
     allow_inactive: bool,
     output: &Output,
+    egress: Egress,
     environment: Environment<'_>,
 ) -> Result<Ready, Failure> {
-    let (loaded, secrets) = check::read(dir, environment).await?;
+    let (loaded, secrets) = check::read(dir, egress, environment).await?;
     if !loaded.diagnostics.is_empty() {
         output.say(&render_all(&loaded.diagnostics, style(output)));
     }
@@ -64,7 +66,9 @@ pub async fn run(global: &Global, args: UpArgs) -> Result<(), Failure> {
         "info,buoyant_kernel=warn,buoyant_kernel_engine=warn,deltalake=warn,deltalake_core=warn,datafusion=warn",
     );
     let output = Output::new(global);
-    let ready = load(&args.dir, args.allow_inactive, &output, &|name| std::env::var(name).ok()).await?;
+    let egress = if args.dev { Egress::default().with_loopback() } else { Egress::default() };
+    let ready =
+        load(&args.dir, args.allow_inactive, &output, egress, &|name| std::env::var(name).ok()).await?;
     let variables = |name: &str| std::env::var(name).ok();
     let telemetry = levada_telemetry::Config::from_variables(&variables, args.otlp_endpoint.as_deref());
     let telemetry = telemetry.map_err(|e| {
@@ -126,7 +130,7 @@ fn is_loopback(address: &str) -> bool {
     address.rsplit_once(':').is_some_and(|(host, _)| host == "localhost")
 }
 
-fn data_dir(project: &Project) -> PathBuf {
+pub fn data_dir(project: &Project) -> PathBuf {
     let dir = project.server.data_dir.clone().unwrap_or_else(|| PathBuf::from(".levada"));
     project.root.join(dir)
 }

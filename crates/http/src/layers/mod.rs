@@ -4,3 +4,5 @@ pub mod context;
 pub mod frame;
 pub mod guard;
 pub mod limit;
+pub mod sign_ins;
+pub mod site;

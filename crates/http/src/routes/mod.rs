@@ -19,8 +19,10 @@ mod subscriptions;
 mod topics;
 mod visible;
 
+pub(crate) use visible::json;
+
 use axum::Router;
-use axum::middleware::from_fn_with_state;
+use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::{MethodRouter, delete, get, patch, post};
 use http::Method;
 use levada_core::Problem;
@@ -28,7 +30,10 @@ use levada_core::Problem;
 use crate::events::post_events;
 use crate::layers::frame::frame;
 use crate::layers::guard::{EVENTS_PATH, guard};
+use crate::layers::sign_ins::sign_ins;
+use crate::layers::site::site;
 use crate::problem::ApiProblem;
+use crate::quotas;
 use crate::state::AppState;
 
 /// Who may call a route.
@@ -135,6 +140,7 @@ pub(crate) const ENDPOINTS: &[Endpoint] = &[
     route(Method::GET, "/v1/keys", "listKeys", Access::Key, || get(keys::list)),
     route(Method::POST, "/v1/keys", "createKey", Access::Key, || post(keys::create)),
     route(Method::DELETE, "/v1/keys/{id}", "revokeKey", Access::Key, || delete(keys::revoke)),
+    route(Method::GET, "/v1/quotas", "listQuotas", Access::Key, || get(quotas::list)),
     route(Method::GET, "/v1/pipelines", "listPipelines", Access::Key, || get(operations::pipelines)),
     route(Method::GET, "/v1/models", "listModels", Access::Key, || get(operations::models)),
     route(Method::POST, "/v1/models/{name}/run", "runModel", Access::Key, || post(operations::run_model)),
@@ -166,13 +172,13 @@ pub fn app_with(state: AppState, extra: Router) -> Router {
     // `route_layer` would let an unknown method pass to the 405 without a key; `layer` shuts
     // the whole address.
     let closed = closed.layer(from_fn_with_state(state.clone(), guard));
-    Router::new()
-        .merge(closed)
-        .merge(open)
-        .with_state(state.clone())
-        .merge(extra)
-        .fallback(not_found)
-        .layer(from_fn_with_state(state, frame))
+    let mut all =
+        Router::new().merge(closed).merge(open).with_state(state.clone()).merge(extra).fallback(not_found);
+    all = all.layer(from_fn_with_state(state.clone(), sign_ins));
+    if state.config.own_site_only {
+        all = all.layer(from_fn(site));
+    }
+    all.layer(from_fn_with_state(state, frame))
 }
 
 async fn not_found() -> ApiProblem {

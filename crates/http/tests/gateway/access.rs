@@ -223,3 +223,89 @@ async fn a_gateway_open_on_loopback_is_open_to_this_machine_and_no_web_page() {
         "a wrong key is no guest"
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_without_credentials_serves_this_machine_and_no_web_page_at_any_address() {
+    let mut setup = Setup::default();
+    setup.gateway.own_site_only = true;
+    setup.extra = axum::Router::new().route("/other/door", axum::routing::any(|| async { "open" }));
+    let gateway = Gateway::with(setup).await;
+    let status = |method: &str, path: &str, headers: &[(&str, &str)]| {
+        let mut raw = format!("{method} {path} HTTP/1.1\r\nconnection: close\r\n");
+        for (name, value) in headers {
+            raw.push_str(&format!("{name}: {value}\r\n"));
+        }
+        raw.push_str("\r\n");
+        let gateway = &gateway;
+        async move {
+            let mut connection = gateway.raw().await;
+            connection.write(&raw).await;
+            connection.read_to_close().await
+        }
+    };
+    let own = ("host", "localhost:1");
+    for (path, answer) in [("/other/door", "200"), ("/healthz", "200"), ("/v1/status", "401")] {
+        assert_eq!(&status("GET", path, &[own]).await[9..12], answer, "{path}");
+        for foreign in [
+            &[("host", "evil.example")][..],
+            &[("host", "evil.example:8080"), ("origin", "http://evil.example:8080")],
+            &[own, ("origin", "http://evil.example")],
+            &[own, ("origin", "http://localhost:3000")],
+            &[own, ("origin", "null")],
+            &[own, ("sec-fetch-site", "cross-site")],
+            &[own, ("sec-fetch-site", "same-site")],
+        ] {
+            for method in ["GET", "POST"] {
+                let refused = status(method, path, foreign).await;
+                assert_eq!(&refused[9..12], "403", "{method} {path} {foreign:?}");
+                assert!(refused.contains("foreign-site"), "{refused}");
+            }
+        }
+    }
+    let link = [
+        own,
+        ("sec-fetch-site", "cross-site"),
+        ("sec-fetch-mode", "navigate"),
+        ("sec-fetch-dest", "document"),
+    ];
+    assert_eq!(&status("GET", "/other/door", &link).await[9..12], "200", "a link may be followed");
+    assert_eq!(&status("POST", "/other/door", &link).await[9..12], "403", "a form may not be sent");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_fails_again_and_again_waits_and_no_other_one_does() {
+    let gateway = Gateway::start().await;
+    let wrong = "lvd_aaaaaaaaaa_wrong";
+    let attempt =
+        async |key: &str| gateway.call(Method::GET, "/v1/status").bearer(key).send().await.status.as_u16();
+    for n in 0..100 {
+        assert_eq!(attempt(wrong).await, 401, "{n}");
+    }
+    assert_eq!(attempt(wrong).await, 429);
+    let answer = gateway.call(Method::GET, "/v1/status").bearer(wrong).send().await;
+    answer.problem(429, "too-many-sign-ins");
+    assert_eq!(attempt(gateway.key("admin")).await, 200, "from the same address");
+    assert_eq!(attempt("lvd_bbbbbbbbbb_wrong").await, 401);
+    assert_eq!(attempt("no key").await, 401);
+    gateway.clock.advance(std::time::Duration::from_secs(1));
+    assert_eq!(attempt(wrong).await, 401);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tenant_header_that_cannot_be_read_is_refused_alike_for_every_key() {
+    let gateway = Gateway::start().await;
+    for key in ["admin", "admin-b"] {
+        for value in ["\u{fc}", "Not Valid", "../etc"] {
+            let raw = format!(
+                "GET /v1/status HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {}\r\nx-tenant-id: {value}\r\n\
+                 connection: close\r\n\r\n",
+                gateway.key(key)
+            );
+            let mut connection = gateway.raw().await;
+            connection.write(&raw).await;
+            let answer = connection.read_to_close().await;
+            assert_eq!(&answer[9..12], "400", "{key} {value}: {answer}");
+            assert!(answer.contains("header-invalid"), "{answer}");
+        }
+    }
+}

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use levada_cli::{DemoArgs, Failure, Global, LogFormat, Output, exit};
-use levada_core::{Principal, Role, TenantSet};
+use levada_core::{Egress, Principal, Role, TenantSet};
 use tokio::net::TcpListener;
 
 use crate::server::{Options, Server};
@@ -88,7 +88,7 @@ async fn start(output: &Output, project: &Path, weather: &str, args: &DemoArgs) 
         "LEVADA_WEATHER_URL" => Some(weather.to_owned()),
         other => std::env::var(other).ok(),
     };
-    let ready = up::load(project, false, output, &environment)
+    let ready = up::load(project, false, output, Egress::default().with_loopback(), &environment)
         .await
         .map_err(|f| anyhow::anyhow!("the starter project does not check: {}", f.message))?;
     // Open to whoever is on this machine, and to nobody else.
