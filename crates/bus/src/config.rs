@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use levada_core::TopicName;
+use levada_core::{Quotas, TopicName};
 use levada_log::{LogConfig, LogError};
 use levada_store::StoreError;
 
@@ -12,8 +12,11 @@ pub struct BusConfig {
     pub log: LogConfig,
     /// How long a publish is remembered for idempotency.
     pub idempotency_window: Duration,
-    /// At most this many publishes are remembered; the oldest is forgotten first.
+    /// At most this many publishes are remembered. A tenant with fewer than an equal share of
+    /// them loses none to others; of who has more the oldest is forgotten first.
     pub idempotency_keys: usize,
+    /// Of each tenant: the quota `idempotency_keys`.
+    pub quotas: Quotas,
     /// At most this many values are remembered by publish-side deduplication, of all topics
     /// together; a value takes about 30 bytes. The oldest are forgotten first.
     pub deduplication_keys: usize,
@@ -33,6 +36,7 @@ impl Default for BusConfig {
             log: LogConfig::default(),
             idempotency_window: Duration::from_secs(600),
             idempotency_keys: 1_000_000,
+            quotas: Quotas::default(),
             deduplication_keys: 8_000_000,
             tenant_in_flight_bytes: 32 << 20,
             max_topics: 20_000,

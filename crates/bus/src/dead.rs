@@ -261,6 +261,11 @@ impl Bus {
                 outcome.already += 1;
                 continue;
             }
+            if let Err(problem) = self.take_token(&entry.message.tenant) {
+                outcome.refused.push((entry.offset, problem));
+                outcome.more = true;
+                break;
+            }
             match self.resend_one(principal, &entry).await {
                 Ok(_) => {
                     outcome.sent += 1;

@@ -1,24 +1,25 @@
 //! The idempotency window: which publishes are remembered, bounded by time and count.
 //!
+//! What one tenant publishes never makes the window forget another's keys: see `shares`.
+//!
 //! A key is reserved before its record is appended, so that two publishes of one key that
 //! race end as one record. The window is saved as a chain of files, each with the keys
 //! added since the one before and the offset per topic up to which the chain is complete;
 //! a restart loads the chain and reads only the records after it, whatever the log's size.
 
+mod files;
+mod shares;
+
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use bytes::{Buf, BufMut};
 use levada_core::{TenantId, TopicName};
 use levada_disk::{Disk, read_all, write_atomic};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-const MAGIC: &[u8; 4] = b"LVDW";
-/// 2: fingerprints are XXH3. A file of another version counts as damaged: its keys are read
-/// from the log again.
-const VERSION: u32 = 2;
-const ENTRY_BYTES: usize = 16 + 8 + 4 + 8 + 8;
+use files::file_path;
+use shares::Shares;
 
 /// What identifies a publish: 128 bits of BLAKE3 over topic, tenant and key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -82,6 +83,8 @@ pub(crate) struct Entry {
     pub key: KeyHash,
     pub fingerprint: u64,
     pub topic: u32,
+    /// The number of its tenant's lane.
+    pub lane: u32,
     pub offset: u64,
     pub at_ms: i64,
 }
@@ -89,7 +92,7 @@ pub(crate) struct Entry {
 #[derive(Debug, Default)]
 struct Inner {
     slots: HashMap<KeyHash, Slot, ahash::RandomState>,
-    order: VecDeque<(KeyHash, i64)>,
+    shares: Shares,
     unsaved: Vec<Entry>,
     files: VecDeque<SavedFile>,
     next_file: u64,
@@ -110,10 +113,30 @@ pub(crate) struct Window {
     inner: Mutex<Inner>,
 }
 
+/// What one tenant has in the window.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct LaneUse {
+    pub lane: u32,
+    pub keys: usize,
+    /// Keys that went before their time since this was asked last.
+    pub forgotten: u64,
+}
+
 impl Window {
     pub fn new(window: std::time::Duration, max_keys: usize) -> Self {
         let window_ms = i64::try_from(window.as_millis()).unwrap_or(i64::MAX);
-        Self { window_ms, max_keys, inner: Mutex::default() }
+        let inner = Inner { shares: Shares::new(max_keys), ..Inner::default() };
+        Self { window_ms, max_keys, inner: Mutex::new(inner) }
+    }
+
+    /// At most this many keys of one tenant are remembered; its oldest go first.
+    pub fn bound(&self, lane: u32, keys: u64) {
+        self.inner.lock().shares.bound(lane, usize::try_from(keys).unwrap_or(usize::MAX));
+    }
+
+    /// What each tenant has, of those who have or had something.
+    pub fn usage(&self) -> Vec<LaneUse> {
+        self.inner.lock().shares.usage()
     }
 
     pub fn len(&self) -> usize {
@@ -182,15 +205,12 @@ impl Window {
     }
 
     fn evict(&self, inner: &mut Inner, now_ms: i64) {
-        while let Some(&(key, at_ms)) = inner.order.front() {
-            if inner.order.len() <= self.max_keys && now_ms - at_ms <= self.window_ms {
-                break;
+        let Inner { shares, slots, .. } = inner;
+        shares.evict(now_ms.saturating_sub(self.window_ms), |key, at_ms| {
+            if matches!(slots.get(&key), Some(Slot::Done { at_ms: kept, .. }) if *kept == at_ms) {
+                slots.remove(&key);
             }
-            inner.order.pop_front();
-            if matches!(inner.slots.get(&key), Some(Slot::Done { at_ms: kept, .. }) if *kept == at_ms) {
-                inner.slots.remove(&key);
-            }
-        }
+        });
     }
 
     /// Saves what is not yet saved and deletes files that lie wholly outside the window.
@@ -203,7 +223,7 @@ impl Window {
         covered: &[(u32, u64)],
         now_ms: i64,
     ) -> std::io::Result<()> {
-        let (number, entries): (u64, Vec<Entry>) = {
+        let (number, mut entries): (u64, Vec<Entry>) = {
             let mut inner = self.inner.lock();
             inner.next_file += 1;
             // What is beyond may not be durable yet: a power loss would leave a key of nothing.
@@ -213,23 +233,44 @@ impl Window {
             inner.unsaved = later;
             (inner.next_file - 1, saved)
         };
-        let encoded = encode_file(covered, &entries);
-        if let Err(error) = write_atomic(disk, &file_path(dir, number), &encoded) {
+        let outdated =
+            self.inner.lock().outdated_files(now_ms - self.window_ms, self.max_keys, entries.len());
+        let added = entries.len();
+        entries.extend(self.remembered(disk, dir, &outdated));
+        if let Err(error) = write_atomic(disk, &file_path(dir, number), &files::encode(covered, &entries)) {
             let mut inner = self.inner.lock();
+            entries.truncate(added);
             let newer = std::mem::replace(&mut inner.unsaved, entries);
             inner.unsaved.extend(newer);
             return Err(error);
         }
         let newest_ms = entries.iter().map(|e| e.at_ms).max().unwrap_or(now_ms);
-        let dropped = {
+        {
             let mut inner = self.inner.lock();
             inner.files.push_back(SavedFile { number, newest_ms, entries: entries.len() });
-            inner.outdated_files(now_ms - self.window_ms, self.max_keys)
-        };
-        for number in dropped {
+            inner.files.retain(|file| !outdated.contains(&file.number));
+        }
+        for number in outdated {
             disk.remove(&file_path(dir, number))?;
         }
         Ok(())
+    }
+
+    /// What files that are about to go hold of what is still remembered: another tenant's flood
+    /// makes files old before their time.
+    fn remembered(&self, disk: &dyn Disk, dir: &str, files: &[u64]) -> Vec<Entry> {
+        let mut kept = Vec::new();
+        for number in files {
+            let Some((_, entries)) =
+                read_all(disk, &file_path(dir, *number)).ok().and_then(|bytes| files::decode(&bytes))
+            else {
+                continue;
+            };
+            let inner = self.inner.lock();
+            let is_live = |entry: &Entry| matches!(inner.slots.get(&entry.key), Some(Slot::Done { offset, .. }) if *offset == entry.offset);
+            kept.extend(entries.into_iter().filter(is_live));
+        }
+        kept
     }
 
     /// Loads the chain of saved files. Returns per topic the offset from which the log must
@@ -248,7 +289,7 @@ impl Window {
         for number in numbers {
             let path = file_path(dir, number);
             let decoded =
-                if intact { read_all(disk, &path).ok().and_then(|b| decode_file(&b)) } else { None };
+                if intact { read_all(disk, &path).ok().and_then(|b| files::decode(&b)) } else { None };
             intact = decoded.is_some();
             match decoded {
                 Some((file_covered, entries)) => {
@@ -281,80 +322,23 @@ impl Window {
 impl Inner {
     fn insert(&mut self, entry: Entry) -> Option<Slot> {
         let done = Slot::Done { fingerprint: entry.fingerprint, offset: entry.offset, at_ms: entry.at_ms };
-        self.order.push_back((entry.key, entry.at_ms));
+        self.shares.add(entry.lane, entry.key, entry.at_ms);
         self.slots.insert(entry.key, done)
     }
 
-    fn outdated_files(&mut self, cutoff_ms: i64, max_keys: usize) -> Vec<u64> {
-        let mut later: usize = self.files.iter().map(|f| f.entries).sum();
-        let mut dropped = Vec::new();
-        while self.files.len() > 1 {
-            let oldest = self.files[0];
+    /// The files that need not be kept beside one more of `new` entries.
+    fn outdated_files(&self, cutoff_ms: i64, max_keys: usize, new: usize) -> Vec<u64> {
+        let mut later: usize = self.files.iter().map(|f| f.entries).sum::<usize>() + new;
+        let mut outdated = Vec::new();
+        for oldest in &self.files {
             later -= oldest.entries;
             if oldest.newest_ms >= cutoff_ms && later < max_keys {
                 break;
             }
-            self.files.pop_front();
-            dropped.push(oldest.number);
+            outdated.push(oldest.number);
         }
-        dropped
+        outdated
     }
-}
-
-fn file_path(dir: &str, number: u64) -> String {
-    format!("{dir}/{number:012}.window")
-}
-
-/// `LVDW`, version, topics, entries (counts as `u32`), the topics, the entries, CRC32C of all before.
-fn encode_file(covered: &[(u32, u64)], entries: &[Entry]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(20 + covered.len() * 12 + entries.len() * ENTRY_BYTES);
-    out.put_slice(MAGIC);
-    out.put_u32_le(VERSION);
-    out.put_u32_le(covered.len() as u32);
-    out.put_u32_le(entries.len() as u32);
-    for (topic, next) in covered {
-        out.put_u32_le(*topic);
-        out.put_u64_le(*next);
-    }
-    for entry in entries {
-        out.put_u128_le(entry.key.0);
-        out.put_u64_le(entry.fingerprint);
-        out.put_u32_le(entry.topic);
-        out.put_u64_le(entry.offset);
-        out.put_i64_le(entry.at_ms);
-    }
-    let crc = crc32c::crc32c(&out);
-    out.put_u32_le(crc);
-    out
-}
-
-/// A file's contents: per topic the offset up to which it is complete, and its entries.
-type Decoded = (Vec<(u32, u64)>, Vec<Entry>);
-
-fn decode_file(bytes: &[u8]) -> Option<Decoded> {
-    let (body, crc) = bytes.split_last_chunk::<4>()?;
-    if crc32c::crc32c(body) != u32::from_le_bytes(*crc) {
-        return None;
-    }
-    let mut body = body.strip_prefix(MAGIC)?;
-    if body.len() < 12 || body.get_u32_le() != VERSION {
-        return None;
-    }
-    let (topics, entries) = (body.get_u32_le() as usize, body.get_u32_le() as usize);
-    if body.len() != topics.checked_mul(12)?.checked_add(entries.checked_mul(ENTRY_BYTES)?)? {
-        return None;
-    }
-    let covered = (0..topics).map(|_| (body.get_u32_le(), body.get_u64_le())).collect();
-    let entries = (0..entries)
-        .map(|_| Entry {
-            key: KeyHash(body.get_u128_le()),
-            fingerprint: body.get_u64_le(),
-            topic: body.get_u32_le(),
-            offset: body.get_u64_le(),
-            at_ms: body.get_i64_le(),
-        })
-        .collect();
-    Some((covered, entries))
 }
 
 /// Shared by the bus and its save task.

@@ -9,6 +9,7 @@ pub const PUBLISHED_BYTES: &str = "levada_bus_published_bytes_total";
 pub const DEAD_LETTERS: &str = "levada_bus_dead_letters_total";
 pub const RESENT: &str = "levada_bus_resent_total";
 pub const IDEMPOTENCY_KEYS: &str = "levada_bus_idempotency_keys";
+pub const IDEMPOTENCY_FORGOTTEN: &str = "levada_bus_idempotency_forgotten_total";
 pub const COMMIT_SECONDS: &str = "levada_bus_commit_seconds";
 pub const TOPIC_DURABILITY: &str = "levada_bus_topic_durability";
 pub const DEDUPLICATION_KEYS: &str = "levada_bus_deduplication_keys";
@@ -37,6 +38,11 @@ pub fn describe() {
     describe_counter!(DEAD_LETTERS, Unit::Count, "Dead letters written, by topic and code");
     describe_counter!(RESENT, Unit::Count, "Dead letters sent again, by topic");
     describe_gauge!(IDEMPOTENCY_KEYS, Unit::Count, "Keys remembered in the idempotency window");
+    describe_counter!(
+        IDEMPOTENCY_FORGOTTEN,
+        Unit::Count,
+        "Idempotency keys forgotten before their window ended, by tenant: it sent more than its share"
+    );
     describe_histogram!(
         COMMIT_SECONDS,
         Unit::Seconds,

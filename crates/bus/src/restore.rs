@@ -51,6 +51,7 @@ impl Inner {
                 key: KeyHash::new(&topic.name, &delivered.message.tenant, &text),
                 fingerprint: fingerprint(&delivered.message.body),
                 topic: topic.id.0,
+                lane: delivered.lane,
                 offset: delivered.offset,
                 at_ms: delivered.published_at_ms,
             };

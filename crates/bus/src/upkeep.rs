@@ -1,6 +1,9 @@
 //! What the bus does every few seconds, and at its close.
 
+use std::collections::HashMap;
 use std::sync::atomic::Ordering;
+
+use levada_core::{Quota, QuotaOwner};
 
 use crate::bus::{Bus, Inner, WINDOW_DIR};
 use crate::config::BusError;
@@ -8,6 +11,9 @@ use crate::metrics as names;
 
 /// The window is saved once this many keys are unsaved.
 const SAVE_EVERY_KEYS: usize = 100_000;
+/// Tenants that metrics tell apart: those that came first.
+const MAX_TENANT_LABELS: u32 = 1_000;
+const OTHERS: &str = "_other";
 
 /// Work of an adapter that rides on the bus's own upkeep. Blocks on the disk.
 pub(crate) trait Upkeep: Send + Sync {
@@ -97,13 +103,36 @@ impl Inner {
         results.into_iter().collect()
     }
 
+    /// Says how many keys each tenant has in the window, and which went before their time.
+    fn meter_window(&self) {
+        ::metrics::gauge!(names::IDEMPOTENCY_KEYS).set(self.window.len() as f64);
+        let mut counts = HashMap::new();
+        for of in self.window.usage() {
+            let Some(tenant) = self.log.lane_name(of.lane) else { continue };
+            if of.forgotten > 0 {
+                let label = if of.lane < MAX_TENANT_LABELS { tenant.to_string() } else { OTHERS.to_owned() };
+                ::metrics::counter!(names::IDEMPOTENCY_FORGOTTEN, "tenant" => label).increment(of.forgotten);
+                tracing::warn!(
+                    %tenant,
+                    forgotten = of.forgotten,
+                    "idempotency keys were forgotten before their window ended: the tenant sends more than the \
+                     window holds for it, and what it sends again later is kept twice"
+                );
+            }
+            if of.keys > 0 {
+                counts.insert(QuotaOwner::Tenant(tenant), of.keys as u64);
+            }
+        }
+        self.config.quotas.note(Quota::IdempotencyKeys, &counts);
+    }
+
     fn retain(&self) -> Result<(), BusError> {
         // Before the adapter is open it is not known what its subscriptions need.
         if self.has_subscriptions && self.upkeep.lock().is_empty() {
             return Ok(());
         }
         let topics: Vec<_> = self.topics.read().values().cloned().collect();
-        ::metrics::gauge!(names::IDEMPOTENCY_KEYS).set(self.window.len() as f64);
+        self.meter_window();
         let mut first_error = Ok(());
         for topic in topics {
             let retention = *topic.retention.lock();

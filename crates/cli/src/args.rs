@@ -79,6 +79,8 @@ pub enum Command {
     Sql(SqlArgs),
     /// Create, list and revoke API keys
     Keys(KeysArgs),
+    /// List quotas and what is held of them
+    Quotas,
     /// List dead letters and send them again
     Deadletters(DeadlettersArgs),
     /// List Pub/Sub subscriptions, look at one, free its blocked ordering keys

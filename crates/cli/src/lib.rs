@@ -28,6 +28,7 @@ pub async fn run(global: &Global, command: Command) -> Result<(), Failure> {
         Command::Tail(args) => commands::tail::tail(&output, global, args).await,
         Command::Sql(args) => commands::sql::sql(&output, global, args).await,
         Command::Keys(args) => commands::keys::keys(&output, global, args).await,
+        Command::Quotas => commands::quotas::quotas(&output, global).await,
         Command::Deadletters(args) => commands::deadletters::deadletters(&output, global, args).await,
         Command::Subscriptions(args) => commands::subscriptions::subscriptions(&output, global, args).await,
         Command::Topics(args) => commands::topics::topics(&output, global, args).await,

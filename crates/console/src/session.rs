@@ -13,7 +13,7 @@ use axum::http::HeaderMap;
 use axum::http::header;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use levada_core::Clock;
+use levada_core::{Clock, Principal, Quota, QuotaOwner, QuotaPlace, Quotas};
 use parking_lot::Mutex;
 use subtle::ConstantTimeEq;
 
@@ -33,10 +33,16 @@ pub(crate) struct Sessions {
     lifetime: Duration,
     idle: Duration,
     max: usize,
+    quotas: Quotas,
 }
 
 struct Entry {
     secret: Arc<str>,
+    owner: QuotaOwner,
+    /// Of the key.
+    key: String,
+    /// `None` where the quota is lower than one session.
+    _place: Option<QuotaPlace>,
     csrf: Arc<str>,
     created: Duration,
     seen: Duration,
@@ -80,25 +86,33 @@ impl Sessions {
             lifetime: config.session_lifetime,
             idle: config.session_idle,
             max: config.max_sessions.max(1),
+            quotas: config.quotas.clone(),
         }
     }
 
     /// Begins a session for a key that was just accepted; the answer is the cookie's value.
-    /// When full, the session that was unused longest makes room.
-    pub fn begin(&self, secret: &str) -> String {
+    /// At the owner's bound a session of its own makes room, at the bound of all one of the owner
+    /// that has most: so no owner signs out another's people, and no key the others of its owner.
+    pub fn begin(&self, secret: &str, principal: &Principal) -> String {
         let token = random_token();
         let now = self.clock.monotonic();
+        let owner = QuotaOwner::of(principal);
         let mut map = self.map.lock();
-        if map.len() >= self.max {
-            map.retain(|_, e| self.is_live(e, now));
-        }
+        map.retain(|_, e| self.is_live(e, now));
         if map.len() >= self.max
-            && let Some(oldest) = map.iter().min_by_key(|(_, e)| e.seen).map(|(id, _)| *id)
+            && let Some(most) = most_of(map.values().map(|e| &e.owner)).cloned()
         {
-            map.remove(&oldest);
+            make_room(&mut map, &most);
         }
+        let place = self.quotas.take(&owner, Quota::ConsoleSessions).ok().or_else(|| {
+            make_room(&mut map, &owner);
+            self.quotas.take(&owner, Quota::ConsoleSessions).ok()
+        });
         let entry = Entry {
             secret: secret.into(),
+            owner,
+            key: principal.id.clone(),
+            _place: place,
             csrf: random_token().into(),
             created: now,
             seen: now,
@@ -148,6 +162,25 @@ impl Sessions {
     }
 }
 
+/// Ends a session of an owner: of its key that has most, the one that was unused longest.
+fn make_room(map: &mut HashMap<Id, Entry>, owner: &QuotaOwner) {
+    let of_owner = || map.iter().filter(|(_, e)| e.owner == *owner);
+    let Some(key) = most_of(of_owner().map(|(_, e)| &e.key)).cloned() else { return };
+    let oldest = of_owner().filter(|(_, e)| e.key == key).min_by_key(|(_, e)| e.seen).map(|(id, _)| *id);
+    if let Some(id) = oldest {
+        map.remove(&id);
+    }
+}
+
+/// What comes most often.
+fn most_of<'a, T: Eq + std::hash::Hash + 'a>(all: impl Iterator<Item = &'a T>) -> Option<&'a T> {
+    let mut counts: HashMap<&T, usize> = HashMap::new();
+    for one in all {
+        *counts.entry(one).or_default() += 1;
+    }
+    counts.into_iter().max_by_key(|(_, count)| *count).map(|(one, _)| one)
+}
+
 /// 256 bits from the generator that the operating system seeds. Passed-in randomness
 /// would make sessions guessable by whoever knows a test's seed, so this one is ambient.
 fn random_token() -> String {
@@ -178,4 +211,44 @@ pub(crate) fn set_cookie(config: &ConsoleConfig, request: &HeaderMap, token: &st
     let secure = if config.https || forwarded { "; Secure" } else { "" };
     let age = if token.is_empty() { 0 } else { config.session_lifetime.as_secs() };
     format!("{COOKIE}={token}; Path=/console; HttpOnly; SameSite=Strict; Max-Age={age}{secure}")
+}
+
+#[cfg(test)]
+mod tests {
+    use levada_core::{ManualClock, TenantId, TenantQuotas, TenantSet};
+
+    use super::*;
+
+    fn principal(tenant: &str, key: &str) -> Principal {
+        let tenants = TenantSet::Only([TenantId::new(tenant).expect("a tenant")].into());
+        Principal { id: key.into(), name: key.into(), tenants, roles: Default::default() }
+    }
+
+    #[test]
+    fn no_owner_signs_out_anothers_people_and_no_key_the_others_of_its_owner() {
+        let clock = Arc::new(ManualClock::new(0));
+        let quotas = Quotas::new(&[(Quota::ConsoleSessions, 3)], &TenantQuotas::new());
+        let config = ConsoleConfig {
+            max_sessions: 5,
+            quotas: quotas.clone(),
+            clock: clock.clone(),
+            ..ConsoleConfig::default()
+        };
+        let sessions = Sessions::new(&config);
+        let begin = |tenant: &str, key: &str| {
+            clock.advance(Duration::from_secs(1));
+            sessions.begin(key, &principal(tenant, key))
+        };
+        let admin = begin("a", "admin");
+        let other = begin("b", "other");
+        let many: Vec<String> = (0..20).map(|_| begin("a", "many")).collect();
+        let alive = |token: &String| sessions.touch(token).is_some();
+        assert!(alive(&admin) && alive(&other), "neither is the one that signs in again and again");
+        assert_eq!(many.iter().filter(|token| alive(token)).count(), 2);
+        for tenant in ["c", "d", "e", "f"] {
+            begin(tenant, tenant);
+        }
+        assert!(alive(&other), "the owner with most makes room");
+        assert!(quotas.usage().iter().all(|of| of.held <= 3));
+    }
 }

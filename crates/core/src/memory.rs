@@ -6,9 +6,10 @@
 //! is a part of a budget with a lower limit of its own, so that one kind of work cannot take
 //! what the others need.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::task::{Poll, Waker};
 
 use crate::problem::Problem;
@@ -22,6 +23,8 @@ struct Inner {
     limit: usize,
     used: AtomicUsize,
     parent: Option<MemoryBudget>,
+    /// For lists: the parts of it, as long as somebody has them.
+    parts: Mutex<Vec<Weak<Inner>>>,
     /// Those who wait until something is given back.
     waiting: Mutex<Vec<Waker>>,
 }
@@ -41,12 +44,31 @@ impl MemoryBudget {
     /// metrics.
     #[must_use]
     pub fn share(&self, what: &'static str, limit: usize) -> Self {
-        Self::of(what, limit.min(self.limit()), Some(self.clone()))
+        let part = Self::of(what, limit.min(self.limit()), Some(self.clone()));
+        let mut parts = self.0.parts.lock().unwrap_or_else(PoisonError::into_inner);
+        if parts.len().is_power_of_two() {
+            parts.retain(|part| part.strong_count() > 0);
+        }
+        parts.push(Arc::downgrade(&part.0));
+        drop(parts);
+        part
+    }
+
+    /// Its shares, by name; those of one name are one.
+    pub fn shares(&self) -> Vec<MemoryUse> {
+        let parts = self.0.parts.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut by_name: BTreeMap<&'static str, MemoryUse> = BTreeMap::new();
+        for part in parts.iter().filter_map(Weak::upgrade) {
+            let all = by_name.entry(part.what).or_insert(MemoryUse { what: part.what, used: 0, limit: 0 });
+            all.used += part.used.load(Ordering::Relaxed);
+            all.limit = all.limit.saturating_add(part.limit).min(self.limit());
+        }
+        by_name.into_values().collect()
     }
 
     fn of(what: &'static str, limit: usize, parent: Option<Self>) -> Self {
-        let (used, waiting) = (AtomicUsize::new(0), Mutex::default());
-        Self(Arc::new(Inner { what, limit, used, parent, waiting }))
+        let (used, waiting, parts) = (AtomicUsize::new(0), Mutex::default(), Mutex::default());
+        Self(Arc::new(Inner { what, limit, used, parent, parts, waiting }))
     }
 
     pub fn what(&self) -> &'static str {
@@ -143,6 +165,16 @@ impl MemoryBudget {
     }
 }
 
+/// What a budget or a share holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MemoryUse {
+    pub what: &'static str,
+    /// Bytes.
+    pub used: usize,
+    /// Bytes.
+    pub limit: usize,
+}
+
 impl fmt::Debug for MemoryBudget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "MemoryBudget({}: {} of {} bytes)", self.0.what, self.used(), self.0.limit)
@@ -216,6 +248,8 @@ mod tests {
         assert!(bodies.take(40).is_err(), "the whole has 30 left");
         assert_eq!((whole.used(), bodies.used()), (70, 0));
         let other = bodies.take(30).expect("there is room");
+        let shown: Vec<_> = whole.shares().into_iter().map(|of| (of.what, of.used, of.limit)).collect();
+        assert_eq!(shown, [("bodies", 30, 50), ("queries", 70, 80)]);
         assert!(queries.take(1).is_err());
         drop((held, other));
         assert!(queries.take(81).is_err(), "the share ends before the whole");

@@ -18,6 +18,7 @@ pub mod metrics;
 mod openapi;
 mod operations;
 mod problem;
+mod quotas;
 mod routes;
 mod routing;
 mod server;
@@ -33,6 +34,7 @@ pub use operations::{
     PipelineStatus, TenantShare,
 };
 pub use problem::ApiProblem;
+pub use quotas::ShareMeter;
 pub use routes::{app, app_with};
 pub use routing::{DEFAULT_TOPIC, Route, RouteRule, Routes};
 pub use server::{ServerConfig, serve};

@@ -53,6 +53,7 @@ pub fn install() -> Result<(PrometheusHandle, Units), BuildError> {
 }
 
 fn describe() {
+    crate::quotas::describe();
     describe_counter!(REQUESTS, Unit::Count, "requests answered, by route, method and status");
     describe_histogram!(
         REQUEST_SECONDS,

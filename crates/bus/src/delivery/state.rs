@@ -92,6 +92,13 @@ pub(crate) struct Progress {
     pub discard_before_ms: Option<i64>,
 }
 
+impl Progress {
+    /// A seek drops nothing that was published later than this.
+    pub fn until(self, made_ms: i64) -> Self {
+        Self { discard_before_ms: self.discard_before_ms.map(|before| before.min(made_ms)), ..self }
+    }
+}
+
 /// Events since the machine was made.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Counts {

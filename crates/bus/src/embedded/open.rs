@@ -47,7 +47,8 @@ impl EmbeddedBus {
             .map(|document| {
                 let first = Kept { generation: 0, progress: document.start.clone() };
                 let saved = checkpoint.subscriptions.get(&document.number).cloned();
-                (document.number, saved.unwrap_or(first))
+                let Kept { generation, progress } = saved.unwrap_or(first);
+                (document.number, Kept { generation, progress: progress.until(last.at_ms) })
             })
             .collect();
         replay(&bus.inner.log, &journal, checkpoint.covered, &mut states)?;
@@ -115,7 +116,7 @@ fn replay(log: &Log, journal: &Journal, from: u64, states: &mut BTreeMap<u64, Ke
                 }
                 Said::Seek(progress) if entry.generation > state.generation => {
                     state.generation = entry.generation;
-                    state.progress = progress;
+                    state.progress = progress.until(record.timestamp_ms);
                 }
                 Said::Acknowledged(_) | Said::Seek(_) => {}
             }

@@ -58,10 +58,13 @@ impl Embedded {
 
     /// Everything published before the time is acknowledged, and nothing at or after it, as
     /// far as it is kept: acknowledged messages come back only where the subscription retains
-    /// them or the topic has a retention of its own.
+    /// them or the topic has a retention of its own. It is about what was published when the seek
+    /// is made: after one into the future, what is published later is delivered.
     fn progress_at(&self, subscription: &Subscription, at_ms: i64) -> Result<Progress, PortError> {
         let (log, spec) = (&self.bus.inner.log, subscription.spec());
         let now_ms = self.bus.inner.clock.now_ms();
+        // What was answered before the seek is in the log before a time is looked up in it.
+        self.bus.inner.durable_end_of(&subscription.log)?;
         let below = |ms: i64| log.offset_at(subscription.log.id, ms).map(Settled::below);
         let topic = spec.topic.as_ref().and_then(|topic| self.topic(topic).ok());
         let of_topic = topic.and_then(|topic| topic.spec.retention);
@@ -75,8 +78,7 @@ impl Embedded {
                 settled
             }
         };
-        let discard_before_ms = (at_ms > now_ms).then_some(at_ms);
-        Ok(Progress { settled, discard_before_ms, ..Progress::default() })
+        Ok(Progress { settled, ..Progress::default() })
     }
 
     /// Begins a new generation with another progress, durably. All leases end. The caller holds

@@ -113,6 +113,30 @@ async fn the_window_is_bounded_by_count() {
 }
 
 #[tokio::test]
+async fn one_tenants_events_never_make_the_window_forget_anothers_key() {
+    let world = fresh();
+    let config = crate::BusConfig { idempotency_keys: 10, ..super::config() };
+    let mut world = {
+        world.bus.close().await.expect("closes");
+        super::open_with(world.disk, world.clock, config.clone())
+    };
+    let paid = publish(&world, "acme", "payment", "a").await.expect("accepted");
+    for round in 0..3 {
+        for i in 0..25 {
+            publish(&world, "flood", &format!("{round}-{i}"), "a").await.expect("accepted");
+        }
+        let again = publish(&world, "acme", "payment", "a").await.expect("recognised");
+        assert_eq!((again.duplicate, again.offset), (true, paid.offset), "round {round}");
+        // The files of the window are saved at each close; the first is soon behind the flood.
+        world.bus.close().await.expect("closes");
+        world = super::open_with(world.disk, world.clock, config.clone());
+    }
+    assert!(publish(&world, "flood", "2-24", "a").await.expect("young").duplicate);
+    assert!(!publish(&world, "flood", "2-3", "a").await.expect("forgotten").duplicate);
+    assert!(publish(&world, "acme", "payment", "a").await.expect("recognised").duplicate);
+}
+
+#[tokio::test]
 async fn refusals_are_of_the_item_and_leave_the_rest() {
     let world = fresh();
     let mut stranger = event("acme", None, "stolen");

@@ -5,6 +5,7 @@ pub mod keys;
 pub mod log;
 pub mod project;
 pub mod publish;
+pub mod quotas;
 pub mod sql;
 pub mod subscriptions;
 pub mod tail;

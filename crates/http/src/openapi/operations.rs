@@ -12,6 +12,7 @@ pub fn describe(id: &str) -> Value {
         "listTopics" | "readMessages" => topics(id),
         "listDeadLetters" | "resendDeadLetters" => dead_letters(id),
         "listKeys" | "createKey" | "revokeKey" => keys(id),
+        "listQuotas" => quotas(),
         "listPipelines" | "listModels" | "runModel" | "getStatus" => operations(id),
         _ => super::subscriptions::describe(id)
             .or_else(|| super::pubsub_topics::describe(id))
@@ -132,6 +133,16 @@ fn keys(id: &str) -> Value {
             "responses": { "200": json_answer("The revoked key.", "Key") },
         }),
     }
+}
+
+fn quotas() -> Value {
+    json!({
+        "tags": ["operations"],
+        "summary": "List the caller's quotas and what is held of them",
+        "description": "An owner is a tenant; a key of several tenants is an owner of its own. Administrators of the \
+            platform also see what others hold, and the memory of the process.",
+        "responses": { "200": json_answer("Quotas.", "Quotas") },
+    })
 }
 
 fn operations(id: &str) -> Value {

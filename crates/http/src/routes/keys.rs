@@ -11,7 +11,7 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use levada_access::{KeyInfo, KeyState, NewKey};
-use levada_core::{Problem, Role, TenantSet};
+use levada_core::{Problem, Quota, Role, TenantSet};
 use serde::{Deserialize, Serialize};
 use serde_json::json as value;
 
@@ -97,6 +97,7 @@ pub async fn create(
         name: request.name,
         roles: request.roles,
     };
+    admit(&state, &caller)?;
     let keys = state.keys.clone();
     let created = tokio::task::spawn_blocking(move || keys.create(new)).await;
     let (info, secret) = created.map_err(|_| Problem::new(500, "internal", "the key was not created"))??;
@@ -104,6 +105,18 @@ pub async fn create(
     let mut view = value!(KeyView::new(info, state.clock.now_ms()));
     view["key"] = value!(secret.expose());
     Ok((StatusCode::CREATED, json(&view)).into_response())
+}
+
+/// Whether the caller's owner may have one more key that works; the platform's are bounded by the
+/// key ring alone.
+fn admit(state: &AppState, caller: &Caller) -> Result<(), Problem> {
+    if caller.is_platform() {
+        return Ok(());
+    }
+    let now_ms = state.clock.now_ms();
+    let is_own = |key: &KeyInfo| key.state(now_ms) == KeyState::Active && is_visible(caller, key);
+    let existing = state.keys.list().iter().filter(|key| is_own(key)).count() as u64;
+    state.quotas.admit(&caller.owner(), Quota::Keys, existing)
 }
 
 fn tenants(state: &AppState, caller: &Caller, field: Option<&TenantsField>) -> Result<TenantSet, Problem> {

@@ -6,7 +6,7 @@ use chrono::DateTime;
 use http::StatusCode;
 use levada_bus::admin::NewReplay;
 use levada_bus::port::SeekTo;
-use levada_core::{NameError, Problem, ProjectId, ResourceId, ResourceName};
+use levada_core::{NameError, Problem, ProjectId, Quota, QuotaOwner, ResourceId, ResourceName};
 use serde::Deserialize;
 
 use super::subscription_view::view;
@@ -75,6 +75,14 @@ pub async fn create(
     let from = request.from.seek(&source.project)?;
     let replay = NewReplay { id: request.name, from, rate_per_s: request.rate_per_s };
     let admin = admin(&state, &source)?;
+    if let Some(tenant) = caller.principal.tenants.single().cloned() {
+        let (counting, quotas) = (admin.clone(), state.quotas.clone());
+        let counted = tokio::task::spawn_blocking(move || {
+            let count = counting.count_of(&tenant);
+            quotas.admit(&QuotaOwner::Tenant(tenant), Quota::Subscriptions, count)
+        });
+        counted.await.map_err(|_| Problem::new(500, "internal", "the replay was not made"))??;
+    }
     let now_ms = state.clock.now_ms();
     // To its end, also when the client leaves in between.
     let made = tokio::spawn(async move { admin.replay(&caller.principal, &source, replay).await });

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use http::{Method, Request};
 use http_body_util::Full;
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use levada_core::Quota;
 use levada_http::{ApiProblem, RequestContext, ServerConfig};
 use tokio::net::TcpStream;
 
@@ -251,7 +252,8 @@ async fn the_drain_finishes_what_is_in_flight_and_takes_nothing_new() {
     let waiting = gateway.get("engineer-a", "/v1/topics/orders/messages?from=1&wait_ms=30000");
     gateway.publish("client-a", r#"{"type":"order.x","data":1}"#).await;
     let waiting = tokio::spawn(waiting.send());
-    gateway.in_flight(2).await;
+    gateway.in_flight(1).await;
+    gateway.holds(Quota::WaitingReads, 1).await;
     gateway.stop();
     idle.read_to_close().await;
     assert!(gateway.state.is_draining());

@@ -14,7 +14,9 @@ use hyper_util::rt::TokioIo;
 use levada_access::{KeyRing, NewKey, RateLimiter};
 use levada_bus::admin::{ProjectOwner, SubscriptionAdmin};
 use levada_bus::{Bus, BusConfig, EmbeddedBus};
-use levada_core::{ManualClock, MemoryBudget, Problem, Quotas, ProjectId, RandomIds, Role, TenantId, TenantSet, TopicName};
+use levada_core::{
+    ManualClock, MemoryBudget, Problem, ProjectId, Quota, Quotas, RandomIds, Role, TenantId, TenantSet, TopicName,
+};
 use levada_disk::{Disk, SimDisk};
 use levada_http::{
     AppState, Check, DeclaredTenants, Failing, GatewayConfig, ModelRun, ModelStatus, Operations, Parts,
@@ -206,6 +208,18 @@ impl Gateway {
             }
         };
         tokio::time::timeout(PATIENCE, reached).await.expect("the requests arrive in time");
+    }
+
+    /// Waits until all owners together hold so much of a quota.
+    pub async fn holds(&self, quota: Quota, count: u64) {
+        let reached = async {
+            let held =
+                || self.state.quotas.usage().iter().filter(|u| u.quota == quota).map(|u| u.held).sum::<u64>();
+            while held() != count {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, reached).await.expect("the places are taken in time");
     }
 
     /// Waits until readers of a topic see this many messages.

@@ -217,3 +217,29 @@ async fn an_event_that_was_edited_and_sent_again_leaves_its_key_to_its_senders_r
     let retry = publish(&port).await.expect("the same event");
     assert_eq!((retry.offset, retry.duplicate), (first.offset, true));
 }
+
+#[tokio::test]
+async fn what_is_sent_again_counts_against_the_rate_of_its_tenant() {
+    let (port, _ordered, letters) = parked().await;
+    let tokens = std::sync::atomic::AtomicU64::new(2);
+    let take = move |of: &TenantId, cost: u64| {
+        assert_eq!((of.as_str(), cost), ("acme", 1));
+        let left = tokens.fetch_update(
+            std::sync::atomic::Ordering::SeqCst,
+            std::sync::atomic::Ordering::SeqCst,
+            |n| n.checked_sub(cost),
+        );
+        left.map(drop).map_err(|_| levada_core::Problem::new(429, "rate-limited", "no tokens"))
+    };
+    let admin = admin(&port).with_rate(Arc::new(take));
+    let done =
+        admin.redrive(&principal(&["acme"]), &name("acme/letters"), &all()).await.expect("some are sent");
+    assert_eq!((done.published, done.more), (2, true));
+    let refused = admin.redrive(&principal(&["acme"]), &name("acme/letters"), &all()).await;
+    assert_eq!(refused.map_err(|p| p.code), Err("rate-limited".to_owned()));
+    let waiting = letters.pull(limits(9)).await.expect("pulls");
+    assert_eq!(bodies(&waiting), ["3"], "what was not sent is still there");
+    let (acme, letters, edit) = (principal(&["acme"]), name("acme/letters"), Edit::default());
+    let one = admin.resend(&acme, &letters, waiting[0].message_id, &edit).await;
+    assert_eq!(one.map_err(|p| p.code), Err("rate-limited".to_owned()));
+}
