@@ -4,10 +4,13 @@
 use std::time::Duration;
 
 use levada_bus::Bus;
+use levada_http::ShareMeter;
 use levada_lake::Lake;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+
+use crate::shared::Shared;
 
 const BUS_EVERY: Duration = Duration::from_secs(2);
 const RETAIN_EVERY: Duration = Duration::from_secs(5);
@@ -20,12 +23,14 @@ const SCRUB_BYTES: u64 = 16 << 20;
 pub fn start(
     bus: Bus,
     lake: Lake,
+    shared: Shared,
     metrics: Option<PrometheusHandle>,
     stopped: watch::Receiver<bool>,
 ) -> JoinHandle<()> {
     tokio::spawn(async move {
         tokio::join!(
             maintain_bus(bus.clone(), metrics, stopped.clone()),
+            meter_shares(shared, stopped.clone()),
             retain(bus, stopped.clone()),
             maintain_lake(lake.clone(), stopped.clone()),
             scrub_lake(lake, stopped)
@@ -46,6 +51,13 @@ async fn maintain_bus(bus: Bus, metrics: Option<PrometheusHandle>, mut stopped: 
         if let Err(error) = bus.maintain().await {
             tracing::error!(%error, "housekeeping of the log failed; it is tried again");
         }
+    }
+}
+
+async fn meter_shares(shared: Shared, mut stopped: watch::Receiver<bool>) {
+    let mut meter = ShareMeter::default();
+    while !stops_within(&mut stopped, BUS_EVERY).await {
+        meter.record(&shared.quotas, &shared.memory);
     }
 }
 

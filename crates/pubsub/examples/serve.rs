@@ -64,6 +64,7 @@ async fn main() -> std::io::Result<()> {
         policies: Arc::new(MemoryPolicies::default()),
         clock: Arc::new(SystemClock::new()),
         ids: Arc::new(RandomIds),
+        guards: levada_pubsub::Guards::default(),
         config: PubsubConfig::default(),
     });
     let listener = tokio::net::TcpListener::bind(&address).await?;

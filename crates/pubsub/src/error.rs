@@ -2,17 +2,20 @@
 //! REST (`{"error": ...}`), with the texts that users of Google's service know.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use levada_bus::port::PortError;
 use levada_core::{NameError, Problem};
 use prost::Message;
 use tonic::{Code, Status};
 
+use crate::guards::retry_of;
 use crate::messages::rpc;
 
 /// The domain of every [`ErrorInfo`]: what the official clients look for.
 const DOMAIN: &str = "pubsub.googleapis.com";
 const ERROR_INFO: &str = "type.googleapis.com/google.rpc.ErrorInfo";
+const RETRY_INFO: &str = "type.googleapis.com/google.rpc.RetryInfo";
 const BAD_REQUEST: &str = "type.googleapis.com/google.rpc.BadRequest";
 
 /// A machine-readable reason beside the text.
@@ -40,11 +43,13 @@ pub struct ApiError {
     pub info: Option<ErrorInfo>,
     /// Told as a `google.rpc.BadRequest`.
     pub violations: Vec<Violation>,
+    /// When to try again; told as a `google.rpc.RetryInfo`.
+    pub retry_after: Option<Duration>,
 }
 
 impl ApiError {
     pub fn new(code: Code, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), info: None, violations: Vec::new() }
+        Self { code, message: message.into(), info: None, violations: Vec::new(), retry_after: None }
     }
 
     pub fn invalid(message: impl Into<String>) -> Self {
@@ -183,6 +188,10 @@ impl ApiError {
                 "metadata": info.metadata,
             }));
         }
+        if let Some(after) = self.retry_after {
+            let delay = format!("{}s", after.as_secs_f64());
+            details.push(serde_json::json!({ "@type": RETRY_INFO, "retryDelay": delay }));
+        }
         if !details.is_empty() {
             error["details"] = details.into();
         }
@@ -214,6 +223,12 @@ impl From<ApiError> for Status {
                 metadata: info.metadata.clone().into_iter().collect(),
             };
             details.push(any(ERROR_INFO, &info));
+        }
+        if let Some(after) = error.retry_after {
+            let seconds = i64::try_from(after.as_secs()).unwrap_or(i64::MAX);
+            let nanos = i32::try_from(after.subsec_nanos()).unwrap_or(0);
+            let retry_delay = Some(prost_types::Duration { seconds, nanos });
+            details.push(any(RETRY_INFO, &rpc::RetryInfo { retry_delay }));
         }
         if details.is_empty() {
             return Status::new(error.code, error.message);
@@ -261,7 +276,7 @@ impl From<Problem> for ApiError {
             503 | 504 => Code::Unavailable,
             _ => Code::Internal,
         };
-        Self::new(code, problem.to_string())
+        Self { retry_after: retry_of(&problem), ..Self::new(code, problem.to_string()) }
     }
 }
 

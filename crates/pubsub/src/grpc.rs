@@ -27,6 +27,9 @@ use crate::names::shown;
 /// What an answer may hold: a pull's messages, with what frames them.
 const MAX_ANSWER_BYTES: usize = 2 * MAX_WIRE_BYTES;
 
+/// What one request of a stream may hold: the clients keep to an eighth of it.
+const MAX_STREAM_REQUEST_BYTES: usize = 4 << 20;
+
 /// The routes of the four services.
 pub(crate) fn router(api: PubsubApi) -> Router {
     let mut router = Router::new();
@@ -56,7 +59,8 @@ async fn answer(api: PubsubApi, service: &'static str, method: String, request: 
         *response.status_mut() = http::StatusCode::UNSUPPORTED_MEDIA_TYPE;
         return response;
     }
-    let call = match api.call(request.headers()) {
+    let call = api.call_of(request.headers(), request.extensions());
+    let call = match call.and_then(|call| call.may(&method).map(|()| call)) {
         Ok(call) => call,
         Err(error) => return Status::from(error).into_http(),
     };
@@ -79,7 +83,6 @@ where
 {
     Grpc::new(ProstCodec::default())
         .accept_compressed(CompressionEncoding::Gzip)
-        .send_compressed(CompressionEncoding::Gzip)
         .max_decoding_message_size(MAX_WIRE_BYTES)
         .max_encoding_message_size(MAX_ANSWER_BYTES)
 }
@@ -101,8 +104,16 @@ impl Visitor for Unary {
         F: Fn(PubsubApi, Call, Q) -> BoxFuture<'static, Result<A, ApiError>> + Clone + Send + Sync + 'static,
     {
         Box::pin(async move {
+            let (parts, body) = self.request.into_parts();
+            let read = self.api.read_body(&self.call, &parts.headers, body, MAX_WIRE_BYTES).await;
+            let (bytes, _held) = match read.and_then(|body| body.unpack(&parts.headers, MAX_WIRE_BYTES)) {
+                Ok(body) => body.split(),
+                Err(error) => return Status::from(error).into_http(),
+            };
+            let request = Request::from_parts(parts, Body::from(bytes));
             let service = Method { api: self.api, call: self.call, path, method };
-            codec::<A, Q>().unary(service, self.request).await.map(Body::new)
+            let mut codec = codec::<A, Q>().send_compressed(CompressionEncoding::Gzip);
+            codec.unary(service, request).await.map(Body::new)
         })
     }
 }
@@ -131,23 +142,39 @@ where
 }
 
 async fn streaming_pull(api: PubsubApi, call: Call, request: Request) -> Response<Body> {
-    codec().streaming(StreamingPull { api, call }, request).await.map(Body::new)
+    let (parts, body) = request.into_parts();
+    let (body, taken) = match api.count_body(&call, body) {
+        Ok(counted) => counted,
+        Err(error) => return Status::from(error).into_http(),
+    };
+    let request = Request::from_parts(parts, body);
+    // Not compressed: a client that cancels has some responses still in its decompressor, and
+    // Node's takes them for messages after the end then, which ends the program.
+    let mut codec = codec().max_decoding_message_size(MAX_STREAM_REQUEST_BYTES);
+    codec.streaming(StreamingPull { api, call, taken: Some(taken) }, request).await.map(Body::new)
 }
 
-struct StreamingPull {
+struct StreamingPull<F> {
     api: PubsubApi,
     call: Call,
+    /// Called for each request that was taken out of the body.
+    taken: Option<F>,
 }
 
-impl StreamingService<pb::StreamingPullRequest> for StreamingPull {
+impl<F: Fn() + Send + Sync + 'static> StreamingService<pb::StreamingPullRequest> for StreamingPull<F> {
     type Response = pb::StreamingPullResponse;
     type ResponseStream = BoxStream<'static, Result<Self::Response, Status>>;
     type Future = BoxFuture<'static, Result<tonic::Response<Self::ResponseStream>, Status>>;
 
     fn call(&mut self, request: tonic::Request<Streaming<pb::StreamingPullRequest>>) -> Self::Future {
-        let (api, call) = (self.api.clone(), self.call.clone());
+        let (api, call, taken) = (self.api.clone(), self.call.clone(), self.taken.take());
         Box::pin(async move {
-            let requests = request.into_inner().boxed();
+            let told = move |_: &Result<pb::StreamingPullRequest, Status>| {
+                if let Some(taken) = &taken {
+                    taken();
+                }
+            };
+            let requests = request.into_inner().inspect(told).boxed();
             let responses = crate::stream::open(api, call, requests);
             Ok(tonic::Response::new(responses.map(|item| item.map_err(Status::from)).boxed()))
         })

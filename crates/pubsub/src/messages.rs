@@ -32,6 +32,12 @@ pub mod rpc {
     }
 
     #[derive(Clone, PartialEq, prost::Message)]
+    pub struct RetryInfo {
+        #[prost(message, optional, tag = "1")]
+        pub retry_delay: Option<prost_types::Duration>,
+    }
+
+    #[derive(Clone, PartialEq, prost::Message)]
     pub struct ErrorInfo {
         #[prost(string, tag = "1")]
         pub reason: String,

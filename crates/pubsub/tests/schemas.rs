@@ -17,7 +17,9 @@ use levada_core::{
     Authenticator, Principal, Problem, ProjectId, RandomIds, Role, SystemClock, TenantId, TenantSet,
 };
 use levada_disk::SimDisk;
-use levada_pubsub::{MemoryPolicies, Owner, Parts, Projects, PubsubApi, PubsubConfig, StoredSchemas, router};
+use levada_pubsub::{
+    Guards, MemoryPolicies, Owner, Parts, Projects, PubsubApi, PubsubConfig, StoredSchemas, router,
+};
 use levada_store::DocumentStore;
 use serde_json::{Value, json};
 use tower::ServiceExt;
@@ -64,6 +66,7 @@ impl World {
             policies: Arc::new(MemoryPolicies::default()),
             clock,
             ids: Arc::new(RandomIds),
+            guards: Guards::default(),
             config: PubsubConfig::default(),
         });
         Self { disk, bus, router: router(&api) }

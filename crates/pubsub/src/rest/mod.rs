@@ -15,7 +15,6 @@ use axum::extract::{Request, State};
 use axum::routing::any;
 use futures::future::BoxFuture;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
-use http_body_util::{BodyExt as _, Limited};
 use prost::Message;
 use serde_json::{Map, Value};
 use tonic::Code;
@@ -77,7 +76,7 @@ fn json(status: StatusCode, text: String) -> Response<Body> {
 
 async fn transcode(api: PubsubApi, request: Request, encoding: Encoding) -> Result<String, ApiError> {
     let (parts, body) = request.into_parts();
-    let call = api.call(&parts.headers)?;
+    let call = api.call_of(&parts.headers, &parts.extensions)?;
     let path = parts.uri.path().trim_start_matches("/v1/");
     let found = Target::parse(path).ok_or(false).and_then(|target| {
         let binding = target.binding(&parts.method)?;
@@ -85,19 +84,29 @@ async fn transcode(api: PubsubApi, request: Request, encoding: Encoding) -> Resu
     });
     let (target, binding) = found.map_err(|other_methods| {
         let path = shown(parts.uri.path());
-        match other_methods {
-            true => ApiError::unimplemented(format!("The method {} is not one of {path}.", parts.method)),
-            false => ApiError::new(Code::NotFound, format!("There is nothing at {path} in the Pub/Sub API.")),
-        }
+        let text = match other_methods {
+            true => format!("The method {} is not one of {path}.", parts.method),
+            false => format!("There is nothing at {path} in the Pub/Sub API."),
+        };
+        ApiError::new(Code::NotFound, text)
     })?;
+    call.may(binding.call)?;
     let (system, asked) = query(binding, &parts.headers, parts.uri.query().unwrap_or(""))?;
-    let mut question = match binding.body {
-        bindings::Body::Nothing => Map::new(),
-        bindings::Body::Whole => read(body, encoding).await?,
-        bindings::Body::Field(name) => {
-            Map::from_iter([(name.to_owned(), Value::Object(read(body, encoding).await?))])
-        }
-    };
+    let mut _held = None;
+    let mut question = Map::new();
+    if !matches!(binding.body, bindings::Body::Nothing) {
+        let body = api.read_body(&call, &parts.headers, body, MAX_BODY_BYTES).await?;
+        let mut body = match encoding {
+            Encoding::Plain => body,
+            Encoding::Gzip => body.expand(MAX_BODY_BYTES, |bytes| encoding.expand(bytes, MAX_BODY_BYTES))?,
+        };
+        body.weigh_json()?;
+        question = read(&body)?;
+        _held = Some(body);
+    }
+    if let bindings::Body::Field(name) = binding.body {
+        question = Map::from_iter([(name.to_owned(), Value::Object(question))]);
+    }
     for (name, value) in asked {
         set(binding.question, &mut question, &name, Value::String(value))?;
     }
@@ -112,17 +121,11 @@ async fn transcode(api: PubsubApi, request: Request, encoding: Encoding) -> Resu
 }
 
 /// The body as a JSON object; none is an empty one.
-async fn read(body: Body, encoding: Encoding) -> Result<Map<String, Value>, ApiError> {
-    let bytes = Limited::new(body, MAX_BODY_BYTES).collect().await.map_err(|_| {
-        ApiError::invalid(format!(
-            "Request payload size exceeds the limit: {MAX_BODY_BYTES} bytes, or it broke off."
-        ))
-    })?;
-    let bytes = encoding.expand(bytes.to_bytes(), MAX_BODY_BYTES)?;
+fn read(bytes: &Bytes) -> Result<Map<String, Value>, ApiError> {
     if bytes.iter().all(u8::is_ascii_whitespace) {
         return Ok(Map::new());
     }
-    match serde_json::from_slice(&bytes) {
+    match serde_json::from_slice(bytes) {
         Ok(Value::Object(object)) => Ok(object),
         Ok(_) => {
             Err(ApiError::invalid_field("", "Invalid JSON payload received. The request must be an object."))

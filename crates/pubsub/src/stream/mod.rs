@@ -8,6 +8,8 @@
 mod ledger;
 mod session;
 
+use std::task::Poll;
+
 use futures::stream::{BoxStream, Stream, StreamExt as _};
 use tokio::sync::mpsc;
 use tonic::Status;
@@ -32,6 +34,8 @@ pub(crate) fn open(
     requests: BoxStream<'static, Result<pb::StreamingPullRequest, Status>>,
 ) -> impl Stream<Item = Answer> {
     let (answers, mut answered) = mpsc::channel(QUEUED_RESPONSES);
+    // Asked again when a response leaves: it may have waited for its reader.
+    let (gate, caller) = (api.clone(), call.clone());
     tokio::spawn(async move {
         let gone = answers.clone();
         let ended = tokio::select! {
@@ -43,7 +47,20 @@ pub(crate) fn open(
             let _ = answers.send(Err(error)).await;
         }
     });
-    futures::stream::poll_fn(move |cx| answered.poll_recv(cx))
+    let mut ended = false;
+    futures::stream::poll_fn(move |cx| {
+        if ended {
+            return Poll::Ready(None);
+        }
+        let next = answered.poll_recv(cx);
+        if let Poll::Ready(Some(Ok(_))) = &next
+            && let Err(error) = gate.valid(&caller)
+        {
+            ended = true;
+            return Poll::Ready(Some(Err(error)));
+        }
+        next
+    })
 }
 
 #[cfg(test)]

@@ -7,8 +7,10 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use futures::stream::{BoxStream, Fuse, StreamExt as _};
-use levada_bus::port::{AckOutcome, PortError, PullLimits, Received, SubscriptionPort, SubscriptionSpec};
-use levada_core::ResourceName;
+use levada_bus::port::{
+    AckOutcome, Consumer, PortError, PullLimits, Received, SubscriptionPort, SubscriptionSpec,
+};
+use levada_core::{Quota, ResourceName};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tonic::{Code, Status};
@@ -37,6 +39,8 @@ const PULL_WAIT: Duration = Duration::from_secs(60);
 const FIRST_REQUEST: Duration = Duration::from_secs(30);
 /// Acknowledgements that may wait while others are being made durable.
 const MAX_WAITING_ACKS: usize = 100_000;
+/// A client that does not read what was confirmed to it is not read from either.
+const MAX_WAITING_RESPONSES: usize = 16;
 
 type Requests = Fuse<BoxStream<'static, Result<pb::StreamingPullRequest, Status>>>;
 type Pull = BoxFuture<'static, Result<Vec<Received>, PortError>>;
@@ -50,6 +54,7 @@ pub(super) async fn run(
     answers: &mpsc::Sender<Answer>,
 ) -> Result<(), ApiError> {
     let _slot = api.streams.slot()?;
+    let _place = api.wait(&call, Quota::Streams)?;
     let _open = metrics::OpenStream::new();
     let first = match tokio::time::timeout(FIRST_REQUEST, requests.next()).await {
         Ok(Some(Ok(first))) => first,
@@ -64,8 +69,10 @@ pub(super) async fn run(
     let mut session = Session::open(api, &call, first)?;
     let aged = Instant::now() + session.api.config.max_stream_age;
     let ends = call.deadline.map_or(aged, |deadline| deadline.min(aged));
+    let gate = session.api.clone();
     tokio::select! {
         biased;
+        error = gate.revoked(&call) => Err(error),
         ended = session.serve(&mut requests, answers) => ended,
         () = tokio::time::sleep_until(ends) => Err(try_again()),
     }
@@ -164,7 +171,8 @@ impl Session {
             };
             let account_changed = self.account.changed();
             let idle_at = self.answered_at + self.api.config.keepalive;
-            let may_read = open && self.waiting.len() < MAX_WAITING_ACKS;
+            let may_read =
+                open && self.waiting.len() < MAX_WAITING_ACKS && self.out.len() < MAX_WAITING_RESPONSES;
             tokio::select! {
                 request = requests.next(), if may_read => match request {
                     Some(Ok(request)) => self.take(request)?,
@@ -330,6 +338,7 @@ impl Session {
                 max_bytes: small(bytes, MAX_RESPONSE_BYTES),
                 wait: PULL_WAIT,
                 ack_deadline: Some(self.deadline),
+                consumer: Consumer::Stream(self.account.number()),
             };
             let port = self.port.clone();
             self.pull = Some(Box::pin(async move { port.pull(limits).await }));

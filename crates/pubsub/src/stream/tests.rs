@@ -1,30 +1,39 @@
 //! Streams against the bus in memory.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
 use http::HeaderMap;
-use levada_core::{Authenticator, Principal, Problem, RandomIds, SystemClock};
+use levada_core::{Authenticator, Principal, Problem, RandomIds, Role, SystemClock, TenantSet};
 use tonic::Code;
 
 use super::*;
 use crate::api::{Parts, PubsubConfig};
 use crate::memory::MemoryBus;
-use crate::{MemoryPolicies, NoSchemas, Projects};
+use crate::{Guards, MemoryPolicies, NoSchemas, Projects};
 
 const TOPIC: &str = "projects/demo/topics/orders";
 const SUBSCRIPTION: &str = "projects/demo/subscriptions/orders";
 
-struct Nobody;
+/// One key, `good`, until it is revoked.
+#[derive(Default)]
+struct OneKey {
+    revoked: AtomicBool,
+}
 
-impl Authenticator for Nobody {
-    fn is_valid(&self, _: &levada_core::Principal) -> bool {
-        true
+impl Authenticator for OneKey {
+    fn is_valid(&self, _: &Principal) -> bool {
+        !self.revoked.load(Ordering::SeqCst)
     }
 
-    fn authenticate(&self, _: &str) -> Result<Arc<Principal>, Problem> {
-        Err(Problem::new(401, "unauthenticated", "no keys"))
+    fn authenticate(&self, secret: &str) -> Result<Arc<Principal>, Problem> {
+        if secret != "good" {
+            return Err(Problem::new(401, "unauthenticated", "no such key"));
+        }
+        let (tenants, roles) = (TenantSet::All, [Role::Admin].into());
+        Ok(Arc::new(Principal { id: "good".into(), name: "good".into(), tenants, roles }))
     }
 }
 
@@ -32,18 +41,21 @@ impl Authenticator for Nobody {
 struct World {
     api: PubsubApi,
     call: Call,
+    keys: Arc<OneKey>,
 }
 
 impl World {
     async fn new(config: PubsubConfig, subscription: pb::Subscription) -> Self {
+        let keys = Arc::new(OneKey::default());
         let api = PubsubApi::new(Parts {
             bus: Arc::new(MemoryBus::default()),
-            authenticator: Arc::new(Nobody),
+            authenticator: keys.clone(),
             projects: Arc::new(Projects::dev([])),
             schemas: Arc::new(NoSchemas),
             policies: Arc::new(MemoryPolicies::default()),
             clock: Arc::new(SystemClock::new()),
             ids: Arc::new(RandomIds),
+            guards: Guards::default(),
             config,
         });
         let call = api.call(&HeaderMap::new()).expect("a call");
@@ -51,7 +63,7 @@ impl World {
         api.create_topic(&call, topic).await.expect("a topic");
         let named = pb::Subscription { name: SUBSCRIPTION.into(), topic: TOPIC.into(), ..subscription };
         api.create_subscription(&call, named).await.expect("a subscription");
-        Self { api, call }
+        Self { api, call, keys }
     }
 
     async fn publish(&self, count: usize) {
@@ -284,4 +296,28 @@ async fn streams_are_bounded_and_a_dropped_one_makes_room() {
         }
     };
     tokio::time::timeout(Duration::from_secs(20), room).await.expect("room");
+}
+
+/// A call with the one key; what was opened before is not asked for one.
+fn keyed(world: &World) -> Call {
+    let headers =
+        HeaderMap::from_iter([(http::header::AUTHORIZATION, "Bearer good".parse().expect("a value"))]);
+    world.api.call(&headers).expect("a call")
+}
+
+#[tokio::test]
+async fn no_message_leaves_a_stream_whose_key_was_revoked() {
+    let world = World::new(PubsubConfig::default(), pb::Subscription::default()).await;
+    world.publish(3).await;
+    let world = World { call: keyed(&world), ..world };
+    let mut waiting = world.open(pb::StreamingPullRequest { max_outstanding_messages: 1, ..first() });
+    assert_eq!(waiting.messages().await.len(), 1);
+    let mut unread = world.open(first());
+    world.keys.revoked.store(true, Ordering::SeqCst);
+    let begun = std::time::Instant::now();
+    let left = unread.answers.next().await.expect("an answer");
+    assert_eq!(left.expect_err("no message").code, Code::Unauthenticated);
+    assert!(unread.answers.next().await.is_none());
+    assert_eq!(waiting.ends().await, Code::Unauthenticated);
+    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
 }
