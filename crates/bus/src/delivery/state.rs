@@ -86,16 +86,30 @@ pub(crate) struct Progress {
     /// Failed deliveries of unsettled messages.
     #[serde(default)]
     pub attempts: BTreeMap<u64, u32>,
-    /// Messages published before count as acknowledged. Older programs wrote it for a seek into the
-    /// future; since then a seek is over once it is made.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// Messages published before count as acknowledged: a seek to a time that had not come.
+    #[serde(default)]
     pub discard_before_ms: Option<i64>,
+    /// Only those below this offset: a seek is about what there is when it is made. `None` is what
+    /// older programs wrote.
+    #[serde(default)]
+    pub discard_below: Option<u64>,
 }
 
 impl Progress {
-    /// A seek drops nothing that was published later than this.
-    pub fn until(self, made_ms: i64) -> Self {
-        Self { discard_before_ms: self.discard_before_ms.map(|before| before.min(made_ms)), ..self }
+    /// A seek that an older program made then drops nothing that was published later.
+    pub fn made_at(self, made_ms: i64) -> Self {
+        let before = self.discard_before_ms;
+        let discard_before_ms = match self.discard_below {
+            Some(_) => before,
+            None => before.map(|before| before.min(made_ms)),
+        };
+        Self { discard_before_ms, ..self }
+    }
+
+    /// Whether a seek acknowledged a message.
+    pub fn discards(&self, offset: u64, published_at_ms: i64) -> bool {
+        self.discard_before_ms.is_some_and(|before| published_at_ms < before)
+            && self.discard_below.is_none_or(|below| offset < below)
     }
 }
 
@@ -185,8 +199,9 @@ impl State {
         &self.progress.settled
     }
 
-    pub fn discard_before_ms(&self) -> Option<i64> {
-        self.progress.discard_before_ms
+    /// Whether a seek acknowledged a message that the scan meets.
+    pub fn discards(&self, offset: u64, published_at_ms: i64) -> bool {
+        self.progress.discards(offset, published_at_ms)
     }
 
     /// What to save: deliveries under way count as failed ones.

@@ -48,7 +48,7 @@ impl EmbeddedBus {
                 let first = Kept { generation: 0, progress: document.start.clone() };
                 let saved = checkpoint.subscriptions.get(&document.number).cloned();
                 let Kept { generation, progress } = saved.unwrap_or(first);
-                (document.number, Kept { generation, progress: progress.until(last.at_ms) })
+                (document.number, Kept { generation, progress: progress.made_at(last.at_ms) })
             })
             .collect();
         replay(&bus.inner.log, &journal, checkpoint.covered, &mut states)?;
@@ -116,7 +116,7 @@ fn replay(log: &Log, journal: &Journal, from: u64, states: &mut BTreeMap<u64, Ke
                 }
                 Said::Seek(progress) if entry.generation > state.generation => {
                     state.generation = entry.generation;
-                    state.progress = progress.until(record.timestamp_ms);
+                    state.progress = progress.made_at(record.timestamp_ms);
                 }
                 Said::Acknowledged(_) | Said::Seek(_) => {}
             }

@@ -175,13 +175,12 @@ impl Embedded {
             if machine.generation != generation {
                 continue;
             }
-            let discard_before_ms = machine.state.discard_before_ms();
             // What is far from its delivery is read again then: it would keep the room of what is near.
             let is_kept = is_near
                 && machine.is_used(self.bus.inner.clock.monotonic())
                 && machine.state.waiting() * (read_bytes / records.len()) as u64 <= KEPT_BYTES;
             for (seen, timestamp_ms) in seen {
-                if discard_before_ms.is_some_and(|before| timestamp_ms < before) {
+                if machine.state.discards(seen.message.offset, timestamp_ms) {
                     continue;
                 }
                 machine.state.scanned(seen);

@@ -64,7 +64,7 @@ impl Embedded {
         let (log, spec) = (&self.bus.inner.log, subscription.spec());
         let now_ms = self.bus.inner.clock.now_ms();
         // What was answered before the seek is in the log before a time is looked up in it.
-        self.bus.inner.durable_end_of(&subscription.log)?;
+        let end = self.bus.inner.durable_end_of(&subscription.log)?;
         let below = |ms: i64| log.offset_at(subscription.log.id, ms).map(Settled::below);
         let topic = spec.topic.as_ref().and_then(|topic| self.topic(topic).ok());
         let of_topic = topic.and_then(|topic| topic.spec.retention);
@@ -78,7 +78,13 @@ impl Embedded {
                 settled
             }
         };
-        Ok(Progress { settled, ..Progress::default() })
+        // Messages that say an earlier time may follow one that says a later: a clock was set back.
+        let is_to_come = at_ms > now_ms && settled.floor() < end;
+        let (discard_before_ms, discard_below) = match is_to_come {
+            true => (Some(at_ms), Some(end)),
+            false => (None, None),
+        };
+        Ok(Progress { settled, discard_before_ms, discard_below, ..Progress::default() })
     }
 
     /// Begins a new generation with another progress, durably. All leases end. The caller holds

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::Method;
 use levada_bus::port::{
-    BusPort, DeadLetterPolicy, Publication, PullLimits, Received, SubscriptionPort, SubscriptionSpec,
+    BusPort, Consumer, DeadLetterPolicy, Publication, PullLimits, Received, SubscriptionPort, SubscriptionSpec,
     TopicSpec,
 };
 use levada_core::{Attributes, Message, ResourceName, TenantContext};
@@ -66,13 +66,13 @@ pub async fn publish(gateway: &Gateway, topic: &str, owner: &str, key: Option<&s
 }
 
 pub async fn pull(subscription: &Arc<dyn SubscriptionPort>, max_messages: usize) -> Vec<Received> {
-    let limits = PullLimits { max_messages, max_bytes: 1 << 20, wait: Duration::ZERO, ack_deadline: None };
+    let limits = PullLimits { max_messages, max_bytes: 1 << 20, wait: Duration::ZERO, ack_deadline: None, consumer: Consumer::Call };
     subscription.pull(limits).await.expect("pulls")
 }
 
 /// What comes first, when it comes.
 pub async fn pull_some(subscription: &Arc<dyn SubscriptionPort>) -> Vec<Received> {
-    let limits = PullLimits { max_messages: 10, max_bytes: 1 << 20, wait: PATIENCE, ack_deadline: None };
+    let limits = PullLimits { max_messages: 10, max_bytes: 1 << 20, wait: PATIENCE, ack_deadline: None, consumer: Consumer::Call };
     subscription.pull(limits).await.expect("pulls")
 }
 

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use levada_bus::port::{
-    AckOutcome, BusPort, Publication, PullLimits, Received, SubscriptionPort, SubscriptionSpec, TopicSpec,
+    AckOutcome, BusPort, Consumer, Publication, PullLimits, Received, SubscriptionPort, SubscriptionSpec,
+    TopicSpec,
 };
 use levada_bus::{Bus, BusConfig, EmbeddedBus};
 use levada_core::{ManualClock, Message, ProjectId, ResourceName, TenantContext, TenantId, attr};
@@ -64,7 +65,13 @@ impl World {
 
     async fn pull(&self) -> Received {
         let wait = Duration::from_secs(10);
-        let limits = PullLimits { max_messages: 1, max_bytes: 1 << 20, wait, ack_deadline: None };
+        let limits = PullLimits {
+            max_messages: 1,
+            max_bytes: 1 << 20,
+            wait,
+            ack_deadline: None,
+            consumer: Consumer::Call,
+        };
         self.worker.pull(limits).await.unwrap().remove(0)
     }
 
