@@ -185,6 +185,11 @@ impl KeyRing {
         Ok(document.info())
     }
 
+    /// The time by which keys expire, in milliseconds since the epoch.
+    pub fn now_ms(&self) -> i64 {
+        self.clock.now_ms()
+    }
+
     /// Every key, newest first, revoked and expired ones included.
     pub fn list(&self) -> Vec<KeyInfo> {
         let mut all: Vec<KeyInfo> = self.keys.read().values().map(|e| e.info.clone()).collect();

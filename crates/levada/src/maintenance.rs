@@ -1,11 +1,16 @@
 //! Housekeeping in the background: retention of the log, compaction and vacuum of tables,
 //! upkeep of the metrics.
 
+use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
+use levada_access::{KeyRing, KeyState};
 use levada_bus::Bus;
+use levada_core::{Quota, QuotaOwner, Quotas};
 use levada_http::ShareMeter;
 use levada_lake::Lake;
+use levada_pubsub::PubsubApi;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -14,6 +19,7 @@ use crate::shared::Shared;
 
 const BUS_EVERY: Duration = Duration::from_secs(2);
 const RETAIN_EVERY: Duration = Duration::from_secs(5);
+const STOCK_EVERY: Duration = Duration::from_secs(15);
 const LAKE_EVERY: Duration = Duration::from_secs(30);
 /// The files of the lake are compared with their checksums at 4 MiB/s at the most.
 const SCRUB_EVERY: Duration = Duration::from_secs(4);
@@ -35,6 +41,30 @@ pub fn start(
             maintain_lake(lake.clone(), stopped.clone()),
             scrub_lake(lake, stopped)
         );
+    })
+}
+
+/// Counts from time to time what each tenant keeps, for `levada quotas` and the metrics.
+pub fn count_stock(
+    pubsub: PubsubApi,
+    keys: Arc<KeyRing>,
+    quotas: Quotas,
+    mut stopped: watch::Receiver<bool>,
+) -> JoinHandle<()> {
+    tokio::spawn(async move {
+        while !stops_within(&mut stopped, STOCK_EVERY).await {
+            let now_ms = keys.now_ms();
+            let mut counts: HashMap<QuotaOwner, u64> = HashMap::new();
+            for key in keys.list().iter().filter(|key| key.state(now_ms) == KeyState::Active) {
+                if let Some(tenant) = key.tenants.single() {
+                    *counts.entry(QuotaOwner::Tenant(tenant.clone())).or_default() += 1;
+                }
+            }
+            quotas.note(Quota::Keys, &counts);
+            if let Err(error) = pubsub.note_stock().await {
+                tracing::debug!(%error, "what tenants keep cannot be counted now");
+            }
+        }
     })
 }
 

@@ -1,5 +1,6 @@
 //! The Pub/Sub API as this binary serves it: its projects, and where its policies are kept.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -60,15 +61,20 @@ pub fn admin(
 /// Policies, a document each.
 pub struct StoredPolicies {
     store: DocumentStore,
-    count: Mutex<usize>,
+    /// The resources that have one.
+    names: Mutex<BTreeSet<String>>,
 }
 
 impl StoredPolicies {
     /// # Errors
     /// When the folder cannot be read.
     pub fn open(store: DocumentStore) -> Result<Self, StoreError> {
-        let count = store.list("")?.len();
-        Ok(Self { store, count: Mutex::new(count) })
+        let mut names = BTreeSet::new();
+        for document in store.list("")? {
+            let kept: Option<(String, Vec<u8>)> = store.get(&document)?;
+            names.extend(kept.map(|(name, _)| name));
+        }
+        Ok(Self { store, names: Mutex::new(names) })
     }
 }
 
@@ -89,26 +95,28 @@ impl PolicyStore for StoredPolicies {
     }
 
     fn set(&self, resource: &str, policy: Bytes) -> Result<(), ApiError> {
-        let mut count = self.count.lock();
-        let is_new = self.get(resource)?.is_none();
-        if is_new && *count >= MAX_POLICIES {
+        let mut names = self.names.lock();
+        if names.len() >= MAX_POLICIES && !names.contains(resource) {
             let text = format!("There are {MAX_POLICIES} policies, the most that are kept.");
             return Err(ApiError::new(Code::ResourceExhausted, text));
         }
         let kept = (resource, policy.to_vec());
         self.store.put(&document(resource), &kept).map_err(|e| unavailable(&e))?;
-        *count += usize::from(is_new);
+        names.insert(resource.to_owned());
         Ok(())
     }
 
     fn remove(&self, resource: &str) -> Result<(), ApiError> {
-        let mut count = self.count.lock();
-        if self.get(resource)?.is_some()
-            && self.store.remove(&document(resource)).map_err(|e| unavailable(&e))?
-        {
-            *count = count.saturating_sub(1);
+        let mut names = self.names.lock();
+        if names.contains(resource) {
+            self.store.remove(&document(resource)).map_err(|e| unavailable(&e))?;
+            names.remove(resource);
         }
         Ok(())
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.names.lock().iter().cloned().collect()
     }
 }
 

@@ -28,6 +28,8 @@ pub trait PolicyStore: Send + Sync {
     fn set(&self, resource: &str, policy: Bytes) -> Result<(), ApiError>;
     /// Of one that is not there too.
     fn remove(&self, resource: &str) -> Result<(), ApiError>;
+    /// The resources that have one.
+    fn names(&self) -> Vec<String>;
 }
 
 /// Policies in memory, as the emulator keeps them: for development and tests.
@@ -56,6 +58,10 @@ impl PolicyStore for MemoryPolicies {
     fn remove(&self, resource: &str) -> Result<(), ApiError> {
         self.0.lock().remove(resource);
         Ok(())
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.0.lock().keys().cloned().collect()
     }
 }
 
@@ -142,6 +148,7 @@ impl PubsubApi {
             ));
         }
         policy.etag = Bytes::new();
+        self.admit_policy(&resource)?;
         self.policies.set(&resource, policy.encode_to_vec().into())?;
         Ok(with_etag(policy))
     }

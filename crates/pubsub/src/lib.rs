@@ -34,6 +34,7 @@ mod push;
 mod rest;
 mod schemas;
 mod snapshots;
+mod stock;
 mod stored_schemas;
 mod stream;
 mod subscriber;

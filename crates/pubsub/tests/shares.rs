@@ -42,6 +42,7 @@ impl Authenticator for Keys {
 }
 
 struct World {
+    api: PubsubApi,
     router: Router,
     keys: Arc<Keys>,
     quotas: Quotas,
@@ -72,7 +73,7 @@ impl World {
             guards: Guards { quotas: quotas.clone(), ..guards },
             config: PubsubConfig::default(),
         });
-        let world = Self { router: router(&api), keys, quotas, bodies };
+        let world = Self { router: router(&api), api, keys, quotas, bodies };
         for tenant in ["a", "b"] {
             let (key, project) = (format!("{tenant}/engineer"), format!("project-{tenant}"));
             assert_eq!(world.put(&key, &format!("{project}/topics/orders"), json!({})).await, 200);
@@ -279,7 +280,7 @@ async fn a_waiting_pull_ends_soon_after_its_key_was_revoked_and_takes_nothing_wi
 
 #[tokio::test]
 async fn a_tenant_keeps_so_many_topics_subscriptions_and_snapshots() {
-    let quotas = [(Quota::Topics, 3), (Quota::Subscriptions, 2), (Quota::Snapshots, 1)];
+    let quotas = [(Quota::Topics, 3), (Quota::Subscriptions, 2), (Quota::Snapshots, 1), (Quota::Policies, 1)];
     let world = World::new(&quotas, Guards::default()).await;
     let made = async |key: &str, kind: &str, count: usize, body: Value| {
         let mut statuses = Vec::new();
@@ -295,6 +296,22 @@ async fn a_tenant_keeps_so_many_topics_subscriptions_and_snapshots() {
     let snapshot = json!({ "subscription": "projects/project-a/subscriptions/orders" });
     assert_eq!(made("a/engineer", "snapshots", 2, snapshot).await, [200, 429]);
     assert_eq!(made("b/engineer", "topics", 1, json!({})).await, [200], "another tenant is not touched");
+    let policy = async |key: &str, resource: &str| {
+        let body = Body::from(json!({"policy": {"bindings": []}}).to_string());
+        world.send(key, Method::POST, &format!("{resource}:setIamPolicy"), body).await.0
+    };
+    assert_eq!(policy("a/admin", "project-a/topics/orders").await, 200);
+    assert_eq!(policy("a/admin", "project-a/topics/orders").await, 200, "it is no other");
+    assert_eq!(policy("a/admin", "project-a/subscriptions/orders").await, 429);
+    assert_eq!(policy("b/admin", "project-b/topics/orders").await, 200);
+    world.api.note_stock().await.expect("counted");
+    let held = |owner: &str, quota| {
+        let usage = world.quotas.usage();
+        usage.iter().find(|u| u.owner.as_str() == owner && u.quota == quota).map(|u| u.held)
+    };
+    let kinds = [Quota::Topics, Quota::Subscriptions, Quota::Snapshots, Quota::Policies];
+    assert_eq!(kinds.map(|quota| held("a", quota)), [Some(3), Some(2), Some(1), Some(1)]);
+    assert_eq!(kinds[..2].iter().map(|q| held("b", *q)).collect::<Vec<_>>(), [Some(2), Some(1)]);
     let delete = world.send("a/engineer", Method::DELETE, "project-a/topics/more-0", Body::empty());
     assert_eq!(delete.await.0, 200);
     assert_eq!(world.put("a/engineer", "project-a/topics/again", json!({})).await, 200, "room was made");
