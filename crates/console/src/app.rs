@@ -11,7 +11,7 @@ use axum::http::{HeaderMap, Method, StatusCode};
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::{get, post};
-use levada_core::{Clock, Principal, Quotas, SignIns, SystemClock, TenantId, named_tenant};
+use levada_core::{Clock, Principal, Quotas, RequestPlace, SignIns, SystemClock, TenantId, named_tenant};
 use tokio::sync::Semaphore;
 
 use crate::data::ConsoleData;
@@ -101,6 +101,9 @@ impl App {
 /// Largest form that a page sends; a SQL statement is the largest field.
 const MAX_FORM_BYTES: usize = 256 * 1024;
 
+/// A key and where to go: nobody is known yet against whom more could count.
+const MAX_SIGN_IN_BYTES: usize = 8 * 1024;
+
 /// The console under `/console`, and a redirect to it from `/`.
 ///
 /// Where the server gives `ConnectInfo<SocketAddr>`, failed sign-ins are limited by key and
@@ -116,7 +119,12 @@ pub fn router(data: Arc<dyn ConsoleData>, config: ConsoleConfig) -> Router {
     }));
     let console = Router::new()
         .route("/console", get(pages::overview::show))
-        .route("/console/sign-in", get(pages::signin::show).post(pages::signin::submit))
+        .route(
+            "/console/sign-in",
+            get(pages::signin::show)
+                .post(pages::signin::submit)
+                .layer(DefaultBodyLimit::max(MAX_SIGN_IN_BYTES)),
+        )
         .route("/console/sign-out", post(pages::signin::sign_out))
         .route("/console/pipelines", get(pages::pipelines::list))
         .route("/console/pipelines/{key}", get(pages::pipelines::detail))
@@ -196,6 +204,8 @@ pub(crate) struct Signed {
     pub session: SessionView,
     /// The one tenant that the request asks for.
     pub tenant: Option<TenantId>,
+    /// Its place among the requests in flight; none in tests without a server.
+    pub place: Option<Arc<RequestPlace>>,
 }
 
 impl FromRequestParts<App> for Signed {
@@ -218,7 +228,13 @@ impl OptionalFromRequestParts<App> for Signed {
         let named = parts.headers.get_all("x-tenant-id").iter().map(HeaderValue::as_bytes);
         let tenant = named_tenant(named).map_err(|problem| pages::bare_problem(app, &problem))?;
         match check(app, &session, tenant.as_ref()).await {
-            Ok(principal) => Ok(principal.map(|principal| Self { principal, session, tenant })),
+            Ok(None) => Ok(None),
+            Ok(Some(principal)) => {
+                let place = parts.extensions.get::<Arc<RequestPlace>>().cloned();
+                let counted = place.as_ref().map_or(Ok(()), |place| place.identify(&principal));
+                counted.map_err(|problem| pages::bare_problem(app, &problem))?;
+                Ok(Some(Self { principal, session, tenant, place }))
+            }
             Err(problem) => Err(pages::bare_problem(app, &problem)),
         }
     }

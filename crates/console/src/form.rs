@@ -1,11 +1,15 @@
 //! Form bodies with repeated fields, which serde's form decoder cannot hold.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use axum::extract::{FromRequest, Request};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
+
+/// A form must be complete within this time.
+const READ_WITHIN: Duration = Duration::from_secs(30);
 
 /// The fields of an `application/x-www-form-urlencoded` body, in order.
 #[derive(Debug, Default)]
@@ -43,10 +47,12 @@ impl<S: Send + Sync> FromRequest<S> for Fields {
     type Rejection = Response;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Response> {
-        let body = Bytes::from_request(request, state).await.map_err(|rejection| {
+        let reading = tokio::time::timeout(READ_WITHIN, Bytes::from_request(request, state));
+        let late = |_| (StatusCode::REQUEST_TIMEOUT, "the form did not come in time").into_response();
+        let body = reading.await.map_err(late)?.map_err(|rejection| {
             let status = rejection.status();
             let text = if status == StatusCode::PAYLOAD_TOO_LARGE {
-                "the form is larger than 256 KiB"
+                "the form is too large"
             } else {
                 "the form was cut off"
             };

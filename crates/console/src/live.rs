@@ -91,8 +91,11 @@ pub(crate) async fn stream(State(app): State<App>, signed: Signed, Query(view): 
         return (StatusCode::SERVICE_UNAVAILABLE, [("retry-after", "10")], "too many live pages are open")
             .into_response();
     };
-    let owner = QuotaOwner::of(&signed.principal);
-    let place = match app.config.quotas.take(&owner, Quota::Streams) {
+    let place = match &signed.place {
+        Some(place) => place.wait(&signed.principal, Quota::Streams),
+        None => app.config.quotas.take(&QuotaOwner::of(&signed.principal), Quota::Streams),
+    };
+    let place = match place {
         Ok(place) => place,
         Err(problem) => {
             return (StatusCode::TOO_MANY_REQUESTS, [("retry-after", "10")], problem.detail).into_response();

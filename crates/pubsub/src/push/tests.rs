@@ -6,7 +6,10 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::State;
 use http::{HeaderMap, StatusCode};
-use levada_core::{Authenticator, Egress, EgressRule, Principal, Problem, RandomIds, SystemClock};
+use levada_core::{
+    Authenticator, Egress, EgressRule, Principal, Problem, Quota, Quotas, RandomIds, SystemClock,
+    TenantQuotas,
+};
 use serde_json::Value;
 use tokio::sync::mpsc;
 
@@ -32,6 +35,9 @@ impl Authenticator for Nobody {
 
 type Seen = (HeaderMap, Vec<u8>);
 
+/// Stands for no answer, ever.
+const SILENCE: u16 = 0;
+
 /// An endpoint that answers with these codes in turn, the last one for ever, and tells what came.
 async fn endpoint(codes: &'static [u16]) -> (String, mpsc::UnboundedReceiver<Seen>) {
     let (sender, receiver) = mpsc::unbounded_channel();
@@ -41,7 +47,12 @@ async fn endpoint(codes: &'static [u16]) -> (String, mpsc::UnboundedReceiver<See
             let n = count.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
             let code = codes[n.min(codes.len() - 1)];
             let _ = sender.send((headers, body.to_vec()));
-            std::future::ready(StatusCode::from_u16(code).expect("a status"))
+            async move {
+                if code == SILENCE {
+                    std::future::pending::<()>().await;
+                }
+                StatusCode::from_u16(code).expect("a status")
+            }
         };
     let router = Router::new().fallback(handler).with_state(sender);
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
@@ -66,6 +77,10 @@ async fn world() -> (PubsubApi, Call, PushConfig) {
 }
 
 async fn world_of(projects: Projects, egress: Egress) -> (PubsubApi, Call, PushConfig) {
+    world_with(projects, egress, Guards::default()).await
+}
+
+async fn world_with(projects: Projects, egress: Egress, guards: Guards) -> (PubsubApi, Call, PushConfig) {
     let api = PubsubApi::new(Parts {
         bus: Arc::new(MemoryBus::default()),
         authenticator: Arc::new(Nobody),
@@ -74,7 +89,7 @@ async fn world_of(projects: Projects, egress: Egress) -> (PubsubApi, Call, PushC
         policies: Arc::new(MemoryPolicies::default()),
         clock: Arc::new(SystemClock::new()),
         ids: Arc::new(RandomIds),
-        guards: Guards::default(),
+        guards,
         config: PubsubConfig { egress, ..PubsubConfig::default() },
     });
     let call = api.call(&HeaderMap::new()).expect("a call");
@@ -240,4 +255,56 @@ async fn egress_opens_what_it_names() {
     api.create_subscription(&call, subscription(push)).await.expect("a subscription");
     publish(&api, &call).await;
     seen(&mut posts).await;
+}
+
+#[tokio::test]
+async fn endpoints_that_hang_hold_their_own_posts_and_no_others() {
+    // They do well until they may have many messages at a time, and then never answer.
+    const THEN_SILENT: [u16; 61] = {
+        let mut codes = [204; 61];
+        codes[60] = SILENCE;
+        codes
+    };
+    let quotas = Quotas::new(&[(Quota::PushPosts, 2)], &TenantQuotas::new());
+    let guards = Guards { quotas, ..Guards::default() };
+    let egress = Egress::default().with_loopback();
+    let (api, call, config) = world_with(Projects::dev([]), egress, guards).await;
+    let pusher = tokio::spawn({
+        let (api, config) = (api.clone(), PushConfig { max_posts: 40, ..config });
+        async move { api.push(config).await }
+    });
+    let mut hanging = Vec::new();
+    for n in 0..5 {
+        let (url, posts) = endpoint(&THEN_SILENT).await;
+        let push = pb::PushConfig { push_endpoint: url, ..Default::default() };
+        let made = pb::Subscription {
+            name: format!("projects/demo/subscriptions/hanging-{n}"),
+            ack_deadline_seconds: 600,
+            ..subscription(push)
+        };
+        api.create_subscription(&call, made).await.expect("a subscription");
+        hanging.push(posts);
+    }
+    for _ in 0..150 {
+        publish_unordered(&api, &call).await;
+    }
+    for posts in &mut hanging {
+        for _ in 0..61 {
+            seen(posts).await;
+        }
+    }
+    let (url, mut posts) = endpoint(&[204]).await;
+    let push = pb::PushConfig { push_endpoint: url, ..Default::default() };
+    api.create_subscription(&call, subscription(push)).await.expect("a subscription");
+    for _ in 0..50 {
+        publish_unordered(&api, &call).await;
+        seen(&mut posts).await;
+    }
+    pusher.abort();
+}
+
+async fn publish_unordered(api: &PubsubApi, call: &Call) {
+    let message = pb::PubsubMessage { data: "hello".into(), ..Default::default() };
+    let request = pb::PublishRequest { topic: TOPIC.into(), messages: vec![message] };
+    api.publish(call, request).await.expect("published");
 }
