@@ -82,7 +82,14 @@ impl PubsubApi {
             }
         };
         if ours {
-            self.topic(call, &policy.topic)?;
+            let topic = self.topic(call, &policy.topic)?;
+            // Nothing checks a message that moves: it may be in no form that others there rely on.
+            if topic.schema.is_some() && !access.sees_all() {
+                return Err(ApiError::denied(
+                    "User not authorized to perform this action: the dead-letter topic belongs to the platform, \
+                     and its messages have a schema. Use a topic without one, or of the tenant's project.",
+                ));
+            }
             return limits::delivery_attempts(policy.max_delivery_attempts);
         }
         Err(ApiError::denied(

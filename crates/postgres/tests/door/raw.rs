@@ -118,3 +118,21 @@ async fn stopping_tells_clients_and_ends() {
     assert!(holds(&rest(&mut idle).await, "57P01"));
     assert!(TcpStream::connect(stage.address).await.is_err(), "nobody listens");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_fails_again_and_again_waits_and_no_other_one_does() {
+    let stage = Stage::new().await;
+    let attempt = async |key: &str| {
+        let mut socket = TcpStream::connect(stage.address).await.expect("connected");
+        socket.write_all(&startup("anna")).await.expect("sent");
+        socket.write_all(&message(b'p', format!("{key}\0").as_bytes())).await.expect("sent");
+        rest(&mut socket).await
+    };
+    for n in 0..10 {
+        assert!(holds(&attempt("lvd_aaaaaaaaaa_wrong").await, "28P01"), "{n}");
+    }
+    let delayed = attempt("lvd_aaaaaaaaaa_wrong").await;
+    assert!(holds(&delayed, "28000") && holds(&delayed, "too-many-sign-ins"));
+    assert!(holds(&attempt("lvd_bbbbbbbbbb_wrong").await, "28P01"));
+    logged_in(&stage).await;
+}

@@ -64,7 +64,7 @@ impl Service {
                 .user_agent(concat!("levada/", env!("CARGO_PKG_VERSION")))
         });
         // A client that cannot be made is told of now, not at the first row.
-        client.request(Method::GET, origin).map_err(|error| error.to_string())?;
+        let _ = client.request(Method::GET, origin).map_err(|error| error.to_string())?;
         // One tenant's failures must not keep another from the same service.
         let scope = format!("{} {origin}", names::lake_owner(owner));
         Ok(Self {
