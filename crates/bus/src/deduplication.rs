@@ -42,10 +42,11 @@ impl ValueHash {
         }
         let mut first = [0u8; 16];
         first.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
-        Self(u128::from_le_bytes(first))
+        let group = shards::group_bits(xxhash_rust::xxh3::xxh3_64(tenant.as_str().as_bytes()));
+        Self(u128::from_le_bytes(first) & !u128::from(shards::GROUP_MASK) | u128::from(group))
     }
 
-    /// What the index knows of it.
+    /// What the index knows of it. Some of its bits say whose it is.
     fn tag(self) -> u64 {
         self.0 as u64
     }
@@ -203,14 +204,20 @@ impl Deduplicator {
     }
 
     /// Forgets what lies below an offset: those messages are older than the window. Answers
-    /// how many more had to go because all topics together have too many.
+    /// how many more had to go because all topics together have too many: the oldest of whoever
+    /// has most in this topic, so that one tenant's values do not make it forget another's.
     pub fn forget(&self, floor: u64, end: u64) -> usize {
         self.budget.give_back(self.shards.drop_below(floor));
-        let (mut early, mut floor) = (0, floor);
+        let (mut early, mut floors) = (0, HashMap::new());
         // Only who has more than its share makes room; in steps of a sixteenth of its messages.
-        while self.budget.used() > self.budget.max && self.len() > self.budget.share() && floor < end {
-            floor += ((end - floor) / 16).max(1);
-            let gone = self.shards.drop_below(floor);
+        while self.budget.used() > self.budget.max && self.len() > self.budget.share() {
+            let group = self.shards.largest_group();
+            let at = floors.entry(group).or_insert(floor);
+            if *at >= end {
+                break;
+            }
+            *at += ((end - *at) / 16).max(1);
+            let gone = self.shards.drop_group_below(group, *at);
             self.budget.give_back(gone);
             early += gone;
         }
@@ -345,6 +352,25 @@ mod tests {
             topic.forget(0, 20);
         }
         assert!(budget.used() <= 1_000, "{} are left", budget.used());
+    }
+
+    #[test]
+    fn one_tenants_values_do_not_make_a_topic_forget_anothers() {
+        let budget = Budget::new(1_000);
+        let index = index(&budget);
+        let of =
+            |tenant: &str, n: u64| ValueHash::new(&TenantId::new(tenant).expect("a tenant"), &n.to_string());
+        for n in 0..100 {
+            index.complete(&[(of("acme", n), n)]);
+        }
+        for n in 100..5_000 {
+            index.complete(&[(of("flood", n), n)]);
+        }
+        let early = index.forget(0, 5_000);
+        assert!(budget.used() <= 1_000 && early >= 4_000, "{early}");
+        assert!((0..100).all(|n| index.look_up(of("acme", n)) == Some(n)));
+        assert_eq!(index.look_up(of("flood", 100)), None);
+        assert_eq!(index.look_up(of("flood", 4_999)), Some(4_999));
     }
 
     #[test]

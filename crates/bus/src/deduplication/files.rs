@@ -1,6 +1,6 @@
 //! The index on disk: a chain of files, each with what came since the one before.
 //!
-//! A file is the magic `LVDD`, `u32` version (1), `u64` covered offset, `u32` number of keys,
+//! A file is the magic `LVDD`, `u32` version (2: a tag says whose it is), `u64` covered offset, `u32` number of keys,
 //! then for each key `u64` tag and `u64` offset, and a CRC-32C over all of it; little endian.
 
 use std::collections::VecDeque;
@@ -9,7 +9,7 @@ use bytes::{Buf, BufMut};
 use levada_disk::{Disk, read_all, write_atomic};
 
 const MAGIC: &[u8; 4] = b"LVDD";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 const KEY_BYTES: usize = 16;
 /// More files than this are written as one at the next start.
 const MAX_FILES: usize = 64;
