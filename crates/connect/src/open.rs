@@ -73,10 +73,6 @@ impl Open {
                     bytes += bad.original.len();
                     let bad = if rows.is_refused() { of_whole(bad, &self.current.file) } else { bad };
                     batch.rejects.push(reject(config, &self.current, bad));
-                    if rows.is_over() {
-                        filled = Filled::Ended;
-                        break;
-                    }
                 }
                 Ok(Outcome::End) => {
                     filled = Filled::Ended;
@@ -96,6 +92,10 @@ impl Open {
                 }
             }
             place = (rows.place(), rows.tail());
+            if rows.is_over() {
+                filled = Filled::Ended;
+                break;
+            }
         }
         let (start, tail) = place;
         self.current.offset = start.offset;

@@ -365,6 +365,7 @@ impl Taking {
         let settle = Settle { rest: self.config.source.settle, end: self.config.source.settle_end };
         let moment = Now { monotonic: now, ms: self.clock.now_ms() };
         let (ripe, waiting) = self.looks.settle(found, &moved, moment, settle);
+        self.metrics.waiting.set(waiting as f64);
         if ripe.is_empty() && waiting == 0 {
             self.schedule.close(self.clock.now_ms());
             self.run = None;

@@ -46,7 +46,7 @@ enum Found {
 /// What a file begins with.
 pub(super) enum Head {
     Rows(Box<CsvRows>),
-    /// There is nothing but blank lines.
+    /// There is nothing but blank lines, or a header without a line end.
     Empty,
     /// The header may still be written.
     Held,
@@ -68,6 +68,10 @@ impl CsvRows {
             Found::Record(raw) => match judge(&records, &raw, &cursor.window.bytes()[..raw.length], layout) {
                 Ok(names) => {
                     cursor.consume(raw.length);
+                    if raw.open {
+                        // No row follows, and more names may.
+                        return Ok(Head::Empty);
+                    }
                     return Ok(Head::Rows(Box::new(Self { keys: keys(&names), records })));
                 }
                 Err(reason) => reason,

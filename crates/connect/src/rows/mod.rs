@@ -363,14 +363,15 @@ impl Rows {
         }
     }
 
-    /// What of the text was not read, should the reader stop here.
+    /// As [`Origin::tail`], for a reader that starts at [`Rows::place`].
     pub fn tail(&self) -> u64 {
         self.tail
     }
 
-    /// Whether a fault has ended the file: there is nothing after it to go back to.
+    /// Whether nothing follows the last outcome: a fault has ended the file, or its end has ended
+    /// a record, which only this reader remembers.
     pub fn is_over(&self) -> bool {
-        self.ended
+        self.ended || self.cursor.open.is_some()
     }
 
     /// Whether the file was refused whole.

@@ -140,9 +140,12 @@ impl Life {
     }
 }
 
-const PAUSES_MS: [u64; 8] = [0, 10, 400, 1000, 2900, 3100, 12_000, 40_000];
+/// Never as long as what counts as an end: 60 s.
+const SHORT_MS: [u64; 8] = [0, 10, 400, 1000, 2900, 3100, 12_000, 40_000];
+/// Longer ones too.
+const LONG_MS: [u64; 6] = [0, 3100, 12_000, 61_000, 100_000, 200_000];
 
-async fn write_slowly(seed: u64) -> (Vec<String>, Content) {
+async fn write_slowly(seed: u64, pauses_ms: &[u64]) -> (Vec<String>, Content) {
     let mut rng = SimRng::new(seed);
     let plain = if rng.one_in(2) { csv(&mut rng) } else { json(&mut rng) };
     let content = if rng.one_in(3) { packed(&mut rng, plain) } else { plain };
@@ -155,8 +158,7 @@ async fn write_slowly(seed: u64) -> (Vec<String>, Content) {
         let mut file = fs::File::options().append(true).create(true).open(&path).unwrap();
         file.write_all(&rest[..n]).unwrap();
         rest = &rest[n..];
-        // Never as long as what proves an end: 60 s.
-        let pause = PAUSES_MS[rng.below(PAUSES_MS.len() as u64) as usize];
+        let pause = pauses_ms[rng.below(pauses_ms.len() as u64) as usize];
         let looks = rng.below(6);
         for _ in 0..looks {
             life.look(&mut rng).await;
@@ -170,13 +172,36 @@ async fn write_slowly(seed: u64) -> (Vec<String>, Content) {
     (life.finish().await, content)
 }
 
+fn seeds() -> u64 {
+    std::env::var("LEVADA_SLOW_WRITERS").ok().and_then(|n| n.parse().ok()).unwrap_or(300)
+}
+
 #[tokio::test]
 async fn a_slow_writer_loses_nothing_and_no_row_is_cut() {
-    let seeds: u64 = std::env::var("LEVADA_SLOW_WRITERS").ok().and_then(|n| n.parse().ok()).unwrap_or(400);
-    for seed in 0..seeds {
-        let (mut stored, mut content) = write_slowly(seed).await;
+    for seed in 0..seeds() {
+        let (mut stored, mut content) = write_slowly(seed, &SHORT_MS).await;
         stored.sort();
         content.rows.sort();
         assert_eq!(stored, content.rows, "seed {seed}: {:?}", String::from_utf8_lossy(&content.bytes));
+    }
+}
+
+/// A pause that counts as the end may cut a row. Then a dead letter names its line.
+#[tokio::test]
+async fn what_a_long_pause_cuts_is_told() {
+    for seed in 0..seeds() {
+        let (told, content) = write_slowly(seed, &LONG_MS).await;
+        let place = format!("seed {seed}: {told:?}\n{:?}", String::from_utf8_lossy(&content.bytes));
+        let line = |text: &str| text.split_once(' ').unwrap().0.to_owned();
+        let (bad, stored): (Vec<&String>, Vec<&String>) =
+            told.iter().partition(|text| text.split_once(' ').unwrap().1.starts_with('!'));
+        for row in &content.rows {
+            let times = stored.iter().filter(|text| *text == &row).count();
+            let is_told = bad.iter().any(|text| line(text) == line(row));
+            assert!(times == 1 || (times == 0 && is_told), "{row:?} {times} times, {place}");
+        }
+        for row in stored.iter().filter(|row| !content.rows.contains(row)) {
+            assert!(bad.contains(&&format!("{} !row-grew", line(row))), "{row:?} is stored wrong, {place}");
+        }
     }
 }
