@@ -96,6 +96,27 @@ const cases = {
     for (const key of ['a', 'b']) assert.deepStrictEqual(got[key], [...Array(50).keys()]);
   },
 
+  async closingInsideAHandlerEndsWell() {
+    for (let round = 0; round < 5; round++) {
+      const flowControl = {maxMessages: 3, allowExcessMessages: false};
+      const {topic, subscription} = await pair(`close${round}`, {flowControl});
+      const body = Buffer.alloc(500, 'm');
+      await Promise.all([...Array(12)].map(() => topic.publishMessage({data: body})));
+      let count = 0;
+      // What is thrown out of the client's streams ends the program.
+      await within(
+        new Promise((resolve, reject) => {
+          subscription.on('error', reject);
+          subscription.on('message', () => {
+            count += 1;
+            if (count === 3) subscription.close().then(resolve, reject);
+          });
+        }),
+        'the close',
+      );
+    }
+  },
+
   async exactlyOnceConfirmsAcknowledgements() {
     const {topic, subscription} = await pair('once', {enableExactlyOnceDelivery: true, ackDeadlineSeconds: 30});
     const answers = [];

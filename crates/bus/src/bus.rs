@@ -73,6 +73,8 @@ pub(crate) struct TopicState {
     pub needed_from: Mutex<Option<u64>>,
     /// When a publish is answered.
     pub durability: Mutex<levada_log::Durability>,
+    /// The scope of ordering keys; `None`: the default of the bus.
+    pub ordering: Mutex<Option<crate::port::KeyScope>>,
     /// Publish-side deduplication, where it is switched on.
     pub deduplicator: RwLock<Option<Arc<Deduplicator>>>,
     /// Deleted through the port: kept for the subscriptions that it left behind, if any.
@@ -287,6 +289,7 @@ impl TopicState {
             needed_age: Mutex::default(),
             needed_from: Mutex::default(),
             durability: Mutex::default(),
+            ordering: Mutex::default(),
             deduplicator: RwLock::default(),
             deleted: AtomicBool::new(false),
             counters: TopicCounters::default(),

@@ -20,12 +20,16 @@ pub struct BusConfig {
     /// At most this many values are remembered by publish-side deduplication, of all topics
     /// together; a value takes about 30 bytes. The oldest are forgotten first.
     pub deduplication_keys: usize,
+    /// Bytes of records that the deliveries of all subscriptions keep at hand.
+    pub cache_bytes: usize,
     /// Bytes of one tenant that may wait for commit at once; more waits its turn.
     pub tenant_in_flight_bytes: usize,
     pub max_topics: usize,
     /// Largest body plus attributes of a message.
     pub max_message_bytes: usize,
     pub default_retention: Retention,
+    /// The scope of ordering keys where a topic does not set it.
+    pub ordering: crate::port::KeyScope,
     /// Each call of `maintain` checks so many bytes of old messages for damage; 0: none.
     pub scrub_bytes: u64,
 }
@@ -38,12 +42,43 @@ impl Default for BusConfig {
             idempotency_keys: 1_000_000,
             quotas: Quotas::default(),
             deduplication_keys: 8_000_000,
+            cache_bytes: CACHE_BYTES,
             tenant_in_flight_bytes: 32 << 20,
             max_topics: 20_000,
             max_message_bytes: 10_000_000,
             default_retention: Retention::default(),
+            ordering: crate::port::KeyScope::Tenant,
             scrub_bytes: 4 << 20,
         }
+    }
+}
+
+/// Bytes that a remembered publish takes, its places in tables and queue included.
+const IDEMPOTENCY_KEY_BYTES: usize = 160;
+/// Bytes that a value of deduplication takes.
+const DEDUPLICATION_KEY_BYTES: usize = 30;
+/// Bytes of records that deliveries keep at hand.
+const CACHE_BYTES: usize = 64 << 20;
+
+impl BusConfig {
+    /// The defaults, or less where they would hold more than `bytes`: two fifths of it for
+    /// idempotency, as much for deduplication, a fifth for records at hand.
+    #[must_use]
+    pub fn within(bytes: usize) -> Self {
+        let most = Self::default();
+        Self {
+            idempotency_keys: most.idempotency_keys.min(bytes / 5 * 2 / IDEMPOTENCY_KEY_BYTES).max(1_000),
+            deduplication_keys: most.deduplication_keys.min(bytes / 5 * 2 / DEDUPLICATION_KEY_BYTES).max(1_000),
+            cache_bytes: most.cache_bytes.min(bytes / 5).max(1 << 20),
+            ..most
+        }
+    }
+
+    /// What windows and cache hold at the most.
+    pub fn held_bytes(&self) -> usize {
+        self.idempotency_keys * IDEMPOTENCY_KEY_BYTES
+            + self.deduplication_keys * DEDUPLICATION_KEY_BYTES
+            + self.cache_bytes
     }
 }
 
@@ -107,5 +142,19 @@ impl BusError {
 impl From<StoreError> for BusError {
     fn from(error: StoreError) -> Self {
         BusError::Store(error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::BusConfig;
+
+    #[test]
+    fn a_small_memory_holds_less_and_a_large_one_the_defaults() {
+        let small = BusConfig::within(256 << 20);
+        assert!(small.held_bytes() <= 256 << 20, "{}", small.held_bytes());
+        assert!(small.idempotency_keys >= 500_000, "{}", small.idempotency_keys);
+        let most = BusConfig::default();
+        assert_eq!(BusConfig::within(1 << 40).held_bytes(), most.held_bytes());
     }
 }

@@ -13,14 +13,14 @@ use levada_config::Secrets;
 use levada_config::model::{Limits, Owner, Pipeline, Project, Source};
 use levada_connect::{FileReader, FileReaderConfig};
 use levada_core::{
-    Backoff, Clock, Egress, IdSource, Principal, ProjectId, RandomIds, ReadError, SystemClock, TenantId,
+    Backoff, Clock, Egress, IdSource, MemoryHold, Principal, ProjectId, RandomIds, ReadError, SystemClock, TenantId,
 };
 use levada_disk::{Disk, RealDisk};
 use levada_flow::{FileReaders, Models, ModelsConfig, Pipelines};
 use levada_http::{
     AppState, DeclaredTenants, GatewayConfig, MetricsAccess, Parts, QueryConfig, RouteRule, Routes,
 };
-use levada_lake::{Lake, LakeConfig, QueryLimits};
+use levada_lake::{Lake, QueryLimits};
 use levada_postgres::{PostgresConfig, PostgresServer};
 use levada_pubsub::{PubsubApi, PubsubConfig, PushConfig, PushKey, StoredSchemas};
 use levada_store::DocumentStore;
@@ -78,6 +78,7 @@ pub struct Server {
     export: Export,
     stop: watch::Sender<bool>,
     tasks: Vec<JoinHandle<()>>,
+    _bus_memory: MemoryHold,
 }
 
 impl Server {
@@ -98,11 +99,14 @@ impl Server {
         let metrics = metrics.map(|(handle, _)| handle);
         let shared = Shared::of(project, options.dev || options.open_on_loopback.is_some());
 
-        let bus = open_bus(disk.clone(), clock.clone(), shared.quotas.clone()).await?;
+        let config = shared.bus_config(options.dev);
+        // What its windows and cache may grow to is not there for others.
+        let bus_memory = shared.memory.take(config.held_bytes())?;
+        let bus = open_bus(disk.clone(), clock.clone(), config).await?;
         let home = pubsub::home(project);
         let port = open_port(home.clone(), &bus).await?;
         topics::ensure(project, routes(project).topics(), &home, &bus, &*port).await?;
-        let lake = Lake::open(disk.clone(), LAKE_DIR, LakeConfig::default(), clock.clone())
+        let lake = Lake::open(disk.clone(), LAKE_DIR, shared.lake_config(), clock.clone())
             .context("cannot open the lake")?;
         let key_store = open_store(&disk, KEYS_DIR).await?;
         let keys = Arc::new(KeyRing::open(key_store.clone(), clock.clone()).context("cannot open the API keys")?);
@@ -164,12 +168,16 @@ impl Server {
         let policies = Arc::new(StoredPolicies::open(policy_store.clone())?);
         let schemas = Arc::new(StoredSchemas::open(schema_store.clone(), clock.clone())?);
         let documents = vec![key_store, policy_store, schema_store, bus.documents()];
-        let subscriptions = pubsub::admin(port.clone(), projects.clone(), schemas.clone());
+        let rates = Arc::new(rate_limiter(project, clock.clone()));
+        let counted = rates.clone();
+        let take: levada_bus::TakeTokens = Arc::new(move |tenant, cost| counted.admit(tenant, cost));
+        bus.limit_resends(take.clone());
+        let subscriptions = pubsub::admin(port.clone(), projects.clone(), schemas.clone()).with_rate(take);
         let ids: Arc<dyn IdSource> = Arc::new(RandomIds);
         let state = AppState::new(Parts {
             authenticator: keys.clone(),
             keys: keys.clone(),
-            limits: Arc::new(rate_limiter(project, clock.clone())),
+            limits: rates.clone(),
             bus: bus.clone(),
             lake: lake.clone(),
             routes: Arc::new(routes(project)),
@@ -222,7 +230,7 @@ impl Server {
             guards: levada_pubsub::Guards {
                 quotas: shared.quotas.clone(),
                 bodies: state.bodies.clone(),
-                limits: Some(state.limits.clone()),
+                limits: Some(rates),
                 ..levada_pubsub::Guards::default()
             },
             config: PubsubConfig { egress: shared.egress.clone(), ..PubsubConfig::default() },
@@ -230,6 +238,7 @@ impl Server {
         let push = push_config(&data, &format!("http://{}", http.local_addr()?))?;
         let doors = console.merge(levada_pubsub::router(&pubsub)).merge(levada_pubsub::push_router(&push));
         let app = levada_http::app_with(state.clone(), doors);
+        tasks.push(maintenance::count_stock(pubsub.clone(), keys.clone(), shared.quotas.clone(), stopped.clone()));
         let pushing = pubsub.clone();
         tasks.push(tokio::spawn(async move { pushing.push(push).await }));
         let serve = levada_http::serve(http, app, until(stopped), levada_http::ServerConfig::default());
@@ -254,6 +263,7 @@ impl Server {
             export,
             stop,
             tasks,
+            _bus_memory: bus_memory,
         })
     }
 
@@ -292,9 +302,8 @@ fn install_metrics() -> Option<(PrometheusHandle, levada_telemetry::Units)> {
     Some(installed)
 }
 
-async fn open_bus(disk: Arc<dyn Disk>, clock: Arc<dyn Clock>, quotas: Quotas) -> Result<Bus> {
+async fn open_bus(disk: Arc<dyn Disk>, clock: Arc<dyn Clock>, config: BusConfig) -> Result<Bus> {
     let open = move || -> Result<Bus> {
-        let config = BusConfig { quotas, ..BusConfig::default() };
         let (bus, recovery) = Bus::open(disk, config, clock).context("cannot recover the log")?;
         tracing::info!(
             idempotency_keys = recovery.idempotency_keys,

@@ -37,7 +37,8 @@ impl PubsubApi {
         self.access(call, &name)?.require_topic_control()?;
         let kept = self.bus.topic(&name)?;
         let paths = mask::paths(request.update_mask.as_ref(), &mask::TOPIC)?;
-        let (durability, deduplication) = (kept.durability, kept.deduplication.clone());
+        let (durability, deduplication, ordering) =
+            (kept.durability, kept.deduplication.clone(), kept.ordering);
         let mut topic = convert::topic_out(kept);
         for path in paths {
             let (top, nested) = path.split_once('.').unwrap_or((path, ""));
@@ -57,7 +58,7 @@ impl PubsubApi {
                 _ => topic.message_transforms = given.message_transforms.clone(),
             }
         }
-        let spec = TopicSpec { durability, deduplication, ..convert::topic_in(&topic)? };
+        let spec = TopicSpec { durability, deduplication, ordering, ..convert::topic_in(&topic)? };
         self.check_schema(call, &spec).await?;
         Ok(convert::topic_out(self.bus.update_topic(spec).await?))
     }

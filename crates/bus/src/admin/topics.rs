@@ -1,4 +1,5 @@
-//! Operating topics: what Google's API has no field for, durability and deduplication.
+//! Operating topics: what Google's API has no field for, durability, deduplication and the scope of
+//! ordering keys.
 //!
 //! Who sees and changes what is the rule of the Pub/Sub edge: a tenant's project is that
 //! tenant's; the platform's topics are seen by everybody and changed by callers for all tenants.
@@ -8,7 +9,7 @@ use std::sync::Arc;
 use levada_core::{Principal, Problem, ProjectId, ResourceName, TenantId, TenantSet};
 
 use super::{OwnerOf, ProjectOwner, SubscriptionAdmin};
-use crate::port::{BusPort, Deduplication, Durability, Page, PageRequest, PortError, TopicSpec};
+use crate::port::{BusPort, Deduplication, Durability, KeyScope, Page, PageRequest, PortError, TopicSpec};
 
 /// Operates the topics of a bus. Cheap to clone.
 #[derive(Clone)]
@@ -29,6 +30,8 @@ impl std::fmt::Debug for TopicAdmin {
 #[derive(Debug, Clone, PartialEq)]
 pub struct TopicReport {
     pub spec: TopicSpec,
+    /// The scope of ordering keys in force: the topic's, or the default of the bus.
+    pub ordering: KeyScope,
     /// Whose project it is in; `None`: the platform's.
     pub tenant: Option<TenantId>,
     /// The reader may change its settings, given a role that operates.
@@ -41,6 +44,8 @@ pub struct TopicChange {
     pub durability: Option<Durability>,
     /// `Some(None)` ends deduplication.
     pub deduplication: Option<Option<Deduplication>>,
+    /// `Some(None)` goes back to the default.
+    pub ordering: Option<Option<KeyScope>>,
 }
 
 impl SubscriptionAdmin {
@@ -64,7 +69,7 @@ impl TopicAdmin {
         let found = self.port.topics(project, page);
         let seen =
             found.items.into_iter().filter(|spec| self.port.is_visible(&spec.name, &principal.tenants));
-        Page { items: seen.map(|spec| access.report(spec)).collect(), next: found.next }
+        Page { items: seen.map(|spec| self.report(&access, spec)).collect(), next: found.next }
     }
 
     /// # Errors
@@ -74,7 +79,7 @@ impl TopicAdmin {
         if !self.port.is_visible(name, &principal.tenants) {
             return Err(topic_unknown(name));
         }
-        Ok(access.report(self.port.topic(name).map_err(|error| problem(name, &error))?))
+        Ok(self.report(&access, self.port.topic(name).map_err(|error| problem(name, &error))?))
     }
 
     /// Changes settings and answers how the topic is now.
@@ -103,15 +108,24 @@ impl TopicAdmin {
         if let Some(deduplication) = &change.deduplication {
             spec.deduplication.clone_from(deduplication);
         }
+        if let Some(ordering) = change.ordering {
+            spec.ordering = ordering;
+        }
         if spec == kept.spec {
             return Ok(kept);
         }
         let spec = self.port.update_topic(spec).await.map_err(|error| problem(name, &error))?;
         tracing::info!(
             actor = %principal.id, topic = %name, durability = ?spec.durability,
-            deduplication = ?spec.deduplication, "topic changed"
+            deduplication = ?spec.deduplication, ordering = ?spec.ordering, "topic changed"
         );
-        Ok(TopicReport { spec, ..kept })
+        let ordering = spec.ordering.unwrap_or_else(|| self.port.default_ordering());
+        Ok(TopicReport { spec, ordering, ..kept })
+    }
+
+    fn report(&self, access: &Access, spec: TopicSpec) -> TopicReport {
+        let ordering = spec.ordering.unwrap_or_else(|| self.port.default_ordering());
+        TopicReport { spec, ordering, tenant: access.tenant.clone(), may_change: access.may_change }
     }
 
     fn access(&self, principal: &Principal, project: &ProjectId) -> Option<Access> {
@@ -131,12 +145,6 @@ impl TopicAdmin {
 struct Access {
     tenant: Option<TenantId>,
     may_change: bool,
-}
-
-impl Access {
-    fn report(&self, spec: TopicSpec) -> TopicReport {
-        TopicReport { spec, tenant: self.tenant.clone(), may_change: self.may_change }
-    }
 }
 
 /// One and the same for a topic that does not exist and one in another tenant's project.

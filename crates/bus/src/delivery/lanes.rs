@@ -22,6 +22,10 @@ const MAX_RUN_BYTES: u32 = 64 << 10;
 /// A deficit never grows beyond this: a lane that waited long must not take over.
 const MAX_WEIGHT: u32 = 1_000;
 
+/// The lane of messages whose ordering keys are those of all tenants: within a lane the order is
+/// that of the topic. No tenant has this number.
+pub(crate) const SHARED_LANE: u32 = u32::MAX;
+
 /// What a message of this size takes of its lane's share.
 fn cost(bytes: u32) -> i64 {
     i64::from(bytes) + MESSAGE_BYTES

@@ -22,6 +22,6 @@ mod settled;
 mod state;
 
 pub(crate) use keys::KeyBounds;
-pub(crate) use lanes::Waiting;
+pub(crate) use lanes::{SHARED_LANE, Waiting};
 pub(crate) use settled::Settled;
 pub(crate) use state::{Lease, Now, Outcome, Progress, Rules, Seen, State};

@@ -35,7 +35,7 @@ impl Embedded {
             return;
         }
         let attempts: Vec<(u64, u32)> = spent.iter().map(|lease| (lease.offset, lease.attempt)).collect();
-        if let Err(error) = self.move_to_dead_letter(subscription, &attempts) {
+        if let Err(error) = self.move_to_dead_letter(subscription, &attempts, None) {
             let name = &subscription.spec().name;
             tracing::warn!(%error, subscription = %name, "no dead letter was written; the messages come again");
         }
@@ -47,10 +47,10 @@ impl Embedded {
         subscription.ready.notify_waiters();
     }
 
-    /// Moves messages to the dead letter because an operator wants it.
-    pub fn park(&self, subscription: &Subscription, offsets: Vec<u64>) -> Result<(), PortError> {
+    /// Moves messages of one lane to the dead letter because an operator wants it.
+    pub fn park(&self, subscription: &Subscription, lane: u32, offsets: Vec<u64>) -> Result<(), PortError> {
         let attempts: Vec<(u64, u32)> = offsets.iter().map(|offset| (*offset, 0)).collect();
-        let moved = self.move_to_dead_letter(subscription, &attempts);
+        let moved = self.move_to_dead_letter(subscription, &attempts, Some(lane));
         let now = self.now();
         let mut machine = subscription.machine.lock();
         // What was not moved goes on as before.
@@ -77,10 +77,12 @@ impl Embedded {
         Ok(())
     }
 
+    /// `lane`: only what is of this tenant.
     fn move_to_dead_letter(
         &self,
         subscription: &Subscription,
         messages: &[(u64, u32)],
+        lane: Option<u32>,
     ) -> Result<(), PortError> {
         let spec = subscription.spec();
         let policy = spec.dead_letter.as_ref().ok_or_else(|| {
@@ -90,7 +92,7 @@ impl Embedded {
         let _alone = subscription.burying.lock();
         let generation = subscription.machine.lock().generation;
         for part in messages.chunks(PART_RECORDS) {
-            self.move_part(subscription, part, generation, &spec, &target)?;
+            self.move_part(subscription, part, lane, generation, &spec, &target)?;
         }
         Ok(())
     }
@@ -100,6 +102,7 @@ impl Embedded {
         &self,
         subscription: &Subscription,
         messages: &[(u64, u32)],
+        lane: Option<u32>,
         generation: u32,
         spec: &SubscriptionSpec,
         target: &Arc<TopicState>,
@@ -115,6 +118,7 @@ impl Embedded {
         let mut bytes = 0;
         for ((offset, attempt), record) in messages.into_iter().zip(records) {
             let copy = match record {
+                Some(record) if lane.is_some_and(|lane| lane != record.lane) => continue,
                 Some(record) => self.copy(spec, record, *attempt, &subscription.log.name, target)?,
                 None => {
                     // Retention took it: there is nothing left to move.

@@ -17,7 +17,7 @@ use crate::embedded::catalog::not_found;
 use crate::embedded::scan::{Left, Reach};
 use crate::embedded::subscription::Subscription;
 use crate::port::{
-    AckId, AckOutcome, BlockedKey, LaneDelivery, PortError, PullLimits, Received, SubscriptionPort,
+    AckId, AckOutcome, BlockedKey, KeyScope, LaneDelivery, PortError, PullLimits, Received, SubscriptionPort,
     SubscriptionSpec, SubscriptionStats, Unblock,
 };
 
@@ -78,13 +78,8 @@ impl Embedded {
                 let wait = machine.rate.as_ref().map(|rate| rate.next(now.at));
                 (Vec::new(), wait, false)
             } else {
-                let leases = machine.state.lease(
-                    limits.consumer,
-                    allowed,
-                    limits.max_bytes,
-                    limits.ack_deadline,
-                    now,
-                );
+                let leases =
+                    machine.state.lease(limits.consumer, allowed, limits.max_bytes, limits.ack_deadline, now);
                 if let Some(rate) = &mut machine.rate {
                     rate.spend(leases.len());
                 }
@@ -102,6 +97,10 @@ impl Embedded {
         }
         let mut loaded = self.load_leases(subscription, leases)?;
         self.give_back_beyond(subscription, limits.max_bytes, &mut loaded);
+        if subscription.key_scope() == KeyScope::Global {
+            let mut machine = subscription.machine.lock();
+            loaded.iter().for_each(|(lease, record)| machine.state.count_for(lease.offset, record.lane));
+        }
         let received =
             loaded.into_iter().filter_map(|(lease, record)| self.receive(subscription, lease, record));
         Ok(Taken { received: received.collect(), next, behind })
@@ -338,7 +337,7 @@ impl Embedded {
             let record = records.first().filter(|r| r.offset == blocked.offset)?;
             let (key, _) = codec::decode(&record.head).ok()?;
             Some(BlockedKey {
-                tenant: self.tenant_of(blocked.lane)?,
+                tenant: self.tenant_of(record.lane)?,
                 key: key?.into(),
                 message_id: blocked.offset,
                 delivery_attempt: attempt,
@@ -366,18 +365,33 @@ impl Embedded {
         key: &str,
         how: Unblock,
     ) -> Result<(), PortError> {
-        let chain = self.lane_in(subscription, tenant).and_then(|lane| {
-            let hash = subscription.key(lane, Some(key));
-            subscription.machine.lock().state.chain(hash)
-        });
-        let (blocker, waiting) = chain.ok_or_else(|| {
-            PortError::FailedPrecondition(format!("no message of the ordering key `{key}` is under way"))
-        })?;
+        let is_free =
+            || PortError::FailedPrecondition(format!("no message of the ordering key `{key}` is under way"));
+        let chain_in = |scope, lane| {
+            let (_, hash) = subscription.place(scope, lane, Some(key));
+            subscription.machine.lock().state.chain(hash).ok_or_else(is_free)
+        };
+        let (lane, (blocker, waiting)) = match subscription.key_scope() {
+            KeyScope::Tenant => {
+                let lane = self.lane_in(subscription, tenant).ok_or_else(is_free)?;
+                (lane, chain_in(KeyScope::Tenant, lane)?)
+            }
+            KeyScope::Global => {
+                let chain = chain_in(KeyScope::Global, 0)?;
+                let records = self.bus.inner.log.read(subscription.log.id, chain.0, 1, 1)?;
+                let holder = records.first().filter(|record| record.offset == chain.0).ok_or_else(is_free)?;
+                // The key is everybody's, and another tenant's message may hold it.
+                if self.tenant_of(holder.lane).as_ref() != Some(tenant) {
+                    return Err(is_free());
+                }
+                (holder.lane, chain)
+            }
+        };
         match how {
             Unblock::Skip => self.skip(subscription, blocker),
             Unblock::Park => {
                 let offsets = std::iter::once(blocker).chain(waiting).collect();
-                self.park(subscription, offsets)
+                self.park(subscription, lane, offsets)
             }
         }
     }

@@ -19,7 +19,7 @@ use crate::embedded::documents::{
 use crate::embedded::journal::{self, Journal, Said};
 use crate::embedded::subscription::{Start, Subscription};
 use crate::embedded::topics::set_durability;
-use crate::embedded::{CACHE_BYTES, Embedded, EmbeddedBus};
+use crate::embedded::{Embedded, EmbeddedBus};
 use crate::filter::Filter;
 use crate::port::{Deduplication, SubscriptionSpec};
 use crate::upkeep::Upkeep;
@@ -53,6 +53,7 @@ impl EmbeddedBus {
             .collect();
         replay(&bus.inner.log, &journal, checkpoint.covered, &mut states)?;
         let first_ack_id = documents.run() * ACK_IDS_A_RUN;
+        let cache_bytes = i64::try_from(bus.inner.config.cache_bytes).unwrap_or(i64::MAX);
         let inner = Arc::new(Embedded {
             first_ack_id: first_ack_id.into(),
             bus,
@@ -61,7 +62,7 @@ impl EmbeddedBus {
             journal,
             catalog: RwLock::default(),
             changing: Arc::default(),
-            cache_left: Arc::new(CACHE_BYTES.into()),
+            cache_left: Arc::new(cache_bytes.into()),
             queued: Mutex::default(),
             flush_turn: Mutex::default(),
             flushing: false.into(),
@@ -153,6 +154,7 @@ impl Embedded {
                 },
             };
             set_durability(&log, spec.durability);
+            *log.ordering.lock() = spec.ordering;
             if let Some(Deduplication { attribute, window }) = &spec.deduplication {
                 self.bus.inner.restore_deduplication(&log, attribute, *window, deduplicated_from)?;
             }
@@ -190,7 +192,8 @@ impl Embedded {
         let Kept { generation, progress } = kept;
         let first_ack_id = self.first_ack_id.load(Ordering::Acquire);
         let active_at = self.bus.inner.clock.monotonic();
-        let start = Start { progress, generation, first_ack_id, active_at, made_ms };
+        let ordering = self.bus.inner.config.ordering;
+        let start = Start { progress, generation, first_ack_id, active_at, made_ms, ordering };
         let cache = Cache::new(self.cache_left.clone());
         let subscription = Arc::new(Subscription::new(number, spec, log, lane, filter, start, cache));
         self.weigh(&subscription);

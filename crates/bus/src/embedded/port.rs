@@ -10,7 +10,7 @@ use crate::embedded::EmbeddedBus;
 use crate::embedded::catalog::page;
 use crate::embedded::deliver::Handle;
 use crate::port::{
-    BusPort, Page, PageRequest, Peeked, PortError, Publication, SeekTo, SnapshotSpec, SubscriptionPort,
+    BusPort, KeyScope, Page, PageRequest, Peeked, PortError, Publication, SeekTo, SnapshotSpec, SubscriptionPort,
     SubscriptionSpec, TopicSpec,
 };
 
@@ -21,6 +21,10 @@ impl BusPort for EmbeddedBus {
 
     fn topic(&self, name: &ResourceName) -> Result<TopicSpec, PortError> {
         Ok(self.inner.topic(name)?.spec)
+    }
+
+    fn default_ordering(&self) -> KeyScope {
+        self.inner.bus.inner.config.ordering
     }
 
     fn update_topic(&self, spec: TopicSpec) -> BoxFuture<'_, Result<TopicSpec, PortError>> {

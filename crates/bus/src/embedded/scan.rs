@@ -12,7 +12,7 @@ use crate::delivery::{Lease, Seen, Waiting};
 use crate::embedded::Embedded;
 use crate::embedded::schedule;
 use crate::embedded::subscription::Subscription;
-use crate::port::PortError;
+use crate::port::{KeyScope, PortError};
 
 /// Read at once. Little, so that it is still in the processor's cache when it is looked at.
 const CHUNK_RECORDS: usize = 4_096;
@@ -166,9 +166,10 @@ impl Embedded {
             let Some(last) = records.last().map(|record| record.offset) else { return Ok(Left::Nothing) };
             let read_bytes = records.iter().map(|r| r.head.len() + r.body.len()).sum::<usize>();
             scanned_bytes += read_bytes;
+            let scope = subscription.key_scope();
             let seen: Vec<(Seen, i64)> = records
                 .iter()
-                .filter_map(|record| Some((self.seen(subscription, record)?, record.timestamp_ms)))
+                .filter_map(|record| Some((self.seen(subscription, scope, record)?, record.timestamp_ms)))
                 .collect();
             let mut machine = subscription.machine.lock();
             // A seek in between: what was read may be behind where it went.
@@ -194,7 +195,7 @@ impl Embedded {
     }
 
     /// What the machine has to know of a record; `None` when the subscription does not want it.
-    fn seen(&self, subscription: &Subscription, record: &Stored) -> Option<Seen> {
+    fn seen(&self, subscription: &Subscription, scope: KeyScope, record: &Stored) -> Option<Seen> {
         if subscription.lane.is_some_and(|lane| lane != record.lane) {
             return None;
         }
@@ -214,9 +215,9 @@ impl Embedded {
         let latest_ms = record.timestamp_ms.saturating_add(latest);
         let not_before_ms = due_ms.map(|due_ms| due_ms.min(latest_ms));
         let bytes = u32::try_from(record.head.len() + record.body.len()).unwrap_or(u32::MAX);
-        let key = subscription.key(record.lane, ordering_key.as_deref());
+        let (lane, key) = subscription.place(scope, record.lane, ordering_key.as_deref());
         let message = Waiting { offset: record.offset, bytes, key };
-        Some(Seen { lane: record.lane, message, not_before_ms })
+        Some(Seen { lane, message, not_before_ms })
     }
 
     /// The records of some offsets, in their order, as far as they still are there. Blocks on

@@ -8,11 +8,11 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Notify, watch};
 
 use crate::bus::TopicState;
-use crate::delivery::{KeyBounds, Progress, Rules, State};
+use crate::delivery::{KeyBounds, Progress, Rules, SHARED_LANE, State};
 use crate::embedded::cache::Cache;
 use crate::embedded::rate::Rate;
 use crate::filter::Filter;
-use crate::port::SubscriptionSpec;
+use crate::port::{KeyScope, SubscriptionSpec};
 
 /// Messages leased at once by one subscription.
 const MAX_LEASED: usize = 100_000;
@@ -33,6 +33,8 @@ pub(crate) struct Subscription {
     pub until: u64,
     /// When it was made, where that is known; milliseconds since the epoch.
     pub made_ms: i64,
+    /// The scope of ordering keys where the topic does not set it.
+    ordering: KeyScope,
     spec: RwLock<Arc<SubscriptionSpec>>,
     pub machine: Mutex<Machine>,
     /// One scan at a time.
@@ -94,6 +96,7 @@ impl Subscription {
         Self {
             number,
             made_ms: start.made_ms,
+            ordering: start.ordering,
             until: spec.replay.as_ref().map_or(u64::MAX, |replay| replay.until),
             log,
             filter,
@@ -147,9 +150,24 @@ impl Subscription {
         self.changes.subscribe()
     }
 
-    /// The hash by which messages of one tenant and ordering key go one after another.
-    pub fn key(&self, lane: u32, key: Option<&str>) -> u64 {
-        key.map_or(0, |key| self.hasher.hash_one((lane, key)).max(1))
+    /// Among which messages a key keeps the order now.
+    pub fn key_scope(&self) -> KeyScope {
+        // Of one tenant's messages, and where there is no order, both are the same.
+        if self.lane.is_some() || !self.spec.read().ordered {
+            return KeyScope::Tenant;
+        }
+        self.log.ordering.lock().unwrap_or(self.ordering)
+    }
+
+    /// In which lane a message takes its turn, and the hash by which those of its ordering key go
+    /// one after another.
+    pub fn place(&self, scope: KeyScope, lane: u32, key: Option<&str>) -> (u32, u64) {
+        let Some(key) = key else { return (lane, 0) };
+        let lane = match scope {
+            KeyScope::Tenant => lane,
+            KeyScope::Global => SHARED_LANE,
+        };
+        (lane, self.hasher.hash_one((lane, key)).max(1))
     }
 
     /// Shares of tenants in delivery, by their lanes.
@@ -166,6 +184,7 @@ pub(crate) struct Start {
     /// When a consumer last asked, by the monotonic clock.
     pub active_at: Duration,
     pub made_ms: i64,
+    pub ordering: KeyScope,
 }
 
 fn rules(spec: &SubscriptionSpec) -> Rules {

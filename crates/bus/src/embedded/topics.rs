@@ -74,6 +74,10 @@ impl Embedded {
         self.documents.put(Kind::Topic, number, &document)?;
         // Only now: a setting that could not be kept must not be in force.
         self.put_in_force(&kept.log, &spec, deduplicated_from);
+        let default = self.bus.inner.config.ordering;
+        if spec.ordering.unwrap_or(default) != kept.spec.ordering.unwrap_or(default) {
+            self.order_anew(&kept.log)?;
+        }
         let topic = Topic { number, spec: spec.clone(), ..kept };
         self.catalog.write().topics.insert(spec.name.clone(), topic);
         self.keep_what_is_needed();
@@ -87,12 +91,27 @@ impl Embedded {
 
     fn put_in_force(&self, log: &TopicState, spec: &TopicSpec, deduplicated_from: u64) {
         set_durability(log, spec.durability);
+        *log.ordering.lock() = spec.ordering;
         match &spec.deduplication {
             Some(Deduplication { attribute, window }) => {
                 self.bus.inner.deduplicate(log, attribute, *window, deduplicated_from);
             }
             None => self.bus.inner.stop_deduplication(log),
         }
+    }
+
+    /// Has the ordered subscriptions of a topic look at its messages once more, by another scope of
+    /// the keys. Their leases end.
+    fn order_anew(&self, log: &TopicState) -> Result<(), PortError> {
+        let of_topic: Vec<_> =
+            self.catalog.read().subscriptions.values().filter(|s| s.log.id == log.id).cloned().collect();
+        for subscription in of_topic.into_iter().filter(|s| s.spec().ordered && !s.spec().detached) {
+            // Alone: what is confirmed meanwhile would be missing from the progress.
+            let _alone = self.journal.writing.blocking_write();
+            let progress = subscription.machine.lock().state.progress();
+            self.reset(&subscription, progress)?;
+        }
+        Ok(())
     }
 
     pub fn delete_topic(&self, name: &ResourceName) -> Result<(), PortError> {

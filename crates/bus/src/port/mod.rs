@@ -21,7 +21,7 @@ pub use delivery::{
     SubscriptionStats, Unblock,
 };
 pub use spec::{
-    DeadLetterPolicy, Deduplication, Durability, Encoding, NoWrapper, OidcToken, PushConfig, Replay,
+    DeadLetterPolicy, Deduplication, Durability, Encoding, KeyScope, NoWrapper, OidcToken, PushConfig, Replay,
     RetryPolicy, SchemaSettings, SnapshotSpec, SubscriptionSpec, TopicSpec,
 };
 
@@ -108,7 +108,12 @@ pub struct PageRequest {
 pub trait BusPort: Send + Sync {
     fn create_topic(&self, spec: TopicSpec) -> BoxFuture<'_, Result<TopicSpec, PortError>>;
     fn topic(&self, name: &ResourceName) -> Result<TopicSpec, PortError>;
-    /// Replaces the settings of a topic.
+    /// The scope of ordering keys where a topic does not set it.
+    fn default_ordering(&self) -> KeyScope {
+        KeyScope::default()
+    }
+    /// Replaces the settings of a topic. Another scope of ordering keys ends the leases of ordered
+    /// subscriptions, as a seek does.
     fn update_topic(&self, spec: TopicSpec) -> BoxFuture<'_, Result<TopicSpec, PortError>>;
     /// Its subscriptions live on without topic; their backlog can still be pulled.
     fn delete_topic(&self, name: &ResourceName) -> BoxFuture<'_, Result<(), PortError>>;

@@ -50,6 +50,27 @@ impl From<Durability> for levada_log::Durability {
     }
 }
 
+/// Among which messages of a topic an ordering key keeps the order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum KeyScope {
+    /// Those of one tenant. Tenants take turns, whatever their backlogs.
+    #[default]
+    Tenant,
+    /// All of the topic, as with Google, who knows no tenants. Messages with a key are delivered in
+    /// the order of the topic then: a tenant's wait behind those of others.
+    Global,
+}
+
+impl KeyScope {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Tenant => "tenant",
+            Self::Global => "global",
+        }
+    }
+}
+
 /// Publish-side deduplication of a topic.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Deduplication {
@@ -74,6 +95,9 @@ pub struct TopicSpec {
     pub durability: Durability,
     #[serde(default)]
     pub deduplication: Option<Deduplication>,
+    /// `None`: the default of the bus.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ordering: Option<KeyScope>,
     /// Kept and given back; nothing runs by them here.
     #[serde(default)]
     pub kms_key_name: String,
@@ -90,6 +114,7 @@ impl TopicSpec {
             schema: None,
             durability: Durability::default(),
             deduplication: None,
+            ordering: None,
             kms_key_name: String::new(),
             allowed_persistence_regions: Vec::new(),
         }

@@ -23,7 +23,7 @@ pub struct TopicName {
 
 #[derive(Debug, Subcommand)]
 pub enum TopicsCommand {
-    /// List the topics of a Pub/Sub project with durability and deduplication
+    /// List the topics of a Pub/Sub project with durability, deduplication and ordering
     List {
         /// The Pub/Sub project [default: the name of the project in --project]
         #[arg(long, value_name = "ID")]
@@ -34,12 +34,12 @@ pub enum TopicsCommand {
         #[command(flatten)]
         topic: TopicName,
     },
-    /// Set durability or deduplication of a topic
+    /// Set durability, deduplication or ordering of a topic
     Set(SetTopicArgs),
 }
 
 #[derive(Debug, Args)]
-#[group(id = "setting", required = true, multiple = true, args = ["durability", "deduplicate", "window", "no_deduplication"])]
+#[group(id = "setting", required = true, multiple = true, args = ["durability", "deduplicate", "window", "no_deduplication", "ordering"])]
 pub struct SetTopicArgs {
     #[command(flatten)]
     pub topic: TopicName,
@@ -55,6 +55,17 @@ pub struct SetTopicArgs {
     /// End deduplication
     #[arg(long, conflicts_with_all = ["deduplicate", "window"])]
     pub no_deduplication: bool,
+    /// Among which messages an ordering key keeps the order
+    #[arg(long, value_enum)]
+    pub ordering: Option<KeyScope>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum KeyScope {
+    /// Those of one tenant: tenants take turns
+    Tenant,
+    /// Those of all tenants: messages with a key come in the order of the topic
+    Global,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -48,6 +48,9 @@ fn change(args: &SetTopicArgs) -> Value {
     if let Some(name) = args.durability.as_ref().and_then(ValueEnum::to_possible_value) {
         patch["durability"] = json!(name.get_name());
     }
+    if let Some(name) = args.ordering.as_ref().and_then(ValueEnum::to_possible_value) {
+        patch["ordering"] = json!(name.get_name());
+    }
     if args.no_deduplication {
         patch["deduplication"] = Value::Null;
     }
@@ -83,9 +86,19 @@ fn list(output: &Output, all: Vec<Value>) {
         return;
     }
     let row = |topic: &Value| {
-        vec![text(topic, "name"), text(topic, "tenant_id"), text(topic, "durability"), deduplication(topic)]
+        vec![
+            text(topic, "name"),
+            text(topic, "tenant_id"),
+            text(topic, "durability"),
+            text(topic, "ordering"),
+            deduplication(topic),
+        ]
     };
-    output.table(&["NAME", "TENANT", "DURABILITY", "DEDUPLICATION"], all.iter().map(row).collect(), &[]);
+    output.table(
+        &["NAME", "TENANT", "DURABILITY", "ORDERING", "DEDUPLICATION"],
+        all.iter().map(row).collect(),
+        &[],
+    );
 }
 
 /// Such as `by order_id within 3600 s`; empty for none.
@@ -115,6 +128,7 @@ fn show(output: &Output, topic: &Value) {
         ("tenant", text(topic, "tenant_id")),
         ("durability", text(topic, "durability")),
         ("deduplication", duplicates),
+        ("ordering", text(topic, "ordering")),
         ("retention", retention),
         ("schema", text(topic, "schema")),
     ] {
@@ -149,10 +163,11 @@ mod tests {
             ),
             ("--window 2d", json!({"deduplication": {"window_s": 172_800}})),
             ("--no-deduplication", json!({"deduplication": null})),
+            ("--ordering global", json!({"ordering": "global"})),
         ] {
             assert_eq!(typed(line).map(|args| change(&args)), Ok(patch), "{line}");
         }
-        for bad in ["", "--durability maybe", "--no-deduplication --window 1h"] {
+        for bad in ["", "--durability maybe", "--ordering all", "--no-deduplication --window 1h"] {
             assert!(typed(bad).is_err(), "{bad}");
         }
     }

@@ -27,7 +27,7 @@ pub fn describe(id: &str) -> Option<Value> {
             "responses": { "200": json_answer("The topic.", "PubsubTopic") },
         }),
         "updatePubsubTopic" => json!({
-            "summary": "Set durability and deduplication of a Pub/Sub topic",
+            "summary": "Set durability, deduplication and ordering of a Pub/Sub topic",
             "description": "A merge patch: what is absent stays as it is, null goes back to the default. Topics of \
                 the platform's projects are changed by credentials for all tenants. Everything else of a topic is \
                 changed by the Pub/Sub API, which leaves these settings alone.",
@@ -47,6 +47,10 @@ pub fn schemas() -> Value {
         "enum": ["fsync", "interval", "memory"],
         "description": "When a publish is answered: after the fsync, once written, or once in memory.",
     });
+    let ordering = json!({
+        "enum": ["tenant", "global"],
+        "description": "Whether an ordering key keeps the order of one tenant's messages, or of all.",
+    });
     let deduplication = |required: &[&str]| {
         let properties = json!({
             "attribute": { "type": "string", "minLength": 1, "maxLength": 256 },
@@ -55,9 +59,9 @@ pub fn schemas() -> Value {
         json!({ "oneOf": [object(required, properties), { "type": "null" }] })
     };
     json!({
-        "PubsubTopic": object(&["name", "project", "id", "tenant_id", "durability", "deduplication"], json!({
+        "PubsubTopic": object(&["name", "project", "id", "tenant_id", "durability", "deduplication", "ordering"], json!({
             "name": text(), "project": text(), "id": text(), "tenant_id": or_null("string"), "durability": durability,
-            "deduplication": deduplication(&["attribute", "window_s"]),
+            "deduplication": deduplication(&["attribute", "window_s"]), "ordering": ordering,
             "retention_s": { "type": "number", "minimum": 0 }, "schema": text(),
             "labels": { "type": "object", "additionalProperties": text() },
         })),
@@ -67,6 +71,7 @@ pub fn schemas() -> Value {
         })),
         "PubsubTopicPatch": object(&[], json!({
             "durability": { "oneOf": [durability, { "type": "null" }] }, "deduplication": deduplication(&[]),
+            "ordering": { "oneOf": [ordering, { "type": "null" }] },
         })),
     })
 }

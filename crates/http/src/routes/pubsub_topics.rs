@@ -9,7 +9,7 @@ use std::time::Duration;
 use axum::extract::State;
 use axum::response::Response;
 use levada_bus::admin::{TopicAdmin, TopicChange, TopicReport};
-use levada_bus::port::{Deduplication, Durability, PageRequest};
+use levada_bus::port::{Deduplication, Durability, KeyScope, PageRequest};
 use levada_core::{NameError, Problem, ProjectId, ResourceId, ResourceName, TenantId};
 use serde::{Deserialize, Serialize};
 use serde_json::json as value;
@@ -33,6 +33,7 @@ struct TopicView<'a> {
     durability: Durability,
     /// `null`: every message counts.
     deduplication: Option<DeduplicationView<'a>>,
+    ordering: KeyScope,
     #[serde(skip_serializing_if = "Option::is_none")]
     retention_s: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -58,6 +59,7 @@ fn view(report: &TopicReport) -> TopicView<'_> {
             .deduplication
             .as_ref()
             .map(|of| DeduplicationView { attribute: &of.attribute, window_s: of.window.as_secs_f64() }),
+        ordering: report.ordering,
         retention_s: spec.retention.as_ref().map(Duration::as_secs_f64),
         schema: spec.schema.as_ref().map(|of| of.schema.as_str()),
         labels: &spec.labels,
@@ -117,6 +119,8 @@ pub struct TopicPatch {
     durability: Option<Option<Durability>>,
     #[serde(default, deserialize_with = "some")]
     deduplication: Option<Option<DeduplicationPatch>>,
+    #[serde(default, deserialize_with = "some")]
+    ordering: Option<Option<KeyScope>>,
 }
 
 /// Without one of the two it stays as it is.
@@ -143,7 +147,8 @@ impl TopicPatch {
                 Some(Some(Deduplication { attribute, window }))
             }
         };
-        Ok(TopicChange { durability: self.durability.map(Option::unwrap_or_default), deduplication })
+        let durability = self.durability.map(Option::unwrap_or_default);
+        Ok(TopicChange { durability, deduplication, ordering: self.ordering })
     }
 }
 

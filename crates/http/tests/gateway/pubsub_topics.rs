@@ -41,7 +41,7 @@ async fn topics_are_listed_and_shown_with_their_settings() {
     let shown = gateway.get("engineer-a", "/v1/pubsub/topics/project-a/orders").send().await.json();
     let expected = json!({
         "name": "project-a/orders", "project": "project-a", "id": "orders", "tenant_id": "a",
-        "durability": "fsync", "deduplication": null, "labels": {},
+        "durability": "fsync", "deduplication": null, "ordering": "tenant", "labels": {},
     });
     assert_eq!(shown, expected);
     let foreign = gateway.get("engineer-a", "/v1/pubsub/topics/project-b/secret").send().await;
@@ -73,6 +73,7 @@ async fn deduplication_is_set_and_ended_by_who_owns_the_topic() {
         json!({"deduplication": {"attribute": "order", "window_s": 604_801}}),
         json!({"deduplication": {"attribute": "order", "window_s": 1.5}}),
         json!({"durability": "sometimes"}),
+        json!({"ordering": "by key"}),
         json!({"labels": {}}),
     ] {
         patch(&gateway, "engineer-a", orders, bad).await.problem(422, "body-invalid");
@@ -106,4 +107,22 @@ async fn a_class_of_durability_is_set_and_shown_wherever_the_topic_is() {
     assert!(all.iter().all(|topic| topic["durability"] == "fsync"), "{topics}");
     let own = gateway.get("engineer-a", "/v1/topics").send().await.json();
     assert_eq!(own["topics"][0]["commit_us_p99"], Value::Null, "how busy others are is not told");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_scope_of_ordering_keys_is_set_and_goes_back_to_the_default() {
+    let gateway = world().await;
+    let orders = "project-a/orders";
+    for (set, shown) in [(json!("global"), "global"), (json!("tenant"), "tenant"), (Value::Null, "tenant")] {
+        let answer = patch(&gateway, "engineer-a", orders, json!({"ordering": set})).await.json();
+        let seen = gateway.get("engineer-a", "/v1/pubsub/topics/project-a/orders").send().await.json();
+        assert_eq!((&answer["ordering"], &seen["ordering"]), (&json!(shown), &json!(shown)));
+        let kept = gateway.port.topic(&orders.parse().expect("a name")).expect("there");
+        assert_eq!(json!(kept.ordering), set, "what is not set is the default of the server");
+        let untouched = patch(&gateway, "engineer-a", orders, json!({"durability": "fsync"})).await.json();
+        assert_eq!(untouched["ordering"], shown);
+    }
+    patch(&gateway, "engineer-a", "home/shared", json!({"ordering": "global"}))
+        .await
+        .problem(403, "tenant-forbidden");
 }

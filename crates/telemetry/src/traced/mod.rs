@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use levada_bus::port::{
-    BusPort, Page, PageRequest, Peeked, PortError, Publication, SeekTo, SnapshotSpec, SubscriptionPort,
+    BusPort, KeyScope, Page, PageRequest, Peeked, PortError, Publication, SeekTo, SnapshotSpec, SubscriptionPort,
     SubscriptionSpec, TopicSpec,
 };
 use levada_core::{Problem, ProjectId, ResourceName, TenantSet};
@@ -127,6 +127,10 @@ impl BusPort for TracedBus {
 
     fn topics(&self, project: &ProjectId, page: &PageRequest) -> Page<TopicSpec> {
         self.inner.topics(project, page)
+    }
+
+    fn default_ordering(&self) -> KeyScope {
+        self.inner.default_ordering()
     }
 
     fn is_visible(&self, topic: &ResourceName, tenants: &TenantSet) -> bool {

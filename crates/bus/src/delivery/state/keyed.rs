@@ -3,6 +3,7 @@
 //! [`Keys`]: super::super::keys::Keys
 
 use super::super::keys::{Blocked, Next, Turn};
+use super::super::lanes::SHARED_LANE;
 use super::super::live::{Live, Place};
 use super::{Now, Offer, State};
 
@@ -119,6 +120,17 @@ impl State {
     /// Messages that were settled because those before them in their keys were; each once.
     pub fn take_released(&mut self) -> Vec<u64> {
         std::mem::take(&mut self.released)
+    }
+
+    /// Counts a delivery in the shared lane for the tenant whose message it is.
+    pub fn count_for(&mut self, offset: u64, lane: u32) {
+        let Some(live) = self.live.get(offset).filter(|live| live.lane == SHARED_LANE) else { return };
+        let bytes = u64::from(live.bytes);
+        if let Some(shared) = self.by_lane.get_mut(u64::from(SHARED_LANE)) {
+            *shared = (shared.0.saturating_sub(1), shared.1.saturating_sub(bytes));
+        }
+        let (count, total) = self.by_lane.get(u64::from(lane)).copied().unwrap_or_default();
+        self.by_lane.insert(u64::from(lane), (count + 1, total + bytes));
     }
 
     /// Keys that others wait for, or whose message has failed, with its deliveries so far.

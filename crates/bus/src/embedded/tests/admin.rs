@@ -8,7 +8,7 @@ use crate::admin::{
     TopicChange, TopicReport, Weighing,
 };
 use crate::filter::Filter;
-use crate::port::{DeadLetterPolicy, Deduplication, PageRequest, SeekTo, Unblock};
+use crate::port::{DeadLetterPolicy, Deduplication, KeyScope, PageRequest, SeekTo, Unblock};
 
 /// The project `acme` is the tenant's of that name, `shared` the platform's, others nobody's.
 pub fn admin(port: &Port) -> SubscriptionAdmin {
@@ -327,6 +327,7 @@ async fn topics_are_seen_and_changed_by_who_owns_their_project() {
             attribute: attribute.into(),
             window: Duration::from_secs(60),
         })),
+        ordering: None,
     };
     let (acme, globex, all) = (principal(&["acme"]), principal(&["globex"]), principal(&[]));
     let (own, shared) = (name("acme/orders"), name("shared/orders"));
@@ -350,4 +351,10 @@ async fn topics_are_seen_and_changed_by_who_owns_their_project() {
     let port = port.restart().await;
     let again = super::admin::admin(&port).topics().show(&acme, &own).expect("there");
     assert!(again.spec.deduplication.is_some(), "it outlives the process");
+    let topics = super::admin::admin(&port).topics();
+    for (set, shown) in [(Some(KeyScope::Global), KeyScope::Global), (None, KeyScope::Tenant)] {
+        let change = TopicChange { ordering: Some(set), ..TopicChange::default() };
+        let changed = topics.change(&acme, &own, &change).await.expect("its own");
+        assert_eq!((changed.spec.ordering, changed.ordering), (set, shown));
+    }
 }

@@ -4,10 +4,13 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use levada_bus::port::{Consumer, DeadLetterPolicy, PullLimits, Received, SubscriptionSpec, Unblock};
+use levada_bus::port::{
+    Consumer, DeadLetterPolicy, KeyScope, PullLimits, Received, SubscriptionSpec, TopicSpec, Unblock,
+};
+use levada_core::Message;
 
 use super::super::check::same;
-use super::super::world::{Subscription, World, bodies, body, keyed, limits, name, tenant};
+use super::super::world::{Subscription, World, bodies, body, keyed, limits, name, owned, tenant};
 
 super::cases! {
     "together":
@@ -26,6 +29,10 @@ super::cases! {
     skipping_lets_what_is_acknowledged_count [Operators],
     parking_takes_what_is_under_way [Operators],
     a_seek_ends_what_is_under_way,
+    a_key_of_all_tenants_keeps_the_order_across_them [Tenants],
+    tenants_take_turns_where_keys_are_their_own [Tenants],
+    another_scope_of_keys_holds_for_what_waits [Tenants],
+    parking_a_key_of_all_leaves_other_tenants_alone [Tenants, Operators],
 }
 
 /// A subscription with so many messages `k1`, `k2` of one key.
@@ -242,5 +249,91 @@ async fn a_seek_ends_what_is_under_way(world: &mut World) -> Result<()> {
     let first = again.first().context("a first one")?;
     same("the first", body(first), "k1".to_owned())?;
     world.ack(&subscription, &again).await?;
+    world.settled(&subscription)
+}
+
+/// Messages of one key by two tenants: 100 of one, and then in turn.
+async fn of_two_tenants(
+    world: &World,
+    scope: KeyScope,
+    set: impl FnOnce(&mut SubscriptionSpec),
+) -> Result<Subscription> {
+    let spec = TopicSpec { ordering: Some(scope), ..TopicSpec::new(name("orders")) };
+    world.port().create_topic(spec).await?;
+    let subscription = world
+        .subscribe("billing", &name("orders"), |spec| {
+            spec.ordered = true;
+            set(spec);
+        })
+        .await?;
+    let of = |n: usize| {
+        let owner = if n < 100 || n.is_multiple_of(2) { "acme" } else { "globex" };
+        Message { ordering_key: Some("k".into()), ..owned(owner, &format!("{n:03}")) }
+    };
+    world.send(&name("orders"), (0..140).map(of).collect()).await?;
+    Ok(subscription)
+}
+
+/// Everything that comes to a stream, acknowledged at once.
+async fn drained(world: &World, subscription: &Subscription, count: usize) -> Result<Vec<String>> {
+    let mut seen = Vec::new();
+    while seen.len() < count {
+        let some = PullLimits { wait: world.patience(), consumer: Consumer::Stream(1), ..limits(9) };
+        let received = subscription.pull(some).await?;
+        ensure!(!received.is_empty(), "only {} of {count} messages came", seen.len());
+        seen.extend(bodies(&received));
+        world.ack(subscription, &received).await?;
+    }
+    Ok(seen)
+}
+
+async fn a_key_of_all_tenants_keeps_the_order_across_them(world: &mut World) -> Result<()> {
+    let subscription = of_two_tenants(world, KeyScope::Global, |_| {}).await?;
+    let seen = drained(world, &subscription, 140).await?;
+    ensure!(seen.is_sorted(), "they came as {seen:?}");
+    if world.has(super::super::Need::Stats) {
+        let stats = subscription.stats();
+        let delivered = |of: &str| stats.by_tenant.get(&tenant(of)).map(|lane| lane.delivered);
+        same("deliveries by tenant", (delivered("acme"), delivered("globex")), (Some(120), Some(20)))?;
+    }
+    world.settled(&subscription)
+}
+
+async fn tenants_take_turns_where_keys_are_their_own(world: &mut World) -> Result<()> {
+    let subscription = of_two_tenants(world, KeyScope::Tenant, |_| {}).await?;
+    let seen = drained(world, &subscription, 140).await?;
+    let place = |body: &str| seen.iter().position(|seen| seen == body).context("it came");
+    ensure!(place("101")? < place("099")?, "the second tenant waits for the first: {seen:?}");
+    let of_globex = |body: &&String| body.as_str() > "100" && body.ends_with(['1', '3', '5', '7', '9']);
+    let (globex, acme): (Vec<&String>, Vec<&String>) = seen.iter().partition(of_globex);
+    ensure!(globex.is_sorted() && acme.is_sorted(), "each tenant's come in order: {seen:?}");
+    Ok(())
+}
+
+async fn another_scope_of_keys_holds_for_what_waits(world: &mut World) -> Result<()> {
+    let subscription = of_two_tenants(world, KeyScope::Tenant, |_| {}).await?;
+    let first = stream(world, &subscription, 1, &["000", "001"]).await?;
+    world.ack(&subscription, &first[..1]).await?;
+    let spec = TopicSpec { ordering: Some(KeyScope::Global), ..TopicSpec::new(name("orders")) };
+    world.port().update_topic(spec).await?;
+    let seen = drained(world, &subscription, 139).await?;
+    same("the first", seen.first().map(String::as_str), Some("001"))?;
+    ensure!(seen.is_sorted(), "they came as {seen:?}");
+    world.settled(&subscription)
+}
+
+async fn parking_a_key_of_all_leaves_other_tenants_alone(world: &mut World) -> Result<()> {
+    let dead = world.topic("dead").await?;
+    let graves = world.subscribe("graves", &dead, |spec| spec.ordered = true).await?;
+    let policy = DeadLetterPolicy { topic: name("dead"), max_delivery_attempts: 5 };
+    let subscription =
+        of_two_tenants(world, KeyScope::Global, |spec| spec.dead_letter = Some(policy)).await?;
+    stream(world, &subscription, 1, &["000"]).await?;
+    let foreign = subscription.unblock(&tenant("globex"), "k", Unblock::Skip).await;
+    ensure!(foreign.is_err(), "the message that holds the key is another tenant's");
+    subscription.unblock(&tenant("acme"), "k", Unblock::Park).await?;
+    let seen = drained(world, &subscription, 20).await?;
+    ensure!(seen.iter().all(|body| body.ends_with(['1', '3', '5', '7', '9'])), "{seen:?}");
+    same("the letters", drained(world, &graves, 120).await?.len(), 120)?;
     world.settled(&subscription)
 }
