@@ -17,6 +17,8 @@ use crate::provider::LakeTable;
 use crate::scope::{Meaning, Scope};
 
 const PG_CATALOG: &str = "pg_catalog";
+/// Where bare names are looked up by a session that set its own path. No schema is called so.
+pub(crate) const SEARCH_PATH: &str = "search path";
 
 /// Relations that an edge adds, for instance stubs of `pg_catalog`: schema, then name.
 pub(crate) type Relations = BTreeMap<String, BTreeMap<String, Arc<dyn TableProvider>>>;
@@ -27,10 +29,23 @@ pub(crate) struct Visible {
     pub scope: Arc<Scope>,
     pub relations: Arc<Relations>,
     pub pins: Arc<Pins>,
+    /// The schemas that [`SEARCH_PATH`] means.
+    pub path: Vec<String>,
 }
 
 impl Visible {
     pub fn resolve(&self, catalog: &str, schema: &str, table: &str) -> Meaning {
+        if schema == SEARCH_PATH {
+            let named = self.path.iter().map(|schema| self.resolve_in(catalog, schema, table));
+            return named
+                .into_iter()
+                .find(|found| !matches!(found, Meaning::Nothing))
+                .unwrap_or(Meaning::Nothing);
+        }
+        self.resolve_in(catalog, schema, table)
+    }
+
+    fn resolve_in(&self, catalog: &str, schema: &str, table: &str) -> Meaning {
         match (schema.parse::<Zone>(), SourceName::new(table)) {
             (Ok(zone), Ok(name)) => {
                 self.scope.resolve(self.pins.lake(), catalog, &TableName::new(zone, name))
@@ -44,7 +59,7 @@ impl Visible {
         if catalog != CATALOG {
             return None;
         }
-        let schema = if schema == DEFAULT_SCHEMA { PG_CATALOG } else { schema };
+        let schema = if schema == DEFAULT_SCHEMA || schema == SEARCH_PATH { PG_CATALOG } else { schema };
         self.relations.get(schema).and_then(|tables| tables.get(table)).cloned()
     }
 
@@ -108,7 +123,7 @@ impl CatalogProvider for Catalog {
     }
 
     fn schema(&self, name: &str) -> Option<Arc<dyn SchemaProvider>> {
-        if !self.schema_names().iter().any(|known| known == name) {
+        if name != SEARCH_PATH && !self.schema_names().iter().any(|known| known == name) {
             return None;
         }
         Some(Arc::new(Schema {

@@ -13,6 +13,7 @@ use pgwire::messages::extendedquery::{
     Bind, BindComplete, Close, CloseComplete, Describe, Execute, Parse, ParseComplete, PortalSuspended,
 };
 use pgwire::messages::response::{CommandComplete, EmptyQueryResponse, TransactionStatus};
+use pgwire::messages::startup::ParameterStatus;
 use tokio_util::sync::CancellationToken;
 
 use crate::connection::Connection;
@@ -20,6 +21,7 @@ use crate::error::{Failure, Outcome, refuse, refuse_with};
 use crate::metrics;
 use crate::params;
 use crate::portal::{Deadline, Flow, Portal, Prepared, cancelled, text_schema};
+use crate::settings::Until;
 use crate::statement::{Hold, Rows, Statement, classify};
 use crate::tokens::split;
 use crate::types::{Formats, describe, pg_type};
@@ -310,31 +312,60 @@ impl Connection<'_> {
                 self.portals.insert(cursor.clone(), portal);
                 tagged("MOVE", skipped)
             }
-            other => self.manage(other)?.to_owned(),
+            other => {
+                let told = self.session.settings.reported();
+                let tag = self.manage(other)?.to_owned();
+                self.report(&told).await?;
+                tag
+            }
         };
         Ok(Opened::Tag(tag))
     }
 
     async fn query(&mut self, sql: &str, params: Vec<Param>, cancel: &CancellationToken) -> Outcome<Flow> {
+        let told = self.session.settings.reported();
+        self.session.set_config(sql)?;
+        self.report(&told).await?;
         let (lake, sql) = self.session.open_for(sql)?;
         let limits = self.session.limits();
         let deadline = Deadline::after(limits.timeout);
+        let shown = self.session.shown();
         tokio::select! {
             biased;
             () = cancel.cancelled() => Err(cancelled()),
-            output = lake.query(&sql, params, limits) => Ok(Flow::new(output?, deadline)),
+            output = lake.query(&sql, params, limits) => Ok(Flow::new(output?, deadline, shown)),
         }
+    }
+
+    /// Tells the client which of the settings that it follows have changed.
+    async fn report(&mut self, before: &[(String, String)]) -> Outcome<()> {
+        for (name, value) in self.session.settings.reported() {
+            if !before.contains(&(name.clone(), value.clone())) {
+                let changed = ParameterStatus::new(name, value);
+                self.io.feed(PgWireBackendMessage::ParameterStatus(changed)).await?;
+            }
+        }
+        Ok(())
     }
 
     /// Statements about the session alone; the answer is their tag.
     fn manage(&mut self, statement: &Statement) -> Outcome<&'static str> {
         match statement {
-            Statement::Set { name, value } => self.session.settings.set(name, value).map(|()| "SET"),
+            Statement::Set { name, value, until } => {
+                // Outside a transaction there is nothing that a local value could hold for.
+                if *until == Until::Session || self.status == TransactionStatus::Transaction {
+                    self.session.settings.set(name, value, *until)?;
+                }
+                Ok("SET")
+            }
             Statement::Reset(name) => {
                 self.session.settings.reset(name.as_deref());
                 Ok("RESET")
             }
             Statement::Begin => {
+                if self.status == TransactionStatus::Idle {
+                    self.session.settings.begin();
+                }
                 self.status = TransactionStatus::Transaction;
                 Ok("BEGIN")
             }
@@ -343,6 +374,7 @@ impl Connection<'_> {
                 self.status = TransactionStatus::Idle;
                 self.portals.retain(|_, portal| portal.hold == Hold::Session);
                 let commits = *statement == Statement::Commit && !failed;
+                self.session.settings.end(commits);
                 Ok(if commits { "COMMIT" } else { "ROLLBACK" })
             }
             Statement::Accepted(tag) => {

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::connection::{Io, STALL};
-use crate::encode::Page;
+use crate::encode::{Page, Shown};
 use crate::error::{Outcome, fatal, refuse, refuse_with};
 use crate::statement::{Hold, Statement};
 use crate::types::{Formats, pg_type};
@@ -50,6 +50,8 @@ pub(crate) struct Flow {
     ended: bool,
     /// When the statement's time is over, whether or not the query comes to a pause.
     deadline: Option<Deadline>,
+    /// The session's way to write values, as it was when the statement began.
+    shown: Shown,
 }
 
 /// When a statement must have ended, and the limit that says so.
@@ -105,10 +107,10 @@ pub(crate) struct Sent {
 }
 
 impl Flow {
-    pub fn new(output: QueryOutput, deadline: Deadline) -> Self {
+    pub fn new(output: QueryOutput, deadline: Deadline, shown: Shown) -> Self {
         let truncation = Some(output.truncation());
         let (schema, stream) = (output.schema, on_a_task(output.stream));
-        Self { schema, stream, rest: None, truncation, ended: false, deadline: Some(deadline) }
+        Self { schema, stream, rest: None, truncation, ended: false, deadline: Some(deadline), shown }
     }
 
     /// Columns of text that are known already.
@@ -120,7 +122,8 @@ impl Flow {
         let columns = (0..names.len()).map(column).collect();
         let batch = RecordBatch::try_new(schema.clone(), columns).expect("as many columns as names");
         let stream = futures::stream::iter([Ok(batch)]).boxed();
-        Self { schema, stream, rest: None, truncation: None, ended: false, deadline: None }
+        let shown = Shown::default();
+        Self { schema, stream, rest: None, truncation: None, ended: false, deadline: None, shown }
     }
 
     /// Sends rows, at most `limit`, in the formats asked for. `described` is what the client was
@@ -145,7 +148,7 @@ impl Flow {
             if now.num_rows() < batch.num_rows() {
                 self.rest = Some(batch.slice(now.num_rows(), batch.num_rows() - now.num_rows()));
             }
-            let page = Page::new(&as_described(now, described)?, formats)?;
+            let page = Page::new(&as_described(now, described)?, formats, self.shown)?;
             let sending = send_page(io, &page, cancel);
             match tokio::time::timeout(STALL, sending).await {
                 Ok(sent) => sent?,

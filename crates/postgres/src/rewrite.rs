@@ -9,7 +9,8 @@
 mod empty;
 
 use crate::catalog;
-use crate::tokens::{Kind, Token, tokens};
+use crate::settings::Until;
+use crate::tokens::{Kind, Token, significant, tokens};
 
 /// What replacements depend on.
 pub(crate) struct Facts<'a> {
@@ -28,6 +29,8 @@ pub(crate) struct Rewritten {
 }
 
 const NULL: &str = "CAST(NULL AS text)";
+/// Parentheses of a statement that is rewritten nest at most so deep.
+const MAX_NESTING: usize = 100;
 
 /// Names without parentheses that stand for a value.
 const VALUES: [&str; 6] =
@@ -53,7 +56,8 @@ const MARKERS: [&str; 14] = [
 /// Rewrites one statement.
 pub(crate) fn rewrite(sql: &str, facts: &Facts<'_>) -> Rewritten {
     let all = tokens(sql);
-    if !all.iter().any(is_marker) {
+    // What nests deeper is refused by the lake; here each level would be one on the stack.
+    if !all.iter().any(is_marker) || nesting(&all) > MAX_NESTING {
         return Rewritten { sql: sql.to_owned(), needs_catalog: false };
     }
     let mut rewriter = Rewriter {
@@ -68,6 +72,36 @@ pub(crate) fn rewrite(sql: &str, facts: &Facts<'_>) -> Rewritten {
     }
     let sql = rewriter.range(0, all.len());
     Rewritten { sql, needs_catalog: rewriter.needs_catalog }
+}
+
+/// The settings that a statement sets with `set_config(name, value, is_local)`.
+pub(crate) fn settings_of(sql: &str) -> Vec<(String, String, Until)> {
+    if !sql.to_ascii_lowercase().contains("set_config") {
+        return Vec::new();
+    }
+    let all = significant(sql);
+    let calls = all.windows(8).filter(|part| part[0].is("set_config") && part[1].is_mark("("));
+    calls
+        .filter(|part| part[2].kind == Kind::Text && part[4].kind == Kind::Text)
+        .map(|part| {
+            let until = if part[6].is("true") { Until::Transaction } else { Until::Session };
+            (part[2].value(), part[4].value(), until)
+        })
+        .collect()
+}
+
+/// How deep the parentheses of a text nest.
+fn nesting(tokens: &[Token<'_>]) -> usize {
+    let (mut depth, mut deepest) = (0_usize, 0);
+    for token in tokens {
+        if token.is_mark("(") {
+            depth += 1;
+            deepest = deepest.max(depth);
+        } else if token.is_mark(")") {
+            depth = depth.saturating_sub(1);
+        }
+    }
+    deepest
 }
 
 fn is_marker(token: &Token<'_>) -> bool {
@@ -394,6 +428,13 @@ impl<'a> Rewriter<'a> {
         }
     }
 
+    /// The schemas of the search path that there are.
+    fn schemas(&self) -> Vec<String> {
+        let path = (self.facts.setting)("search_path").unwrap_or_default();
+        let named = significant(&path).into_iter().filter(|t| t.kind != Kind::Mark).map(|t| t.value());
+        named.filter(|name| ["gold", "silver", "bronze"].contains(&name.as_str())).collect()
+    }
+
     /// What stands for a function's value; arguments are rewritten already.
     fn function(&self, name: &str, args: &[String]) -> Option<String> {
         let arg = |i: usize| args.get(i).map_or("NULL", String::as_str);
@@ -405,8 +446,18 @@ impl<'a> Rewriter<'a> {
             }
             "current_user" | "session_user" | "current_role" | "pg_get_userbyid" => literal(facts.user),
             "current_database" | "current_catalog" => literal(facts.database),
-            "current_schema" => literal("gold"),
-            "current_schemas" => "make_array('gold', 'silver', 'bronze')".to_owned(),
+            "current_schema" => match self.schemas().first() {
+                Some(schema) => literal(schema),
+                None => NULL.to_owned(),
+            },
+            "current_schemas" => {
+                let mut schemas = self.schemas();
+                if arg(0).eq_ignore_ascii_case("true") {
+                    schemas.insert(0, "pg_catalog".to_owned());
+                }
+                let schemas: Vec<String> = schemas.iter().map(|schema| literal(schema)).collect();
+                format!("make_array({})", schemas.join(", "))
+            }
             "current_setting" => match (facts.setting)(&unquoted(arg(0))) {
                 Some(value) => literal(&value),
                 None => NULL.to_owned(),

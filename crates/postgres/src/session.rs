@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use levada_core::{Authenticator, Principal, Problem, TenantId, TenantSet};
-use levada_lake::{Lake, QueryLimits, SqlSession};
+use levada_lake::{Lake, QueryLimits, SqlSession, SqlSettings};
 
 use crate::catalog;
+use crate::encode::Shown;
 use crate::error::{Failure, Outcome, fatal, info};
-use crate::rewrite::{Facts, rewrite};
+use crate::rewrite::{Facts, rewrite, settings_of};
 use crate::settings::Settings;
 
 /// Database names that mean all tenants of the key; tools insist on having one.
@@ -73,7 +74,9 @@ impl Session {
     /// # Errors
     /// As [`Session::open`].
     pub fn open_for(&self, sql: &str) -> Outcome<(SqlSession, String)> {
-        let mut lake = self.open()?;
+        let settings =
+            SqlSettings { time_zone: self.settings.time_zone(), search_path: self.settings.search_path() };
+        let mut lake = self.open()?.with_settings(settings);
         let facts = Facts {
             user: &self.user,
             database: &self.database,
@@ -89,6 +92,22 @@ impl Session {
             }
         }
         Ok((lake, rewritten.sql))
+    }
+
+    /// Follows the calls of `set_config` in a statement.
+    ///
+    /// # Errors
+    /// As [`Settings::set`].
+    pub fn set_config(&mut self, sql: &str) -> Outcome<()> {
+        for (name, value, until) in settings_of(sql) {
+            self.settings.set(&name, &value, until)?;
+        }
+        Ok(())
+    }
+
+    /// How values are written for this session.
+    pub fn shown(&self) -> Shown {
+        Shown { zone: self.settings.time_zone(), extra_float_digits: self.settings.extra_float_digits() }
     }
 
     /// The server's limits, or less where the client asked for less.

@@ -19,6 +19,7 @@ use crate::error::{Failure, Outcome, fatal, info};
 use crate::places::Place;
 use crate::server::Shared;
 use crate::session::{Login, Session};
+use crate::settings::Until;
 
 /// Encryption requests that a client may send before it starts.
 const MAX_NEGOTIATIONS: usize = 4;
@@ -117,14 +118,57 @@ pub(crate) async fn log_in<'a>(
         Failure::Fatal(Box::new(told))
     })?;
     crate::metrics::login("ok");
-    for (name, value) in &startup.parameters {
-        if !matches!(name.as_str(), "user" | "database" | "options" | "replication") {
-            // A client may ask for what cannot be; it is told how things are below.
-            drop(session.settings.set(&name.to_ascii_lowercase(), value));
-        }
+    let options = parameter("options").unwrap_or_default();
+    let named = startup.parameters.iter().map(|(name, value)| (name.clone(), value.clone()));
+    let named = named.filter(|(name, _)| !is_of_the_protocol(name)).chain(options_of(&options));
+    for (name, value) in named {
+        session.settings.set(&name, &value, Until::Session).map_err(|failure| match failure {
+            Failure::Statement(mut info) => {
+                "FATAL".clone_into(&mut info.severity);
+                Failure::Fatal(info)
+            }
+            other => other,
+        })?;
     }
+    session.settings.end_login();
     welcome(io, &session, registration).await?;
     Ok((session, place))
+}
+
+fn is_of_the_protocol(name: &str) -> bool {
+    matches!(name, "user" | "database" | "options" | "replication") || name.starts_with("_pq_.")
+}
+
+/// The settings of `-c name=value` and `--name=value`. A backslash keeps the space after it.
+fn options_of(options: &str) -> Vec<(String, String)> {
+    let mut words = vec![String::new()];
+    let mut chars = options.chars();
+    while let Some(c) = chars.next() {
+        let Some(word) = words.last_mut() else { break };
+        match c {
+            '\\' => word.extend(chars.next()),
+            c if c.is_whitespace() => words.push(String::new()),
+            c => word.push(c),
+        }
+    }
+    let mut found = Vec::new();
+    let mut is_next = false;
+    for word in words.iter().filter(|word| !word.is_empty()) {
+        let setting = match word.strip_prefix("--").or_else(|| word.strip_prefix("-c")) {
+            Some("") => {
+                is_next = true;
+                continue;
+            }
+            Some(setting) => setting,
+            None if is_next => word,
+            None => continue,
+        };
+        is_next = false;
+        if let Some((name, value)) = setting.split_once('=') {
+            found.push((name.replace('-', "_"), value.to_owned()));
+        }
+    }
+    found
 }
 
 async fn agree_on_version(io: &mut Io, startup: &Startup) -> Outcome<()> {

@@ -3,6 +3,7 @@
 //! Statements about the session are answered here and change nothing but the session.
 //! Everything else goes to the lake, which allows reading only.
 
+use crate::settings::Until;
 use crate::tokens::{Kind, Token, significant};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -12,6 +13,7 @@ pub(crate) enum Statement {
     Set {
         name: String,
         value: String,
+        until: Until,
     },
     /// `None` resets all.
     Reset(Option<String>),
@@ -82,7 +84,15 @@ pub(crate) fn classify(sql: &str) -> Statement {
     }
     match word.as_str() {
         "set" => set(rest),
-        "reset" => Statement::Reset(rest.first().filter(|t| !t.is("all")).map(Token::value)),
+        "reset" => match rest {
+            [time, zone] if time.is("time") && zone.is("zone") => {
+                Statement::Reset(Some("timezone".to_owned()))
+            }
+            [session, ..] if session.is("session") => {
+                Statement::Reset(Some("session_authorization".to_owned()))
+            }
+            _ => Statement::Reset(rest.first().filter(|t| !t.is("all")).map(|_| name_of(rest).0)),
+        },
         "show" => show(rest),
         "begin" | "start" => Statement::Begin,
         "commit" | "end" => Statement::Commit,
@@ -120,6 +130,10 @@ pub(crate) fn classify(sql: &str) -> Statement {
 
 /// `SET [SESSION|LOCAL] name {TO|=} value`, `SET TIME ZONE value`, `SET TRANSACTION ...`.
 fn set(rest: &[Token<'_>]) -> Statement {
+    let until = match rest.first() {
+        Some(t) if t.is("local") => Until::Transaction,
+        _ => Until::Session,
+    };
     let rest = match rest.first() {
         Some(t) if t.is("session") || t.is("local") => &rest[1..],
         _ => rest,
@@ -128,30 +142,66 @@ fn set(rest: &[Token<'_>]) -> Statement {
     if is(0, "characteristics") || is(0, "transaction") || is(0, "constraints") {
         return Statement::Accepted("SET");
     }
-    if is(0, "role") || is(0, "authorization") {
-        return Statement::Refused {
-            what: "changing the role".to_owned(),
-            hint: "a key's roles are fixed: log in with another key",
-        };
-    }
-    let (name, values) = if is(0, "time") && is(1, "zone") {
-        ("timezone".to_owned(), rest.get(2..))
+    let to = |i: usize| usize::from(is(i, "to") || rest.get(i).is_some_and(|t| t.is_mark("=")));
+    let (name, at) = if is(0, "time") && is(1, "zone") {
+        ("timezone".to_owned(), 2)
     } else if is(0, "names") {
-        ("client_encoding".to_owned(), rest.get(1..))
+        ("client_encoding".to_owned(), 1)
+    } else if is(0, "authorization") {
+        ("session_authorization".to_owned(), 1)
+    } else if rest.is_empty() {
+        return Statement::Query;
     } else {
-        let Some(name) = rest.first() else { return Statement::Query };
-        // A setting of an extension has a dot in its name.
-        let dotted = rest.get(1).is_some_and(|t| t.is_mark("."));
-        let name = if dotted {
-            format!("{}.{}", name.value(), rest.get(2).map(Token::value).unwrap_or_default())
-        } else {
-            name.value()
-        };
-        (name, rest.get(if dotted { 4 } else { 2 }..))
+        let (name, length) = name_of(rest);
+        (name, length + to(length))
     };
-    let value: Vec<String> =
-        values.unwrap_or_default().iter().filter(|t| !t.is_mark(",")).map(Token::value).collect();
-    Statement::Set { name: name.to_ascii_lowercase(), value: value.join(", ") }
+    let values = rest.get(at..).unwrap_or_default();
+    let value = match values {
+        [interval, offset, ..] if interval.is("interval") => hours(&offset.value()),
+        _ => value_of(&name, values),
+    };
+    Statement::Set { name, value, until }
+}
+
+/// The name of a setting, and how many tokens it is: one of an extension has a dot in it.
+fn name_of(rest: &[Token<'_>]) -> (String, usize) {
+    let part = |i: usize| rest.get(i).map(Token::value).unwrap_or_default().to_ascii_lowercase();
+    match rest.get(1).is_some_and(|t| t.is_mark(".")) {
+        true => (format!("{}.{}", part(0), part(2)), 3),
+        false => (part(0), 1),
+    }
+}
+
+/// The values of a setting as one text, with commas between them.
+fn value_of(name: &str, tokens: &[Token<'_>]) -> String {
+    let is_names = name == "search_path";
+    let mut out = String::new();
+    for token in tokens {
+        match token.kind {
+            Kind::Mark if token.is_mark(",") => out.push_str(", "),
+            Kind::Quoted if is_names => out.push_str(token.text),
+            Kind::Text if is_names => {
+                let plain = token.value().bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
+                let quote = if plain { "" } else { "\"" };
+                out.push_str(&format!("{quote}{}{quote}", token.value()));
+            }
+            _ => out.push_str(&token.value()),
+        }
+    }
+    out
+}
+
+/// `-08:00` as the number of hours that `SET TIME ZONE` takes too.
+fn hours(offset: &str) -> String {
+    let (sign, digits) = match offset.strip_prefix('-') {
+        Some(digits) => ("-", digits),
+        None => ("", offset.trim_start_matches('+')),
+    };
+    let (hours, minutes) = digits.split_once(':').unwrap_or((digits, "0"));
+    match (hours.parse::<f64>(), minutes.parse::<f64>()) {
+        (Ok(hours), Ok(minutes)) => format!("{sign}{}", hours + minutes / 60.0),
+        _ => offset.to_owned(),
+    }
 }
 
 /// `SHOW name`; `SHOW TABLES` and `SHOW COLUMNS` are the lake's.
@@ -209,7 +259,7 @@ mod tests {
     use super::*;
 
     fn set_of(name: &str, value: &str) -> Statement {
-        Statement::Set { name: name.to_owned(), value: value.to_owned() }
+        Statement::Set { name: name.to_owned(), value: value.to_owned(), until: Until::Session }
     }
 
     #[test]
@@ -221,6 +271,14 @@ mod tests {
             ("SET TIME ZONE 'Europe/Vienna'", set_of("timezone", "Europe/Vienna")),
             ("SET datestyle TO ISO, MDY", set_of("datestyle", "iso, mdy")),
             ("SET names 'utf8'", set_of("client_encoding", "utf8")),
+            ("SET TIME ZONE -7", set_of("timezone", "-7")),
+            ("SET TIME ZONE INTERVAL '-08:30' HOUR TO MINUTE", set_of("timezone", "-8.5")),
+            ("SET search_path = a, \"B c\", 'd e'", set_of("search_path", "a, \"B c\", \"d e\"")),
+            ("SET my.tenant TO 'x'", set_of("my.tenant", "x")),
+            ("SET ROLE none", set_of("role", "none")),
+            ("SET SESSION AUTHORIZATION default", set_of("session_authorization", "default")),
+            ("RESET TIME ZONE", Statement::Reset(Some("timezone".into()))),
+            ("RESET my.tenant", Statement::Reset(Some("my.tenant".into()))),
             ("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY", Statement::Accepted("SET")),
             ("BEGIN ISOLATION LEVEL REPEATABLE READ", Statement::Begin),
             ("start transaction", Statement::Begin),

@@ -12,6 +12,7 @@ pub mod node;
 pub mod program;
 pub mod python;
 pub mod services;
+pub mod sql;
 pub mod wait;
 
 pub use http::{Answer, Connection, Request};

@@ -9,6 +9,7 @@ mod health;
 mod keys;
 mod operations;
 mod pubsub_topics;
+mod reals;
 mod redrive;
 mod replays;
 mod resend;

@@ -2,6 +2,7 @@
 
 mod catalog;
 mod crowd;
+mod differential;
 mod drivers;
 mod psql;
 mod raw;

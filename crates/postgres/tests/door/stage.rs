@@ -55,6 +55,7 @@ impl Authenticator for Keys {
 pub struct Stage {
     pub address: SocketAddr,
     pub keys: Arc<Keys>,
+    pub lake: Lake,
     stop: Option<oneshot::Sender<()>>,
     running: Option<JoinHandle<()>>,
     _dir: TempDir,
@@ -74,7 +75,7 @@ impl Stage {
         let keys = Arc::new(Keys::new());
         let mut config = PostgresConfig { address: "127.0.0.1:0".to_owned(), ..PostgresConfig::default() };
         change(&mut config);
-        let server = PostgresServer::bind(config, lake, keys.clone()).await.expect("a listener");
+        let server = PostgresServer::bind(config, lake.clone(), keys.clone()).await.expect("a listener");
         let address = server.local_addr();
         let (stop, stopped) = oneshot::channel::<()>();
         let running = tokio::spawn(async move {
@@ -83,7 +84,7 @@ impl Stage {
             };
             server.run(until).await.expect("the listener goes on");
         });
-        Self { address, keys, stop: Some(stop), running: Some(running), _dir: dir }
+        Self { address, keys, lake, stop: Some(stop), running: Some(running), _dir: dir }
     }
 
     /// Stops the server and waits until it has drained.

@@ -1,0 +1,57 @@
+//! Patterns of LIKE and of regular expressions, from PostgreSQL's spelling to the engine's.
+
+/// A LIKE pattern with the escape character `\`, from one with another (or with none).
+pub(super) fn with_backslash(pattern: &str, escape: Option<char>) -> String {
+    let mut out = String::with_capacity(pattern.len());
+    let mut chars = pattern.chars();
+    while let Some(c) = chars.next() {
+        if Some(c) == escape {
+            out.push('\\');
+            out.extend(chars.next());
+        } else if c == '\\' {
+            out.push_str("\\\\");
+        } else {
+            out.push(c);
+        }
+    }
+    out
+}
+
+/// A regular expression in the engine's spelling: there the point passes over line breaks, and
+/// the ends of words are written otherwise.
+pub(super) fn regex(pattern: &str) -> String {
+    let mut out = String::with_capacity(pattern.len() + 4);
+    let mut chars = pattern.chars();
+    let mut has_point = false;
+    while let Some(c) = chars.next() {
+        if c != '\\' {
+            has_point |= c == '.';
+            out.push(c);
+            continue;
+        }
+        match chars.next() {
+            Some('m') => out.push_str("\\b{start}"),
+            Some('M') => out.push_str("\\b{end}"),
+            Some('y') => out.push_str("\\b"),
+            Some('Y') => out.push_str("\\B"),
+            Some('Z') => out.push_str("\\z"),
+            Some(other) => out.extend(['\\', other]),
+            None => out.push('\\'),
+        }
+    }
+    if has_point { format!("(?s){out}") } else { out }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_are_spelled_for_the_engine() {
+        assert_eq!(with_backslash("a!%c\\", Some('!')), "a\\%c\\\\");
+        assert_eq!(with_backslash("a\\_", None), "a\\\\_");
+        assert_eq!(regex("\\mbar\\M"), "\\b{start}bar\\b{end}");
+        assert_eq!(regex("^a.b$"), "(?s)^a.b$");
+        assert_eq!(regex("\\d+\\."), "\\d+\\.");
+    }
+}
