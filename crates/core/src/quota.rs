@@ -223,6 +223,11 @@ impl Quotas {
         Ok(QuotaPlace { quotas: self.clone(), owner: owner.clone(), quota })
     }
 
+    /// How many the owner holds now.
+    pub fn held(&self, owner: &QuotaOwner, quota: Quota) -> u64 {
+        self.lock().get(&(owner.clone(), quota)).map_or(0, |held| held.now)
+    }
+
     /// Whether an owner that has `existing` may have one more: for what is stored, where the
     /// store knows the number.
     ///

@@ -128,7 +128,7 @@ pub struct Inner {
     /// What request bodies may hold.
     pub bodies: OwnedMemory,
     /// What answers may hold that have not been sent yet.
-    pub(crate) answers: OwnedMemory,
+    pub answers: OwnedMemory,
     pub admission: Admission,
     pub(crate) sign_ins: SignIns,
     draining: watch::Sender<bool>,

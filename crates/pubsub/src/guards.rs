@@ -15,6 +15,9 @@ use crate::error::ApiError;
 
 /// Whoever waits asks so often whether its credential is still good.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// Of one stream: being pulled, queued, and with the transport.
+const ANSWERS_ON_THEIR_WAY: usize = 4;
+const MIN_ANSWER_BYTES: usize = 64 << 10;
 
 /// What the calls of all owners share.
 #[derive(Debug, Clone)]
@@ -22,6 +25,8 @@ pub struct Guards {
     pub quotas: Quotas,
     /// What request bodies may hold.
     pub bodies: OwnedMemory,
+    /// Bytes of messages that one owner's streams and pulls may have on their way.
+    pub answer_bytes: usize,
     /// A body must be complete within this time.
     pub body_timeout: Duration,
     /// Messages a second of each tenant; `None` does not limit.
@@ -34,6 +39,7 @@ impl Default for Guards {
         Self {
             quotas: Quotas::default(),
             bodies: OwnedMemory::unlimited(),
+            answer_bytes: usize::MAX,
             body_timeout: Duration::from_secs(30),
             limits: None,
         }
@@ -80,6 +86,15 @@ impl PubsubApi {
             Some(place) => Ok(place.wait(&call.principal, quota)?),
             None => Ok(self.guards.quotas.take(&call.owner(), quota)?),
         }
+    }
+
+    /// The most that one answer to an owner brings, of at most `most` bytes: the more of its
+    /// streams and calls are open, the less each, since a client may read none of them.
+    pub(crate) fn answer_bytes(&self, owner: &QuotaOwner, most: usize) -> usize {
+        let open = [Quota::Streams, Quota::WaitingReads, Quota::Requests];
+        let open: u64 = open.into_iter().map(|quota| self.guards.quotas.held(owner, quota)).sum();
+        let open = usize::try_from(open).unwrap_or(usize::MAX).saturating_mul(ANSWERS_ON_THEIR_WAY).max(1);
+        (self.guards.answer_bytes / open).clamp(MIN_ANSWER_BYTES.min(most), most)
     }
 
     /// Takes a token of its tenant for each message.

@@ -219,7 +219,7 @@ impl PubsubApi {
         };
         let limits = PullLimits {
             max_messages,
-            max_bytes: MAX_PULL_BYTES,
+            max_bytes: self.answer_bytes(&call.owner(), MAX_PULL_BYTES),
             wait,
             ack_deadline: None,
             consumer: Consumer::Call,

@@ -21,7 +21,7 @@ use crate::error::ApiError;
 use crate::messages::pb;
 
 /// Responses that wait for the transport; beyond them the stream stops pulling.
-const QUEUED_RESPONSES: usize = 4;
+const QUEUED_RESPONSES: usize = 2;
 
 /// What a stream answers with.
 pub(crate) type Answer = Result<pb::StreamingPullResponse, ApiError>;

@@ -10,7 +10,7 @@ use futures::stream::{BoxStream, Fuse, StreamExt as _};
 use levada_bus::port::{
     AckOutcome, Consumer, PortError, PullLimits, Received, SubscriptionPort, SubscriptionSpec,
 };
-use levada_core::{Quota, ResourceName};
+use levada_core::{Quota, QuotaOwner, ResourceName};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tonic::{Code, Status};
@@ -31,7 +31,7 @@ use crate::subscriber::{Batch, require_pull};
 
 /// Below the 4 MiB that gRPC clients take unless they are told otherwise; a larger message
 /// travels alone.
-const MAX_RESPONSE_BYTES: u64 = 2 << 20;
+const MAX_RESPONSE_BYTES: usize = 2 << 20;
 const MAX_RESPONSE_MESSAGES: u64 = 1_000;
 /// A pull is asked again after this; nothing depends on it but how long a forgotten one lives.
 const PULL_WAIT: Duration = Duration::from_secs(60);
@@ -85,6 +85,7 @@ fn try_again() -> ApiError {
 struct Session {
     api: PubsubApi,
     name: ResourceName,
+    owner: QuotaOwner,
     port: Arc<dyn SubscriptionPort>,
     spec: Arc<SubscriptionSpec>,
     ack_ids: AckIds,
@@ -130,6 +131,7 @@ impl Session {
         let account = Account::open(api.streams.ledger(&spec.name), &first.client_id, flow);
         let mut session = Self {
             name: spec.name.clone(),
+            owner: call.owner(),
             ack_ids: AckIds::of(&spec.name),
             deadline: Duration::from_secs(seconds.unsigned_abs().into()),
             keepalive: first.protocol_version >= 1,
@@ -332,10 +334,11 @@ impl Session {
             && self.pull.is_none()
             && self.out.is_empty()
         {
+            let most = self.api.answer_bytes(&self.owner, MAX_RESPONSE_BYTES);
             let small = |n: u64, max: u64| usize::try_from(n.min(max)).unwrap_or(usize::MAX);
             let limits = PullLimits {
                 max_messages: small(messages, MAX_RESPONSE_MESSAGES),
-                max_bytes: small(bytes, MAX_RESPONSE_BYTES),
+                max_bytes: small(bytes, most as u64),
                 wait: PULL_WAIT,
                 ack_deadline: Some(self.deadline),
                 consumer: Consumer::Stream(self.account.number()),
