@@ -230,6 +230,7 @@ impl Server {
             guards: levada_pubsub::Guards {
                 quotas: shared.quotas.clone(),
                 bodies: state.bodies.clone(),
+                answer_bytes: state.answers.per_owner(),
                 limits: Some(rates),
                 ..levada_pubsub::Guards::default()
             },
