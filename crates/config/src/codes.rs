@@ -52,7 +52,7 @@ codes! {
     DUPLICATE_TENANT = "E0106", "a tenant is declared twice", "Keep one of the two.";
     NO_SCHEMA = "E0110", "a schema file that does not exist", "Create it, or correct the path (it starts at the project folder).";
     SCHEMA_FORM = "E0111", "a schema that is neither a field list nor JSON Schema", "Write {\"fields\": [...]} or a JSON Schema with \"type\": \"object\" and \"properties\".";
-    FIELD_TYPE = "E0112", "a field type that Levada does not know", "Use STRING, INT64, FLOAT64, NUMERIC, BOOL, TIMESTAMP, DATETIME, DATE, JSON or RECORD.";
+    FIELD_TYPE = "E0112", "a field type that Levada does not know", "Use STRING, INT64, FLOAT64, DECIMAL(12,2), NUMERIC, BOOL, TIMESTAMP, DATETIME, DATE, JSON or RECORD.";
     COLUMN = "E0113", "a column that cannot be: it exists already or is reserved", "Rename the field; `tenant_id` is carried by every row, and a STRING field of that name must agree with it.";
     REMOTE_REF = "E0114", "a schema that refers to another document", "Copy the part into this schema and refer to it as #/$defs/<name>.";
     UNKNOWN_COLUMN = "E0120", "a step reads a field that its input lacks", "Correct the name, or add the field to the schema.";
@@ -78,6 +78,7 @@ codes! {
     WAITING_AGGREGATE = "W0105", "an aggregate cannot be worked out", "Write metrics as `sum(amount) as total`; `date` needs exactly one TIMESTAMP column.";
     WAITING_STEP = "W0106", "a connector's step or rule that Levada does not know", "Use the names that the message lists; the other steps run.";
     CLAIMED = "W0107", "two topics ask for one event type", "An event goes to one topic: ask for the type in one place, or let both pipelines read one topic.";
+    STAYS_DOUBLE = "W0108", "a decimal column whose table holds doubles", "For exact values give the field another column name (and keep its `path`), or fill a new table with `sink`; rows that are there stay as they were rounded.";
 }
 
 #[cfg(test)]

@@ -159,6 +159,17 @@ impl Sink {
         self.found.last_mut().expect("one was just pushed")
     }
 
+    /// Whether another finding would only be counted: then nobody needs to word it.
+    pub fn is_full(&self) -> bool {
+        self.found.len() >= MAX_DIAGNOSTICS
+    }
+
+    /// Counts a finding that is not worded.
+    pub fn count(&mut self, code: &'static Code) {
+        self.errors += usize::from(code.is_error());
+        self.left_off += 1;
+    }
+
     pub fn errors(&self) -> usize {
         self.errors
     }

@@ -321,6 +321,10 @@ impl<'n> Fields<'n> {
                 Dialect::Own => codes::UNKNOWN_FIELD,
                 Dialect::Connector => codes::CONNECTOR_FIELD,
             };
+            if cx.sink.is_full() {
+                cx.sink.count(code);
+                continue;
+            }
             let hint = suggest::hint(&key.text, self.known.iter().copied(), "known fields");
             cx.report(code, &key.span, format!("{} has no field `{}`", self.what, cut(&key.text))).hint(hint);
         }

@@ -20,6 +20,7 @@ mod cross;
 mod diagnostic;
 mod draft;
 mod enrich;
+mod field_types;
 mod fields;
 mod folder;
 mod gold;

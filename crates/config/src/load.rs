@@ -3,13 +3,15 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use levada_core::{SourceName, TableName};
+
 use crate::codes;
 use crate::connector;
 use crate::cross;
 use crate::diagnostic::{self, Diagnostic, Sink};
 use crate::draft::PipelineDraft;
 use crate::folder;
-use crate::model::{Inactive, Project};
+use crate::model::{Inactive, Owner, Project};
 use crate::model_file;
 use crate::pipeline;
 use crate::places::{Places, Refused};
@@ -39,6 +41,21 @@ impl Loaded {
         }
         self.project = None;
         self.diagnostics.extend(refused.iter().map(|r| self.places.diagnostic(r)));
+        diagnostic::sort(&mut self.diagnostics);
+    }
+
+    /// Warns of decimal columns that stay doubles, since the pipeline's table holds them so.
+    pub fn stay_double(
+        &mut self,
+        owner: &Owner,
+        pipeline: &SourceName,
+        table: &TableName,
+        columns: &[String],
+    ) {
+        let names: Vec<String> = columns.iter().map(|c| format!("`{c}`")).collect();
+        let message =
+            format!("{table} holds {} as FLOAT64, and goes on so: 15 digits, not exact", names.join(", "));
+        self.diagnostics.push(self.places.warning(codes::STAYS_DOUBLE, owner, pipeline, &message));
         diagnostic::sort(&mut self.diagnostics);
     }
 }

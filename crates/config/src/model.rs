@@ -266,8 +266,25 @@ pub struct Field {
     /// means the whole body.
     pub path: Vec<String>,
     pub kind: FieldType,
+    /// What a number means in a TIMESTAMP or DATE; without it a number there is refused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub numbers: Option<TimeNumber>,
     pub required: bool,
     pub description: Option<String>,
+}
+
+/// What a number means in a TIMESTAMP or DATE field.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TimeNumber {
+    /// Since 1970-01-01T00:00:00Z, as are the next four.
+    Seconds,
+    Millis,
+    Micros,
+    Nanos,
+    Days,
+    /// The first so many digits of `YYYYMMDDHHMMSS`: 4, 6, 8, 10, 12 or 14.
+    Digits(u8),
 }
 
 /// Types of field-list JSON (BigQuery names and their aliases).
@@ -277,6 +294,11 @@ pub enum FieldType {
     String,
     Int64,
     Float64,
+    /// Exact: at most `precision` digits (1 to 38), `scale` of them after the point.
+    Decimal {
+        precision: u8,
+        scale: u8,
+    },
     Bool,
     /// UTC, microseconds.
     Timestamp,
@@ -318,9 +340,10 @@ pub struct Rule {
 #[serde(rename_all = "snake_case")]
 pub enum Check {
     NotNull,
+    /// Bounds as they are written, since a double would move them.
     Range {
-        min: Option<f64>,
-        max: Option<f64>,
+        min: Option<String>,
+        max: Option<String>,
     },
     Regex {
         pattern: String,

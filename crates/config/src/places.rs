@@ -82,6 +82,23 @@ impl Places {
         places
     }
 
+    /// A warning about a pipeline as a whole.
+    pub(crate) fn warning(
+        &self,
+        code: &'static codes::Code,
+        owner: &Owner,
+        name: &SourceName,
+        message: &str,
+    ) -> Diagnostic {
+        let written = self.pipelines.get(&(owner.clone(), name.clone()));
+        let mut diagnostic = match written {
+            Some(written) => Diagnostic::at(&written.file, code, &written.name, message),
+            None => Diagnostic::about("levada.yaml".into(), code, format!("`{name}`: {message}")),
+        };
+        diagnostic.hint(code.mend);
+        diagnostic
+    }
+
     /// The finding at its place in the project's files.
     pub(crate) fn diagnostic(&self, refused: &Refused) -> Diagnostic {
         let key = (refused.owner.clone(), refused.name.clone());

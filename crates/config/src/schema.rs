@@ -4,27 +4,11 @@
 use crate::codes;
 use crate::columns::{TENANT_COLUMN, column_name};
 use crate::diagnostic::Sink;
+use crate::field_types::{self, Details};
 use crate::fields::{Cx, Dialect, Fields, cut};
 use crate::model::{Field, FieldType, Schema};
 use crate::source::{SourceFile, Span};
-use crate::suggest;
 use crate::tree::{self, Node, Value};
-
-const TYPES: &[(&str, FieldType)] = &[
-    ("STRING", FieldType::String),
-    ("INT64", FieldType::Int64),
-    ("INTEGER", FieldType::Int64),
-    ("FLOAT64", FieldType::Float64),
-    ("FLOAT", FieldType::Float64),
-    ("NUMERIC", FieldType::Float64),
-    ("BOOL", FieldType::Bool),
-    ("BOOLEAN", FieldType::Bool),
-    ("TIMESTAMP", FieldType::Timestamp),
-    ("DATETIME", FieldType::Timestamp),
-    ("DATE", FieldType::Date),
-    ("JSON", FieldType::Json),
-    ("RECORD", FieldType::Json),
-];
 
 #[derive(Clone, Copy, PartialEq)]
 enum Mode {
@@ -73,9 +57,27 @@ fn field_list(cx: &mut Cx<'_>, tree: &Node) -> Option<Schema> {
     Some(Schema { file: cx.file.path.clone(), version, fields, json_schema: None })
 }
 
+/// More columns than any table needs.
+const MAX_FIELDS: usize = 5_000;
+
+/// Whether a list of fields is short enough; said of the first that is too many.
+fn in_bounds<'s>(cx: &mut Cx<'_>, mut beyond: impl Iterator<Item = &'s Span>) -> bool {
+    match beyond.nth(MAX_FIELDS) {
+        Some(span) => {
+            cx.report(codes::COLUMN, span, "a schema may have 5,000 fields")
+                .hint("keep what is rarely read in one JSON column, with `\"path\": \"$\"`");
+            false
+        }
+        None => true,
+    }
+}
+
 /// A list of field maps: of a schema, or of what an enrichment adds.
 pub(crate) fn field_nodes(cx: &mut Cx<'_>, nodes: &[Node]) -> Vec<Field> {
     let mut fields: Vec<Field> = Vec::new();
+    if !in_bounds(cx, nodes.iter().map(|n| &n.span)) {
+        return fields;
+    }
     for node in nodes {
         if let Some((field, span)) = field(cx, node) {
             push_unique(cx, &mut fields, field, &span);
@@ -114,11 +116,17 @@ fn field(cx: &mut Cx<'_>, node: &Node) -> Option<(Field, Span)> {
     let required = map.get("required").and_then(|n| cx.boolean(n, "required"));
     let description = map.get("description").and_then(|n| cx.text(n, "description")).map(str::to_owned);
     let path = map.get("path").map(|n| path(cx, n));
+    let details = Details {
+        precision: map.get("precision"),
+        scale: map.get("scale"),
+        unit: map.get("unit"),
+        format: map.get("format"),
+    };
     if let Some(nested) = map.get("fields").and_then(|n| cx.list(n, "fields")) {
         field_nodes(cx, nested);
     }
     map.finish(cx);
-    let kind = kind_node.and_then(|n| field_type(cx, n));
+    let read = kind_node.and_then(|n| field_types::read(cx, n, &details));
     let name_node = name_node?;
     let written = cx.text(name_node, "name")?;
     let name = named(cx, written, &name_node.span)?;
@@ -126,9 +134,9 @@ fn field(cx: &mut Cx<'_>, node: &Node) -> Option<(Field, Span)> {
         Some(path) => path?,
         None => vec![written.to_owned()],
     };
-    let kind = if mode == Some(Mode::Repeated) { FieldType::Json } else { kind? };
+    let (kind, numbers) = if mode == Some(Mode::Repeated) { (FieldType::Json, None) } else { read? };
     let required = mode == Some(Mode::Required) || required == Some(true);
-    Some((Field { name, path, kind, required, description }, name_node.span.clone()))
+    Some((Field { name, path, kind, numbers, required, description }, name_node.span.clone()))
 }
 
 fn named(cx: &mut Cx<'_>, written: &str, span: &Span) -> Option<levada_core::SourceName> {
@@ -138,17 +146,6 @@ fn named(cx: &mut Cx<'_>, written: &str, span: &Span) -> Option<levada_core::Sou
             .hint("start it with a letter; the name in the record goes into `path`");
     }
     name
-}
-
-fn field_type(cx: &mut Cx<'_>, node: &Node) -> Option<FieldType> {
-    let text = cx.text(node, "type")?;
-    let upper = text.to_ascii_uppercase();
-    if let Some((_, kind)) = TYPES.iter().find(|(word, _)| *word == upper) {
-        return Some(*kind);
-    }
-    let hint = suggest::hint(&upper, TYPES.iter().map(|(w, _)| *w), "types");
-    cx.report(codes::FIELD_TYPE, &node.span, format!("`{}` is not a field type", cut(text))).hint(hint);
-    None
 }
 
 /// `a.b.c`, `[a, b.c]`, `$` for the whole body, `@.event_type` for the envelope.
@@ -186,15 +183,23 @@ fn json_schema(cx: &mut Cx<'_>, tree: &Node) -> Option<Schema> {
         None => Vec::new(),
     };
     let mut fields = Vec::new();
-    for (key, node) in cx.map(properties, "properties")? {
+    let properties = cx.map(properties, "properties")?;
+    if !in_bounds(cx, properties.iter().map(|(key, _)| &key.span)) {
+        return None;
+    }
+    for (key, node) in properties {
         let Some(name) = named(cx, &key.text, &key.span) else { continue };
         let (kind, nullable) = property_type(node);
+        let unit = node.get("unit").filter(|_| kind == FieldType::Timestamp);
+        let Some(numbers) = field_types::numbers(cx, kind, &Details { unit, ..Details::default() }) else {
+            continue;
+        };
         let description = node.get("description").and_then(|n| cx.text(n, "description")).map(str::to_owned);
         let required = required.contains(&key.text.as_str()) && !nullable;
         push_unique(
             cx,
             &mut fields,
-            Field { name, path: vec![key.text.clone()], kind, required, description },
+            Field { name, path: vec![key.text.clone()], kind, numbers, required, description },
             &key.span,
         );
     }
@@ -232,7 +237,11 @@ fn property_type(node: &Node) -> (FieldType, bool) {
         Some(Value::Scalar { text, .. }) => text.as_str(),
         _ => "",
     };
+    // A number is a time where the property names its unit.
+    let number = |word: &&str| matches!(*word, "string" | "integer" | "number");
+    let timed = node.get("unit").is_some() && !words.is_empty() && words.iter().all(number);
     let kind = match words.as_slice() {
+        _ if format == "date-time" && timed => FieldType::Timestamp,
         ["string"] if format == "date-time" => FieldType::Timestamp,
         ["string"] if format == "date" => FieldType::Date,
         ["string"] => FieldType::String,

@@ -1,6 +1,6 @@
 //! `levada.yaml`: the name, addresses, limits, tenants and buckets of a project.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -217,7 +217,8 @@ fn storage(cx: &mut Cx<'_>, node: &Node) -> BTreeMap<String, PathBuf> {
 
 fn tenants(cx: &mut Cx<'_>, node: &Node, out: &mut Vec<TenantConfig>) {
     let Some(items) = cx.list(node, "tenants") else { return };
-    let mut declared: Vec<TenantId> = Vec::new();
+    let mut declared: HashSet<TenantId> = HashSet::new();
+    let preset = out.len();
     for item in items {
         let (id_node, tenant) = match &item.value {
             Value::Map(_) => {
@@ -236,7 +237,7 @@ fn tenants(cx: &mut Cx<'_>, node: &Node, out: &mut Vec<TenantConfig>) {
                 (item, TenantConfig { id, display_name: None, limits: None, quotas: Vec::new() })
             }
         };
-        if declared.contains(&tenant.id) {
+        if !declared.insert(tenant.id.clone()) {
             cx.report(
                 codes::DUPLICATE_TENANT,
                 &id_node.span,
@@ -244,9 +245,8 @@ fn tenants(cx: &mut Cx<'_>, node: &Node, out: &mut Vec<TenantConfig>) {
             );
             continue;
         }
-        declared.push(tenant.id.clone());
         // `default` is there already and may be given limits here.
-        match out.iter_mut().find(|t| t.id == tenant.id) {
+        match out[..preset].iter_mut().find(|t| t.id == tenant.id) {
             Some(known) => *known = tenant,
             None => out.push(tenant),
         }
@@ -256,10 +256,11 @@ fn tenants(cx: &mut Cx<'_>, node: &Node, out: &mut Vec<TenantConfig>) {
 /// `pubsub.projects`: names, or maps of a name and the tenant that owns it.
 fn pubsub(cx: &mut Cx<'_>, node: &Node, tenants: &[TenantConfig]) -> Vec<Namespace> {
     let mut out: Vec<Namespace> = Vec::new();
+    let mut seen = HashSet::new();
     let Some(mut map) = Fields::of(cx, node, "pubsub") else { return out };
     for item in map.get("projects").and_then(|n| cx.list(n, "projects")).unwrap_or_default() {
         let Some((name, namespace)) = namespace(cx, item, tenants) else { continue };
-        if out.iter().any(|known| known.project == namespace.project) {
+        if !seen.insert(namespace.project.clone()) {
             let message = format!("project `{}` is declared twice", namespace.project);
             cx.report(codes::BAD_VALUE, &name.span, message).hint("keep one of the two");
             continue;

@@ -201,8 +201,9 @@ impl StepReader<'_, '_, '_> {
             "positive_number" if cx.dialect == Dialect::Connector => Some(Check::Positive),
             "unique" => Some(Check::Unique),
             "range" => {
-                let min = fields.get("min").map(|n| cx.number(n, "min"));
-                let max = fields.get("max").map(|n| cx.number(n, "max"));
+                let nodes = (fields.get("min"), fields.get("max"));
+                let min = nodes.0.map(|n| cx.number(n, "min"));
+                let max = nodes.1.map(|n| cx.number(n, "max"));
                 let (min, max) =
                     (min.map_or(Some(None), |n| n.map(Some))?, max.map_or(Some(None), |n| n.map(Some))?);
                 let empty = min.is_none() && max.is_none();
@@ -211,7 +212,8 @@ impl StepReader<'_, '_, '_> {
                     cx.report(codes::BAD_VALUE, &node.span, message);
                     return None;
                 }
-                Some(Check::Range { min, max })
+                let written = |node: Option<&Node>| node.map(|n| text_of(n).to_owned());
+                Some(Check::Range { min: written(nodes.0), max: written(nodes.1) })
             }
             "regex" => {
                 let pattern = fields.need(cx, "pattern")?;
@@ -314,18 +316,16 @@ fn text_of(node: &Node) -> &str {
 
 /// Why a check cannot work on a type.
 fn misfit(check: &Check, kind: FieldType) -> Option<&'static str> {
-    use FieldType::{Bool, Date, Float64, Int64, Json, String, Timestamp};
+    use FieldType::{Bool, Date, Decimal, Float64, Int64, Json, String, Timestamp};
     match check {
-        Check::Range { .. } | Check::Positive => {
-            (!matches!(kind, Int64 | Float64)).then_some("it needs INT64 or FLOAT64")
-        }
+        Check::Range { .. } | Check::Positive => (!matches!(kind, Int64 | Float64 | Decimal { .. }))
+            .then_some("it needs INT64, DECIMAL or FLOAT64"),
         Check::Regex { .. } | Check::ValidEmail => (kind != String).then_some("it needs STRING"),
         Check::NotInFuture { .. } => {
             (!matches!(kind, Timestamp | Date)).then_some("it needs TIMESTAMP or DATE")
         }
-        Check::OneOf { .. } => {
-            (!matches!(kind, String | Int64 | Bool)).then_some("it needs STRING, INT64 or BOOL")
-        }
+        Check::OneOf { .. } => (!matches!(kind, String | Int64 | Decimal { .. } | Bool))
+            .then_some("it needs STRING, INT64, DECIMAL or BOOL"),
         Check::Unique => matches!(kind, Json).then_some("a JSON value cannot be a key"),
         Check::NotNull => None,
     }

@@ -5,6 +5,8 @@ use std::path::Path;
 
 use super::*;
 
+mod bounds;
+mod fields;
 mod golden;
 mod mutation;
 mod places;

@@ -4,7 +4,7 @@
 //! Aliases are copied and merge keys (`<<`) resolved here, under a bound, so that readers
 //! see plain maps.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use saphyr_parser::{Event, Parser, ScalarStyle, ScanError};
 
@@ -14,6 +14,8 @@ use crate::source::{SourceFile, Span};
 
 const MAX_DEPTH: usize = 64;
 const MAX_NODES: usize = 200_000;
+/// The texts that anchors keep and aliases repeat, together.
+const MAX_COPIED_BYTES: usize = 16 << 20;
 
 #[derive(Debug, Clone)]
 pub(crate) struct Node {
@@ -109,6 +111,7 @@ fn parse_yaml(file: &SourceFile, sink: &mut Sink) -> Option<Node> {
         root: None,
         anchors: HashMap::new(),
         nodes: 0,
+        copied_bytes: 0,
         failed: false,
     };
     let mut parser = Parser::new_from_str(&file.text);
@@ -132,7 +135,7 @@ fn parse_yaml(file: &SourceFile, sink: &mut Sink) -> Option<Node> {
 
 enum Frame {
     List { start: usize, items: Vec<Node>, anchor: usize },
-    Map { start: usize, entries: Vec<(Key, Node)>, key: Option<Key>, anchor: usize },
+    Map { start: usize, entries: Vec<(Key, Node)>, seen: HashSet<String>, key: Option<Key>, anchor: usize },
 }
 
 struct Builder<'a> {
@@ -142,9 +145,10 @@ struct Builder<'a> {
     offsets: Option<Vec<usize>>,
     stack: Vec<Frame>,
     root: Option<Node>,
-    /// Finished anchors with the number of nodes a copy costs.
-    anchors: HashMap<usize, (Node, usize)>,
+    /// Finished anchors with what a copy costs.
+    anchors: HashMap<usize, (Node, Cost)>,
     nodes: usize,
+    copied_bytes: usize,
     failed: bool,
 }
 
@@ -202,16 +206,17 @@ impl Builder<'_> {
                 self.open(Frame::List { start: span.start, items: Vec::new(), anchor }, &span)
             }
             Event::MappingStart(anchor, _) => {
-                self.open(Frame::Map { start: span.start, entries: Vec::new(), key: None, anchor }, &span);
+                let (entries, seen) = (Vec::new(), HashSet::new());
+                self.open(Frame::Map { start: span.start, entries, seen, key: None, anchor }, &span);
             }
             Event::SequenceEnd | Event::MappingEnd => self.close(&span),
-            Event::Alias(id) => match self.anchors.get(&id) {
-                Some((node, cost)) => {
-                    let (mut node, cost) = (node.clone(), *cost);
-                    node.span = span;
-                    self.nodes += cost;
-                    self.place(node, 0);
+            Event::Alias(id) => match self.anchors.get(&id).map(|(_, cost)| *cost) {
+                Some(cost) if self.may_copy(cost, &span) => {
+                    let Some((node, _)) = self.anchors.get(&id) else { return };
+                    let copy = Node { span, value: node.value.clone() };
+                    self.place(copy, 0);
                 }
+                Some(_) => {}
                 None => self.fail(codes::SYNTAX, &span, "an alias inside of its own anchor"),
             },
             _ => {}
@@ -246,6 +251,21 @@ impl Builder<'_> {
         self.place(node, anchor);
     }
 
+    /// Counts a copy before it is made.
+    fn may_copy(&mut self, cost: Cost, span: &Span) -> bool {
+        self.nodes += cost.nodes;
+        self.copied_bytes += cost.bytes;
+        if self.nodes > MAX_NODES || self.copied_bytes > MAX_COPIED_BYTES {
+            self.fail(
+                codes::TOO_LARGE,
+                span,
+                "the aliases of the document expand to more than 200,000 values or 16 MiB",
+            );
+            return false;
+        }
+        true
+    }
+
     fn place(&mut self, node: Node, anchor: usize) {
         self.nodes += 1;
         if self.nodes > MAX_NODES {
@@ -254,17 +274,19 @@ impl Builder<'_> {
             return;
         }
         if anchor != 0 {
-            let cost = count(&node);
-            self.nodes += cost;
+            let cost = cost_of(&node);
+            if !self.may_copy(cost, &node.span) {
+                return;
+            }
             self.anchors.insert(anchor, (node.clone(), cost));
         }
         let mut duplicate = None;
         match self.stack.last_mut() {
             None => self.root = Some(node),
             Some(Frame::List { items, .. }) => items.push(node),
-            Some(Frame::Map { entries, key, .. }) => match key.take() {
+            Some(Frame::Map { entries, seen, key, .. }) => match key.take() {
                 Some(key) => {
-                    if key.text != "<<" && entries.iter().any(|(k, _)| k.text == key.text) {
+                    if key.text != "<<" && !seen.insert(key.text.clone()) {
                         duplicate = Some(key.clone());
                     }
                     entries.push((key, node));
@@ -285,6 +307,10 @@ impl Builder<'_> {
 }
 
 fn report_duplicate(file: &SourceFile, sink: &mut Sink, key: &Key) {
+    if sink.is_full() {
+        sink.count(codes::DUPLICATE_KEY);
+        return;
+    }
     sink.push(Diagnostic::at(
         file,
         codes::DUPLICATE_KEY,
@@ -294,12 +320,28 @@ fn report_duplicate(file: &SourceFile, sink: &mut Sink, key: &Key) {
     .hint("keep one of the two; the first is used");
 }
 
-fn count(node: &Node) -> usize {
-    1 + match &node.value {
-        Value::Scalar { .. } => 0,
-        Value::List(items) => items.iter().map(count).sum(),
-        Value::Map(entries) => entries.iter().map(|(_, n)| count(n)).sum(),
+/// What a copy of a node costs.
+#[derive(Debug, Clone, Copy, Default)]
+struct Cost {
+    nodes: usize,
+    bytes: usize,
+}
+
+fn cost_of(node: &Node) -> Cost {
+    fn add(node: &Node, cost: &mut Cost) {
+        cost.nodes += 1;
+        match &node.value {
+            Value::Scalar { text, .. } => cost.bytes += text.len(),
+            Value::List(items) => items.iter().for_each(|n| add(n, cost)),
+            Value::Map(entries) => entries.iter().for_each(|(key, n)| {
+                cost.bytes += key.text.len();
+                add(n, cost);
+            }),
+        }
     }
+    let mut cost = Cost::default();
+    add(node, &mut cost);
+    cost
 }
 
 /// Replaces `<<: {..}` by the entries of the map (or maps) that are not there already.
@@ -317,13 +359,10 @@ fn merge(entries: Vec<(Key, Node)>) -> Vec<(Key, Node)> {
                 continue;
             }
         };
+        let mut seen: HashSet<String> = own.iter().map(|(key, _)| key.text.clone()).collect();
         for map in maps {
             if let Value::Map(entries) = map.value {
-                for (k, v) in entries {
-                    if !own.iter().any(|(o, _)| o.text == k.text) {
-                        own.push((k, v));
-                    }
-                }
+                own.extend(entries.into_iter().filter(|(key, _)| seen.insert(key.text.clone())));
             }
         }
     }
@@ -411,6 +450,7 @@ impl JsonScan<'_> {
     fn map(&mut self, depth: usize, sink: &mut Sink) -> JsonResult<Value> {
         self.at += 1;
         let mut entries: Vec<(Key, Node)> = Vec::new();
+        let mut seen = HashSet::new();
         loop {
             self.space();
             if matches!(self.bytes.get(self.at), Some(b'}') | None) {
@@ -420,7 +460,7 @@ impl JsonScan<'_> {
             let start = self.at;
             let text = self.string()?;
             let key = Key { span: start..self.at, text };
-            if entries.iter().any(|(k, _)| k.text == key.text) {
+            if !seen.insert(key.text.clone()) {
                 report_duplicate(self.file, sink, &key);
             }
             entries.push((key, self.value(depth + 1, sink)?));

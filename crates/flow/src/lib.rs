@@ -14,6 +14,7 @@ pub mod chain;
 mod codec;
 mod commit;
 mod counts;
+mod doubles;
 mod engine;
 mod epoch;
 mod error;
@@ -46,6 +47,7 @@ mod tests;
 
 pub use commit::RETRY;
 pub use counts::{StepCounts, StepFigures};
+pub use doubles::stay_double;
 pub use engine::{Parts, table_key};
 pub use error::FlowError;
 pub use history::EpochDone;

@@ -11,11 +11,12 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, UInt32Array};
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::{
-    DataType, Date32Type, Field, Float64Type, Int64Type, Schema, SchemaRef, TimeUnit,
+    DataType, Date32Type, Decimal128Type, Field, Float64Type, Int64Type, Schema, SchemaRef, TimeUnit,
     TimestampMicrosecondType, UInt32Type,
 };
 use arrow::error::ArrowError;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
+use levada_core::decimal_text;
 
 /// Name of the hidden column.
 pub const ROW: &str = "_row";
@@ -64,7 +65,8 @@ pub fn keep(batch: &RecordBatch, flags: Vec<bool>) -> Result<RecordBatch, ArrowE
     }
 }
 
-/// The text of one value; `None` is null. Times are RFC 3339.
+/// The text of one value; `None` is null. Times are RFC 3339; a decimal has one spelling, so that it
+/// hashes alike whatever scale its column has.
 pub fn text(column: &dyn Array, row: usize) -> Option<Cow<'_, str>> {
     if column.is_null(row) {
         return None;
@@ -74,6 +76,10 @@ pub fn text(column: &dyn Array, row: usize) -> Option<Cow<'_, str>> {
         DataType::Utf8View => Cow::Borrowed(column.as_string_view().value(row)),
         DataType::Int64 => Cow::Owned(column.as_primitive::<Int64Type>().value(row).to_string()),
         DataType::Float64 => Cow::Owned(column.as_primitive::<Float64Type>().value(row).to_string()),
+        DataType::Decimal128(_, scale) => {
+            let value = column.as_primitive::<Decimal128Type>().value(row);
+            Cow::Owned(decimal_text(value, u32::try_from(*scale).unwrap_or(0)))
+        }
         DataType::Timestamp(TimeUnit::Microsecond, _) => {
             let micros = column.as_primitive::<TimestampMicrosecondType>().value(row);
             let time = chrono::DateTime::from_timestamp_micros(micros);

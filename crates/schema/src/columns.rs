@@ -17,7 +17,7 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, BooleanBuilder, Date32Builder, Float64Builder, Int64Builder, StringBuilder,
+    ArrayRef, BooleanBuilder, Date32Builder, Decimal128Builder, Float64Builder, Int64Builder, StringBuilder,
     TimestampMicrosecondBuilder,
 };
 use arrow::datatypes::{DataType, Field as ArrowField, Schema as ArrowSchema, SchemaRef, TimeUnit};
@@ -42,6 +42,7 @@ pub fn data_type(kind: FieldType) -> DataType {
         FieldType::String | FieldType::Json => DataType::Utf8,
         FieldType::Int64 => DataType::Int64,
         FieldType::Float64 => DataType::Float64,
+        FieldType::Decimal { precision, scale } => DataType::Decimal128(precision, scale.cast_signed()),
         FieldType::Bool => DataType::Boolean,
         FieldType::Timestamp => DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
         FieldType::Date => DataType::Date32,
@@ -71,6 +72,7 @@ pub enum ColumnBuilder {
     Text(StringBuilder),
     Int(Int64Builder),
     Float(Float64Builder),
+    Decimal(Decimal128Builder),
     Bool(BooleanBuilder),
     Timestamp(TimestampMicrosecondBuilder),
     Date(Date32Builder),
@@ -84,6 +86,9 @@ impl ColumnBuilder {
             }
             FieldType::Int64 => Self::Int(Int64Builder::with_capacity(rows)),
             FieldType::Float64 => Self::Float(Float64Builder::with_capacity(rows)),
+            FieldType::Decimal { .. } => {
+                Self::Decimal(Decimal128Builder::with_capacity(rows).with_data_type(data_type(kind)))
+            }
             FieldType::Bool => Self::Bool(BooleanBuilder::with_capacity(rows)),
             FieldType::Timestamp => Self::Timestamp(
                 TimestampMicrosecondBuilder::with_capacity(rows).with_data_type(data_type(kind)),
@@ -98,12 +103,14 @@ impl ColumnBuilder {
             (Self::Text(b), Cell::Text(v)) => b.append_value(v),
             (Self::Int(b), Cell::Int(v)) => b.append_value(*v),
             (Self::Float(b), Cell::Float(v)) => b.append_value(*v),
+            (Self::Decimal(b), Cell::Decimal(v)) => b.append_value(*v),
             (Self::Bool(b), Cell::Bool(v)) => b.append_value(*v),
             (Self::Timestamp(b), Cell::Micros(v)) => b.append_value(*v),
             (Self::Date(b), Cell::Days(v)) => b.append_value(*v),
             (Self::Text(b), _) => b.append_null(),
             (Self::Int(b), _) => b.append_null(),
             (Self::Float(b), _) => b.append_null(),
+            (Self::Decimal(b), _) => b.append_null(),
             (Self::Bool(b), _) => b.append_null(),
             (Self::Timestamp(b), _) => b.append_null(),
             (Self::Date(b), _) => b.append_null(),
@@ -115,6 +122,7 @@ impl ColumnBuilder {
             Self::Text(mut b) => Arc::new(b.finish()),
             Self::Int(mut b) => Arc::new(b.finish()),
             Self::Float(mut b) => Arc::new(b.finish()),
+            Self::Decimal(mut b) => Arc::new(b.finish()),
             Self::Bool(mut b) => Arc::new(b.finish()),
             Self::Timestamp(mut b) => Arc::new(b.finish()),
             Self::Date(mut b) => Arc::new(b.finish()),

@@ -158,7 +158,7 @@ impl Decoder {
                 Some(name) => attribute(record, name)
                     .map_or(Ok(Cell::Null), |text| self.extractor.outside_cell(text, at)),
             };
-            let cell = cell.map_err(|reason| ("schema-type", Some(field.name.to_string()), reason))?;
+            let cell = cell.map_err(|unfit| (unfit.code, Some(field.name.to_string()), unfit.reason))?;
             self.check_cell(field, &cell, record)?;
             cells.push(cell);
         }

@@ -4,7 +4,7 @@
 //! will be kept: with the coerced values in place and without undeclared top-level fields.
 
 use jsonschema::Validator;
-use levada_config::model::{Field, Schema};
+use levada_config::model::{Field, FieldType, Schema};
 use serde_json::Value;
 
 use crate::SchemaError;
@@ -62,7 +62,7 @@ fn kept(mut record: Value, fields: &[Field], cells: &[Cell<'_>]) -> Value {
             continue;
         }
         if let Some(slot) = slot(&mut record, &field.path) {
-            *slot = value(slot, cell);
+            *slot = value(slot, cell, field.kind);
         }
     }
     record
@@ -80,7 +80,7 @@ fn slot<'v>(record: &'v mut Value, path: &[String]) -> Option<&'v mut Value> {
     })
 }
 
-fn value(old: &Value, cell: &Cell<'_>) -> Value {
+fn value(old: &Value, cell: &Cell<'_>, kind: FieldType) -> Value {
     match cell {
         Cell::Null => Value::Null,
         // Containers are kept as text in the table; the document speaks of the container.
@@ -88,7 +88,14 @@ fn value(old: &Value, cell: &Cell<'_>) -> Value {
         Cell::Text(text) => Value::String(text.to_string()),
         Cell::Int(v) => Value::from(*v),
         Cell::Float(v) => Value::from(*v),
+        // The document's numbers are doubles; only its rules see this one.
+        Cell::Decimal(v) => match kind {
+            FieldType::Decimal { scale, .. } => Value::from(*v as f64 / 10f64.powi(i32::from(scale))),
+            _ => old.clone(),
+        },
         Cell::Bool(v) => Value::from(*v),
+        // An epoch whose unit the schema names stays the number that the document describes.
+        Cell::Micros(_) | Cell::Days(_) if old.is_number() => old.clone(),
         Cell::Micros(v) => chrono::DateTime::from_timestamp_micros(*v)
             .map_or(Value::Null, |t| t.to_rfc3339_opts(chrono::SecondsFormat::AutoSi, true).into()),
         Cell::Days(v) => chrono::DateTime::from_timestamp(i64::from(*v) * 86_400, 0)

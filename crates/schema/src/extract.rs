@@ -11,7 +11,7 @@ use levada_config::model::Field;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use crate::cell::{Cell, Coercion, convert, convert_text};
+use crate::cell::{Cell, Coercion, Unfit, convert, convert_text};
 
 /// The slices of one record: reused from row to row.
 #[derive(Debug, Default)]
@@ -147,15 +147,14 @@ impl Extractor {
     /// The typed cell of a field after [`Extractor::scan`]; an absent value is null.
     ///
     /// # Errors
-    /// A sentence that says what the value should have been.
-    pub fn cell<'a>(&self, row: &Row<'a>, field: usize, how: Coercion) -> Result<Cell<'a>, String> {
+    /// [`Unfit`]: a code, and a sentence that says what the value should have been.
+    pub fn cell<'a>(&self, row: &Row<'a>, field: usize, how: Coercion) -> Result<Cell<'a>, Unfit> {
         let Some(raw) = row.value(field) else { return Ok(Cell::Null) };
         if how == Coercion::Textual && self.means_null(raw) {
             return Ok(Cell::Null);
         }
-        convert(raw, self.fields[field].kind, how).map_err(|wanted| {
-            format!("`{}` should be {}, not {}", self.fields[field].name, wanted.0, short(raw))
-        })
+        let field = &self.fields[field];
+        convert(raw, field, how).map_err(|fault| fault.of(field, raw))
     }
 
     fn means_null(&self, raw: &str) -> bool {
@@ -164,10 +163,9 @@ impl Extractor {
     }
 
     /// The typed cell of a text that lies outside the body, such as an attribute.
-    pub(crate) fn outside_cell<'a>(&self, text: &'a str, field: usize) -> Result<Cell<'a>, String> {
-        let kind = self.fields[field].kind;
-        convert_text(Cow::Borrowed(text), kind, Coercion::Lenient)
-            .ok_or_else(|| format!("`{}` does not fit its type: {}", self.fields[field].name, short(text)))
+    pub(crate) fn outside_cell<'a>(&self, text: &'a str, field: usize) -> Result<Cell<'a>, Unfit> {
+        let field = &self.fields[field];
+        convert_text(Cow::Borrowed(text), field, Coercion::Lenient).map_err(|fault| fault.of(field, text))
     }
 }
 

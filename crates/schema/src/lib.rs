@@ -20,7 +20,7 @@ mod time;
 #[cfg(test)]
 mod tests;
 
-pub use cell::{Cell, Coercion};
+pub use cell::{Cell, Coercion, Unfit};
 pub use columns::{
     ColumnBuilder, EVENT_ID, EVENT_TIME, EVENT_TYPE, INGESTED_AT, SOURCE_OFFSET, SYSTEM_COLUMNS, TENANT_ID,
     data_type, table_schema,

@@ -6,18 +6,21 @@ use std::path::PathBuf;
 use arrow::array::{Array, AsArray};
 use arrow::datatypes::{Float64Type, Int64Type, TimestampMicrosecondType};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
-use levada_config::model::{Field, FieldType, Schema, Validation};
+use levada_config::model::{Field, FieldType, Schema, TimeNumber, Validation};
 use levada_core::{Attributes, Record, RecordBatchIn, SourceName, TenantId, attr};
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
 use crate::{Decoded, Decoder, parse_timestamp};
 
+mod numbers;
+
 fn field(name: &str, kind: FieldType) -> Field {
     Field {
         name: SourceName::new(name).expect("a name"),
         path: vec![name.to_owned()],
         kind,
+        numbers: None,
         required: false,
         description: None,
     }
@@ -48,6 +51,12 @@ fn every_type() -> Schema {
         field("d", Date),
         field("j", Json),
     ])
+}
+
+/// A field whose numbers have a meaning.
+fn numbers(mut field: Field, form: TimeNumber) -> Field {
+    field.numbers = Some(form);
+    field
 }
 
 fn record(body: &[u8]) -> Record {
@@ -114,7 +123,8 @@ fn strict_takes_exact_types_only() {
     no(r#"{"s":"x","f":"1"}"#, "schema-type f");
     no(r#"{"s":"x","b":"true"}"#, "schema-type b");
     no(r#"{"s":"x","t":"2013-01-01 06:00:00"}"#, "schema-type t");
-    no(r#"{"s":"x","t":1356998400}"#, "schema-type t");
+    no(r#"{"s":"x","t":1356998400}"#, "schema-timestamp-unit t");
+    no(r#"{"s":"x","d":20130101}"#, "schema-timestamp-unit d");
     no(r#"{"s":"x","d":"2013-02-30"}"#, "schema-type d");
     no(r#"{"s":"x","z":1}"#, "schema-unknown-field z");
     no(r#"{"s":"x","s":"y"}"#, "schema-duplicate-key s");
@@ -128,12 +138,21 @@ fn lenient_converts_what_loses_nothing() {
         r#"{"s":1.50,"i":"42","f":" 2.5 ","b":1,"t":"2013-01-01 06:00:00","d":"2013-01-01T00:00:00Z","z":{"a":1}}"#,
         "1.50 | 42 | 2.5 | true | 2013-01-01T06:00:00Z | 2013-01-01 | -",
     );
-    ok(r#"{"s":{"a":1},"i":12.0,"t":1356998400}"#, r#"{"a":1} | 12 | - | - | 2013-01-01T00:00:00Z | - | -"#);
-    ok(r#"{"s":"a","s":"b","t":1356998400000}"#, "b | - | - | - | 2013-01-01T00:00:00Z | - | -");
+    ok(
+        r#"{"s":{"a":1},"i":12.0,"t":"20130101T000000Z"}"#,
+        r#"{"a":1} | 12 | - | - | 2013-01-01T00:00:00Z | - | -"#,
+    );
+    ok(r#"{"s":"a","s":"b","i":9007199254740993.0}"#, "b | 9007199254740993 | - | - | - | - | -");
+    ok(r#"{"s":"x","i":1e16,"b":"t"}"#, "x | 10000000000000000 | - | true | - | - | -");
     ok(r#"{"s":"NA","b":"FALSE"}"#, "NA | - | - | false | - | - | -");
     no(r#"{"i":1}"#, "schema-required s");
     no(r#"{"s":"x","i":1.5}"#, "schema-type i");
-    no(r#"{"s":"x","i":1e16}"#, "schema-type i");
+    no(r#"{"s":"x","i":9223372036854775808}"#, "schema-type i");
+    no(r#"{"s":"x","i":1e400}"#, "schema-type i");
+    no(r#"{"s":"x","i":"1,000"}"#, "schema-type i");
+    no(r#"{"s":"x","f":"1,000.5"}"#, "schema-type f");
+    no(r#"{"s":"x","f":1e400}"#, "schema-type f");
+    no(r#"{"s":"x","t":1356998400}"#, "schema-timestamp-unit t");
     no(r#"{"s":"x","f":"NaN"}"#, "schema-type f");
     no(r#"{"s":"x","f":"inf"}"#, "schema-type f");
     no(r#"{"s":"x","d":"2013-01-01T01:00:00Z"}"#, "schema-type d");
@@ -152,6 +171,15 @@ fn textual_values_are_parsed_and_na_is_null() {
     no(r#"{"s":"NA"}"#, "schema-required s");
     no(r#"{"s":"x","f":"warm"}"#, "schema-type f");
     no(r#"{"s":"x","j":"{"}"#, "schema-type j");
+    no(r#"{"s":"x","i":"12,5"}"#, "schema-type i");
+    for number in
+        ["20240115", "2024", "202401151000", "20240115100000", "45306", "1705312800", "1705312800.5"]
+    {
+        for column in ["t", "d"] {
+            let body = format!(r#"{{"s":"x","{column}":"{number}"}}"#);
+            check(Validation::Strict, true, &body, Err(&format!("schema-timestamp-unit {column}")));
+        }
+    }
 }
 
 #[test]
@@ -305,6 +333,10 @@ fn random_json(rng: &mut SmallRng, depth: u32) -> String {
         "1e400",
         "-1E-400",
         "9223372036854775807",
+        "1e-99999999999",
+        "20240115",
+        "123456789012345678901234567890123456789012345678901234567890",
+        r#""20240115T10Z""#,
         "-9223372036854775809",
         "0.1",
         "1.0",

@@ -5,6 +5,7 @@ pub mod deduplicate;
 pub mod email;
 pub mod enrich;
 pub mod quality;
+mod range;
 
 use arrow::array::RecordBatch;
 use async_trait::async_trait;

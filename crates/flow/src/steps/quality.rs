@@ -5,12 +5,14 @@ use std::time::Duration;
 
 use ahash::AHashSet;
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
-use arrow::datatypes::{DataType, Date32Type, Float64Type, Int64Type, Schema, TimestampMicrosecondType};
+use arrow::datatypes::{DataType, Date32Type, Schema, TimestampMicrosecondType};
 use levada_config::model::{Check, Rule};
+use levada_core::{Exact, MAX_DIGITS, decimal_text};
 use regex::Regex;
 
 use super::deduplicate::Keyer;
 use super::email::is_email;
+use super::range::Range;
 use super::{BuildError, Fault, StepError};
 use crate::rows;
 use crate::window::{Key, Window};
@@ -20,7 +22,7 @@ pub const STAGE: &str = "quality";
 
 enum Test {
     NotNull,
-    Range { min: Option<f64>, max: Option<f64> },
+    Range(Range),
     Regex(Regex),
     OneOf(AHashSet<String>),
     Email,
@@ -117,15 +119,22 @@ fn compile(rule: &Rule, schema: &Schema) -> Result<Compiled, BuildError> {
         .map_err(|_| wrong("there is no such column".to_owned()))?
         .data_type()
         .clone();
-    let number = matches!(kind, DataType::Int64 | DataType::Float64);
+    let number = kind.is_numeric();
     let words = matches!(kind, DataType::Utf8 | DataType::Utf8View);
     let time =
         matches!(kind, DataType::Timestamp(arrow::datatypes::TimeUnit::Microsecond, _) | DataType::Date32);
     let test = match &rule.check {
         Check::NotNull => Test::NotNull,
-        Check::Range { min, max } if number || words => Test::Range { min: *min, max: *max },
+        Check::Range { min, max } if number || words => {
+            Test::Range(Range::new(min.as_deref(), max.as_deref()).map_err(wrong)?)
+        }
         Check::Positive if number || words => Test::Positive,
         Check::Regex { pattern } => Test::Regex(Regex::new(pattern).map_err(|e| wrong(e.to_string()))?),
+        Check::OneOf { values } if kind.is_decimal() => {
+            // As [`rows::text`] writes a decimal, so that `1.5` is `1.50`.
+            let text = |v: &String| one_spelling(v).ok_or_else(|| wrong(format!("`{v}` is no number")));
+            Test::OneOf(values.iter().map(text).collect::<Result<_, _>>()?)
+        }
         Check::OneOf { values } => Test::OneOf(values.iter().cloned().collect()),
         Check::ValidEmail if words => Test::Email,
         Check::Unique => Test::Unique(Keyer::new(STAGE, std::slice::from_ref(&field), schema)?),
@@ -143,10 +152,8 @@ fn breaks(test: &Test, column: &ArrayRef, now_ms: i64) -> Vec<bool> {
     };
     match test {
         Test::NotNull => rows.map(|row| column.is_null(row)).collect(),
-        Test::Range { min, max } => {
-            by_number(column, |v| min.is_none_or(|m| v >= m) && max.is_none_or(|m| v <= m))
-        }
-        Test::Positive => by_number(column, |v| v > 0.0),
+        Test::Range(range) => range.breaks(column),
+        Test::Positive => Range::POSITIVE.breaks(column),
         Test::Regex(regex) => by_text(&|t| regex.is_match(t)),
         Test::OneOf(values) => by_text(&|t| values.contains(t)),
         Test::Email => by_text(&is_email),
@@ -168,18 +175,12 @@ fn breaks(test: &Test, column: &ArrayRef, now_ms: i64) -> Vec<bool> {
     }
 }
 
-/// A text that is no number does not hold.
-fn by_number(column: &ArrayRef, holds: impl Fn(f64) -> bool) -> Vec<bool> {
-    if let Some(values) = column.as_primitive_opt::<Float64Type>() {
-        return values.iter().map(|v| v.is_some_and(|v| !holds(v))).collect();
-    }
-    if let Some(values) = column.as_primitive_opt::<Int64Type>() {
-        return values.iter().map(|v| v.is_some_and(|v| !holds(v as f64))).collect();
-    }
-    let number = |text: &str| text.trim().parse::<f64>().ok();
-    (0..column.len())
-        .map(|row| rows::text(column, row).is_some_and(|t| !number(&t).is_some_and(&holds)))
-        .collect()
+/// The one spelling of a decimal.
+fn one_spelling(written: &str) -> Option<String> {
+    let number = Exact::parse(written.trim())?;
+    let scale = number.decimals().min(i64::from(MAX_DIGITS));
+    let value = number.unscaled(MAX_DIGITS, u8::try_from(scale).ok()?).ok()?;
+    Some(decimal_text(value, u32::try_from(scale).ok()?))
 }
 
 fn fault(rule: &Compiled, column: &ArrayRef, at: usize, row: u32) -> Fault {
@@ -190,10 +191,7 @@ fn fault(rule: &Compiled, column: &ArrayRef, at: usize, row: u32) -> Fault {
     let field = &rule.field;
     let (code, reason) = match &rule.test {
         Test::NotNull => ("quality-not-null", format!("`{field}` is null")),
-        Test::Range { min, max } => {
-            let bound = |b: &Option<f64>| b.map_or("any".to_owned(), |v| v.to_string());
-            ("quality-range", format!("`{field}` is {value}, outside {} to {}", bound(min), bound(max)))
-        }
+        Test::Range(range) => ("quality-range", format!("`{field}` is {value}, outside {range}")),
         Test::Regex(regex) => {
             ("quality-regex", format!("`{field}` is {value}, which does not match {regex}"))
         }

@@ -120,7 +120,7 @@ async fn a_tenants_own_pipeline_never_sees_another_tenant() {
 async fn a_query_step_keeps_the_envelope_and_costs_a_bad_row_only_itself() {
     let world = World::fresh();
     let query = "select upper(id) as id, 100 / n as share from input where id <> 'skip'".to_owned();
-    let rule = Rule { field: name("share"), check: Check::Range { min: None, max: Some(50.0) } };
+    let rule = Rule { field: name("share"), check: Check::Range { min: None, max: Some("50".into()) } };
     let steps = vec![Step::Sql { query }, Step::Quality { rules: vec![rule] }];
     let pipelines = world.start(&[pipeline(steps)]).await;
     let bodies = [
