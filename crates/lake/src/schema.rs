@@ -35,6 +35,8 @@ pub(crate) fn additions(have: &Schema, wanted: &Schema) -> Result<Vec<Field>, St
             Some(old) if old.name() != field.name() => {
                 return Err(format!("column `{}` differs from `{}` only in case", field.name(), old.name()));
             }
+            // The table is older than exact decimals: it goes on with doubles.
+            Some(old) if keeps_double(old.data_type(), field.data_type()) => {}
             Some(old) if old.data_type() != field.data_type() => {
                 return Err(format!(
                     "column `{}` is {} and cannot become {}; use a new column name",
@@ -47,6 +49,12 @@ pub(crate) fn additions(have: &Schema, wanted: &Schema) -> Result<Vec<Field>, St
         }
     }
     Ok(added)
+}
+
+/// Whether a column of doubles is asked for as decimals. It stays what it is, since its rows are no
+/// longer exact; [`conform`] casts what is added.
+pub(crate) fn keeps_double(have: &DataType, wanted: &DataType) -> bool {
+    matches!((have, wanted), (DataType::Float64, DataType::Decimal128(..)))
 }
 
 /// `have` and then what `wanted` adds. Columns that `wanted` lacks stay.
@@ -110,7 +118,7 @@ pub(crate) fn sql_type(data_type: &DataType) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use arrow::array::{Int32Array, Int64Array, StringArray};
+    use arrow::array::{Array, ArrayRef, Decimal128Array, Float64Array, Int32Array, Int64Array, StringArray};
     use arrow::datatypes::TimeUnit;
 
     fn schema(fields: &[(&str, DataType, bool)]) -> SchemaRef {
@@ -128,6 +136,21 @@ mod tests {
         assert!(merged.field(2).is_nullable(), "old rows have no value for a new column");
         assert!(merge(&have, &schema(&[("a", DataType::Utf8, true)])).is_err());
         assert!(merge(&have, &schema(&[("A", DataType::Int64, true)])).is_err());
+    }
+
+    #[test]
+    fn a_column_of_doubles_stays_so_when_decimals_are_asked_for() {
+        let decimal = DataType::Decimal128(38, 9);
+        let have = schema(&[("m", DataType::Float64, true)]);
+        let wanted = schema(&[("m", decimal.clone(), true), ("n", decimal.clone(), true)]);
+        let merged = merge(&have, &wanted).unwrap();
+        assert_eq!(merged.field(0).data_type(), &DataType::Float64);
+        assert_eq!(merged.field(1).data_type(), &decimal, "a new column is exact");
+        let values = Decimal128Array::from(vec![Some(1_500_000_000), None]).with_precision_and_scale(38, 9);
+        let batch = RecordBatch::try_from_iter([("m", Arc::new(values.unwrap()) as ArrayRef)]).unwrap();
+        let fitted = conform(&batch, &have).unwrap();
+        assert_eq!(fitted.column(0).as_ref(), &Float64Array::from(vec![Some(1.5), None]) as &dyn Array);
+        assert!(merge(&schema(&[("m", decimal, true)]), &have).is_err(), "exact rows are not rounded");
     }
 
     #[test]

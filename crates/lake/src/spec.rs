@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 
 use deltalake::kernel::StructType;
 use levada_core::{SourceName, TableName, TenantId, Zone};
+use levada_disk::{Disk, read_all};
 use serde::{Deserialize, Serialize};
 
 use crate::error::LakeError;
@@ -73,6 +74,15 @@ impl StoredSpec {
             description: self.description.clone(),
         })
     }
+}
+
+/// What lies on a disk of a table, without a lake that is open: a check of a project asks for it
+/// while the server may run. `None`: the table was never committed, or its description is damaged,
+/// which a start reports.
+pub fn stored_table(disk: &dyn Disk, dir: &str, key: &TableKey) -> Option<TableSpec> {
+    let path = format!("{}/{}/{SPEC_FILE}", dir.trim_matches('/'), table_dir(key));
+    let bytes = read_all(disk, &path).ok()?;
+    StoredSpec::parse(&path, &bytes).ok()?.spec(key.clone(), &path).ok()
 }
 
 /// The directory of a table below the lake's.

@@ -1,6 +1,7 @@
 //! Statistics of a file: taken from the Parquet footer, written as Delta's JSON, read back
 //! as typed bounds for pruning.
 
+use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,9 +11,12 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use chrono::{DateTime, NaiveDate, NaiveDateTime, SecondsFormat};
 use datafusion::common::ScalarValue;
 use datafusion::error::Result;
+use levada_core::{Exact, decimal_text};
 use parquet::arrow::arrow_reader::statistics::StatisticsConverter;
 use parquet::file::metadata::ParquetMetaData;
-use serde_json::{Map, Value};
+use serde::Serialize;
+use serde_json::Value;
+use serde_json::value::RawValue;
 
 /// Columns beyond this have no statistics, as is Delta's custom.
 const INDEXED_COLUMNS: usize = 32;
@@ -58,42 +62,58 @@ impl FileStats {
     }
 
     pub fn to_json(&self) -> String {
-        let (mut min, mut max, mut nulls) = (Map::new(), Map::new(), Map::new());
+        let (mut min, mut max, mut nulls) = (Section::new(), Section::new(), Section::new());
         for (name, bounds) in &self.columns {
-            if let Some(value) = bounds.min.as_ref().and_then(|v| json(v, Side::Min)) {
-                min.insert(name.clone(), value);
+            if let Some(value) = bounds.min.as_ref().and_then(|v| raw(v, Side::Min)) {
+                min.insert(name, value);
             }
-            if let Some(value) = bounds.max.as_ref().and_then(|v| json(v, Side::Max)) {
-                max.insert(name.clone(), value);
+            if let Some(value) = bounds.max.as_ref().and_then(|v| raw(v, Side::Max)) {
+                max.insert(name, value);
             }
-            if let Some(count) = bounds.nulls {
-                nulls.insert(name.clone(), count.into());
+            if let Some(value) = bounds.nulls.and_then(|n| RawValue::from_string(n.to_string()).ok()) {
+                nulls.insert(name, value);
             }
         }
-        serde_json::json!({ "numRecords": self.rows, "minValues": min, "maxValues": max, "nullCount": nulls })
-            .to_string()
+        let stats = Written { num_records: self.rows, min_values: min, max_values: max, null_count: nulls };
+        serde_json::to_string(&stats).expect("maps of JSON texts are JSON")
     }
 
     /// Reads what [`Self::to_json`], or another Delta writer, wrote. What cannot be read is
     /// unknown, which prunes nothing.
     pub fn parse(text: &str, schema: &Schema) -> Self {
-        let Ok(Value::Object(root)) = serde_json::from_str::<Value>(text) else { return Self::default() };
-        let rows = root.get("numRecords").and_then(Value::as_u64).unwrap_or(0);
-        let value = |section: &str, name: &str| root.get(section).and_then(|s| s.get(name)).cloned();
+        let Ok(root) = serde_json::from_str::<Texts<'_>>(text) else { return Self::default() };
+        let rows = root.get("numRecords").and_then(|rows| rows.get().parse().ok()).unwrap_or(0);
+        let section = |name: &str| -> Texts<'_> {
+            root.get(name).and_then(|text| serde_json::from_str(text.get()).ok()).unwrap_or_default()
+        };
+        let (min, max, nulls) = (section("minValues"), section("maxValues"), section("nullCount"));
         let mut columns = HashMap::new();
         for field in schema.fields() {
-            let name = field.name();
+            let name = field.name().as_str();
             let bounds = Bounds {
-                min: value("minValues", name).and_then(|v| scalar(&v, field)),
-                max: value("maxValues", name).and_then(|v| scalar(&v, field)),
-                nulls: value("nullCount", name).and_then(|v| v.as_u64()),
+                min: min.get(name).and_then(|text| scalar(text.get(), field)),
+                max: max.get(name).and_then(|text| scalar(text.get(), field)),
+                nulls: nulls.get(name).and_then(|text| text.get().parse().ok()),
             };
             if bounds != Bounds::default() {
-                columns.insert(name.clone(), bounds);
+                columns.insert(name.to_owned(), bounds);
             }
         }
         Self { rows, columns }
     }
+}
+
+/// Values by column, as their JSON texts: a decimal in between would be rounded to a double.
+type Section<'a> = HashMap<&'a str, Box<RawValue>>;
+type Texts<'a> = HashMap<Cow<'a, str>, &'a RawValue>;
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Written<'a> {
+    num_records: u64,
+    min_values: Section<'a>,
+    max_values: Section<'a>,
+    null_count: Section<'a>,
 }
 
 /// The least or greatest value of the row groups, if all of them know theirs.
@@ -118,6 +138,15 @@ fn extreme(values: &dyn Array, wanted: Ordering) -> Result<Option<ScalarValue>> 
 enum Side {
     Min,
     Max,
+}
+
+/// The value as JSON text, exact where the type is.
+fn raw(value: &ScalarValue, side: Side) -> Option<Box<RawValue>> {
+    let text = match value {
+        ScalarValue::Decimal128(Some(v), _, scale) => decimal_text(*v, u32::try_from(*scale).ok()?),
+        other => json(other, side)?.to_string(),
+    };
+    RawValue::from_string(text).ok()
 }
 
 fn json(value: &ScalarValue, side: Side) -> Option<Value> {
@@ -150,7 +179,13 @@ fn json(value: &ScalarValue, side: Side) -> Option<Value> {
 /// Days from 0001-01-01 (day 1) to 1970-01-01.
 const EPOCH_DAYS_FROM_CE: i32 = 719_163;
 
-fn scalar(value: &Value, field: &Field) -> Option<ScalarValue> {
+fn scalar(text: &str, field: &Field) -> Option<ScalarValue> {
+    if let DataType::Decimal128(precision, scale) = field.data_type() {
+        // A bound of other digits than the column's is nobody's to round.
+        let value = Exact::parse(text)?.unscaled(*precision, u8::try_from(*scale).ok()?).ok()?;
+        return Some(ScalarValue::Decimal128(Some(value), *precision, *scale));
+    }
+    let value: Value = serde_json::from_str(text).ok()?;
     Some(match field.data_type() {
         DataType::Boolean => ScalarValue::Boolean(Some(value.as_bool()?)),
         DataType::Int8 => ScalarValue::Int8(Some(value.as_i64()?.try_into().ok()?)),
@@ -189,6 +224,11 @@ mod tests {
             ("b", ScalarValue::Boolean(Some(false)), ScalarValue::Boolean(Some(true))),
             ("i", ScalarValue::Int64(Some(-5)), ScalarValue::Int64(Some(i64::MAX))),
             ("f", ScalarValue::Float64(Some(-0.5)), ScalarValue::Float64(Some(1e300))),
+            (
+                "m",
+                ScalarValue::Decimal128(Some(-99_999_999_999_999_999_999_999_999_999_999_999_999), 38, 9),
+                ScalarValue::Decimal128(Some(12_345_678_901_234_567_890), 38, 9),
+            ),
             ("s", ScalarValue::from("a\"b"), ScalarValue::from("zé")),
             ("d", ScalarValue::Date32(Some(-719_000)), ScalarValue::Date32(Some(20_000))),
             (
@@ -224,8 +264,10 @@ mod tests {
 
     #[test]
     fn foreign_or_broken_statistics_mean_unknown() {
-        let schema = Schema::new(vec![Field::new("i", DataType::Int8, true)]);
-        for text in ["", "[]", "{\"minValues\":{\"i\":1000}}", "{\"minValues\":{\"i\":\"x\"}}"] {
+        let fields =
+            vec![Field::new("i", DataType::Int8, true), Field::new("m", DataType::Decimal128(4, 2), true)];
+        let schema = Schema::new(fields);
+        for text in ["", "[]", "{\"minValues\":{\"i\":1000}}", "{\"minValues\":{\"i\":\"x\",\"m\":1.005}}"] {
             assert_eq!(FileStats::parse(text, &schema), FileStats::default(), "{text}");
         }
     }

@@ -4,6 +4,7 @@
 //! it; what the client declares matters where the query leaves the type open.
 
 use bytes::Bytes;
+use levada_core::Exact;
 use levada_lake::Param;
 use pgwire::api::Type;
 
@@ -46,8 +47,17 @@ fn text(bytes: &[u8], of: &Type) -> Option<Param> {
             _ => return None,
         }),
         Type::BYTEA => Param::Bytes(bytea(text)?),
+        Type::NUMERIC => decimal(trimmed),
         _ => Param::Text(text.to_owned()),
     })
+}
+
+/// `NaN` and `Infinity` are for the query to refuse.
+fn decimal(text: &str) -> Param {
+    match Exact::parse(text) {
+        Some(_) => Param::Decimal(text.to_owned()),
+        None => Param::Text(text.to_owned()),
+    }
 }
 
 fn float(text: &str) -> Option<f64> {
@@ -88,7 +98,7 @@ fn binary(bytes: &[u8], of: &Type) -> Option<Param> {
         Type::TIMESTAMP | Type::TIMESTAMPTZ => {
             Param::Timestamp(i64::from_be_bytes(bytes.try_into().ok()?).checked_add(EPOCH_MICROS)?)
         }
-        Type::NUMERIC => Param::Text(numeric::decode(bytes)?),
+        Type::NUMERIC => Param::Decimal(numeric::decode(bytes)?),
         Type::UUID => {
             let hex: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
             let cut = |from, to| hex.get(from..to);
@@ -129,7 +139,12 @@ mod tests {
             (b"1.5", &[0x3f, 0xf8, 0, 0, 0, 0, 0, 0], Type::FLOAT8, Param::Float(1.5)),
             (b"\\x00ff", &[0, 255], Type::BYTEA, Param::Bytes(vec![0, 255])),
             (b"a", b"a", Type::TEXT, Param::Text("a".into())),
-            (b"1.50", &[0, 2, 0, 0, 0, 0, 0, 2, 0, 1, 0x13, 0x88], Type::NUMERIC, Param::Text("1.50".into())),
+            (
+                b"1.50",
+                &[0, 2, 0, 0, 0, 0, 0, 2, 0, 1, 0x13, 0x88],
+                Type::NUMERIC,
+                Param::Decimal("1.50".into()),
+            ),
         ] {
             assert_eq!(one(text, 0, of.clone()).as_ref(), Some(&expected), "{of} as text");
             assert_eq!(one(binary, 1, of.clone()), Some(expected), "{of} as binary");

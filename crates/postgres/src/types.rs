@@ -65,12 +65,37 @@ pub(crate) fn by_sql_name(name: &str) -> Type {
     }
 }
 
+/// `pg_attribute.atttypmod` of a decimal: its digits, and those after the point; -1 for other types.
+fn modifier(of: &DataType) -> i32 {
+    match of {
+        DataType::Decimal128(precision, scale) => numeric_modifier(*precision, scale.unsigned_abs()),
+        _ => -1,
+    }
+}
+
+fn numeric_modifier(precision: u8, scale: u8) -> i32 {
+    // Four bytes are the header of a variable-length value.
+    ((i32::from(precision) << 16) | i32::from(scale)) + 4
+}
+
+/// The same of a column that the lake describes by its SQL name, such as `numeric(12,2)`.
+pub(crate) fn modifier_by_name(name: &str) -> i32 {
+    let digits = name.trim().strip_prefix("numeric(").and_then(|rest| rest.strip_suffix(')'));
+    let parts = digits.and_then(|digits| digits.split_once(','));
+    let read = |text: &str| text.trim().parse::<u8>().ok();
+    match parts.and_then(|(precision, scale)| read(precision).zip(read(scale))) {
+        Some((precision, scale)) => numeric_modifier(precision, scale),
+        None => -1,
+    }
+}
+
 /// The description of a result, with the format of each column (0 text, 1 binary).
 pub(crate) fn describe(schema: &Schema, formats: &Formats) -> Vec<FieldDescription> {
     let field = |(i, field): (usize, &std::sync::Arc<Field>)| {
         let of = pg_type(field.data_type());
         let format = i16::from(formats.is_binary(i));
-        FieldDescription::new(shown_name(field.name()), 0, 0, of.oid(), width(&of), -1, format)
+        let modifier = modifier(field.data_type());
+        FieldDescription::new(shown_name(field.name()), 0, 0, of.oid(), width(&of), modifier, format)
     };
     schema.fields().iter().enumerate().map(field).collect()
 }
@@ -159,5 +184,17 @@ mod tests {
         assert_eq!(by_sql_name("TIMESTAMP"), Type::TIMESTAMP);
         assert_eq!(by_sql_name("numeric(10, 2)"), Type::NUMERIC);
         assert_eq!(by_sql_name("text"), Type::TEXT);
+    }
+
+    #[test]
+    fn decimals_carry_their_digits() {
+        // As `select atttypmod` answers for numeric(12,2) and numeric(38,9).
+        assert_eq!(
+            (modifier_by_name("numeric(12,2)"), modifier_by_name("numeric(38,9)")),
+            (786_438, 2_490_381)
+        );
+        assert_eq!((modifier_by_name("numeric"), modifier_by_name("text")), (-1, -1));
+        let schema = Schema::new(vec![Field::new("m", DataType::Decimal128(12, 2), true)]);
+        assert_eq!(describe(&schema, &Formats::default())[0].type_modifier, 786_438);
     }
 }

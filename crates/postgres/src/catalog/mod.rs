@@ -16,7 +16,7 @@ use pgwire::api::Type;
 
 use crate::catalog::rows::{Cell, Column, batch};
 use crate::settings::Settings;
-use crate::types::{by_sql_name, width};
+use crate::types::{by_sql_name, modifier_by_name, width};
 
 /// Numbers below are PostgreSQL's own.
 const FIRST_OID: i64 = 16_384;
@@ -200,6 +200,7 @@ fn attributes(tables: &[&TableInfo]) -> RecordBatch {
     for table in tables {
         for (i, column) in table.columns.iter().enumerate() {
             let of = by_sql_name(&column.data_type);
+            let column_type = column.data_type.as_str();
             let own = [
                 Cell::Int(table_number(table)),
                 text(&column.name),
@@ -209,7 +210,8 @@ fn attributes(tables: &[&TableInfo]) -> RecordBatch {
                 Cell::Bool(!column.nullable),
             ];
             let same = columns[own.len()..].iter().map(|column| match column.name {
-                "atttypmod" | "attstattarget" | "attcacheoff" => Cell::Int(-1),
+                "atttypmod" => Cell::Int(modifier_by_name(column_type).into()),
+                "attstattarget" | "attcacheoff" => Cell::Int(-1),
                 "attalign" => text("i"),
                 "attstorage" => text("p"),
                 "attislocal" => Cell::Bool(true),
