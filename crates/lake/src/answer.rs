@@ -6,6 +6,7 @@ use std::time::Duration;
 use arrow::error::ArrowError;
 use datafusion::common::SchemaError;
 use datafusion::error::DataFusionError;
+use datafusion::sql::sqlparser::parser::ParserError;
 use levada_core::{Problem, TextPosition};
 use tokio::task::JoinError;
 
@@ -27,6 +28,18 @@ pub(crate) fn not_allowed(what: &str) -> Problem {
 
 pub(crate) fn syntax(message: impl Into<String>) -> Problem {
     Problem::new(400, "sql-syntax", message)
+}
+
+/// A statement that nests deeper than any stack should have to follow.
+pub(crate) fn too_deep(what: &str) -> Problem {
+    Problem::new(400, "sql-too-deep", format!("the statement is too deep: {what}"))
+        .hint("write long lists as IN (...) or VALUES, or divide the statement")
+}
+
+/// A statement that comes to more than can be planned, however short its text.
+pub(crate) fn too_large(what: &str) -> Problem {
+    Problem::new(400, "sql-too-large", format!("the statement is too large: {what}"))
+        .hint("name each common table once or twice only, or make a part of it a model")
 }
 
 /// One answer for tables that do not exist and tables that the caller may not see.
@@ -81,6 +94,9 @@ fn unplaced_problem(error: &DataFusionError) -> Problem {
         DataFusionError::Context(_, inner) | DataFusionError::Diagnostic(_, inner) => problem(inner),
         DataFusionError::Shared(inner) => problem(inner),
         DataFusionError::Collection(all) => all.first().map_or_else(|| internal(error), problem),
+        DataFusionError::SQL(parse, _) if **parse == ParserError::RecursionLimitExceeded => {
+            too_deep("its parentheses and subqueries nest too deep")
+        }
         DataFusionError::SQL(parse, _) => syntax(parse.to_string()),
         DataFusionError::SchemaError(schema, _) => schema_problem(schema),
         DataFusionError::Plan(text) => plan_problem(text),
@@ -195,9 +211,22 @@ fn internal(error: &DataFusionError) -> Problem {
 
 /// A query whose task ended without an answer: a panic, or the end of the process.
 pub(crate) fn broken(error: &JoinError) -> Problem {
+    broken_off(&error.to_string())
+}
+
+/// The same for work that is no task.
+pub(crate) fn broken_off(error: &str) -> Problem {
     tracing::error!(%error, "a query broke off");
     Problem::new(500, "sql-internal", "the query failed inside the engine")
         .hint("the server's log has the details")
+}
+
+/// A query for which the system gave no thread.
+pub(crate) fn no_thread(error: &std::io::Error) -> Problem {
+    tracing::error!(%error, "no thread for a query");
+    Problem::new(503, "overloaded", "the system has no thread for another query")
+        .hint("send the query again in a moment")
+        .retry_after_s(1)
 }
 
 /// A storage error met by a query.

@@ -8,14 +8,18 @@ use datafusion::execution::TaskContext;
 use datafusion::execution::cache::cache_manager::CacheManagerConfig;
 use datafusion::execution::context::SessionConfig;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
-use datafusion::execution::memory_pool::{GreedyMemoryPool, MemoryPool};
+use datafusion::execution::memory_pool::MemoryPool;
 use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::session_state::SessionStateBuilder;
 use datafusion::execution::{SessionState, SessionStateDefaults};
+use levada_core::{OwnedMemory, Problem, QuotaOwner};
 
 use crate::diskstore::DiskStore;
+use crate::guarded::GuardAmplifiers;
 use crate::limits::QueryPool;
+use crate::purse::Purse;
+use crate::semantics;
 use crate::types::LakeConfig;
 
 /// The catalogue that unqualified names belong to.
@@ -30,7 +34,7 @@ pub(crate) struct Engine {
     /// The same with one partition and one place for a batch: a program's rows need no spreading.
     single: SessionState,
     runtime: Arc<RuntimeEnv>,
-    pool: Arc<dyn MemoryPool>,
+    memory: OwnedMemory,
 }
 
 /// The address under which the readers of Parquet files find the lake's store.
@@ -40,24 +44,25 @@ pub(crate) fn store_url() -> ObjectStoreUrl {
 
 impl Engine {
     pub fn new(config: &LakeConfig, store: DiskStore) -> Self {
-        let pool: Arc<dyn MemoryPool> = Arc::new(GreedyMemoryPool::new(config.memory_bytes));
+        let limit = config.memory_bytes.min(config.memory.limit());
+        let memory = OwnedMemory::new(&config.memory, "queries", limit, limit / 4 * 3);
         let disks = DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled);
         let runtime = RuntimeEnvBuilder::new()
-            .with_memory_pool(Arc::clone(&pool))
             .with_disk_manager_builder(disks)
-            .with_cache_manager(
-                CacheManagerConfig::default().with_metadata_cache_limit(config.memory_bytes / 16),
-            )
+            .with_cache_manager(CacheManagerConfig::default().with_metadata_cache_limit(limit / 16))
             .build_arc()
             .expect("without spill directories the environment needs nothing that can fail");
         runtime.register_object_store(store_url().as_ref(), Arc::new(store));
         let state = |partitions| {
-            let mut state = SessionStateBuilder::new()
+            let builder = SessionStateBuilder::new()
                 .with_config(SessionConfig::from(options(partitions)))
                 .with_runtime_env(Arc::clone(&runtime))
                 .with_default_features()
-                .with_session_id("levada".to_owned())
-                .build();
+                .with_session_id("levada".to_owned());
+            let mut state = semantics::prepare(builder).build();
+            // Last, since what comes before puts functions in the place of operators.
+            state.add_analyzer_rule(Arc::new(GuardAmplifiers));
+            semantics::install(&mut state).expect("a session takes functions");
             for function in SessionStateDefaults::default_table_functions() {
                 if !TABLE_FUNCTIONS.contains(&function.name()) {
                     drop(state.deregister_udtf(function.name()));
@@ -66,33 +71,45 @@ impl Engine {
             state
         };
         let (base, single) = (state(config.query_partitions.max(1)), state(1));
-        Self { base, single, runtime, pool }
+        Self { base, single, runtime, memory }
     }
 
-    /// A planner that sees `catalogs` and nothing else.
-    pub fn planner(&self, catalogs: Arc<dyn CatalogProviderList>) -> SessionState {
+    /// A planner that sees `catalogs` and nothing else, whose functions pay from the purse.
+    pub fn planner(&self, catalogs: Arc<dyn CatalogProviderList>, purse: Purse) -> SessionState {
         let mut state = self.base.clone();
+        state.config_mut().options_mut().extensions.insert(purse);
         state.register_catalog_list(catalogs);
         state
     }
 
     /// The same for plans that run on one batch at a time.
-    pub fn single_planner(&self, catalogs: Arc<dyn CatalogProviderList>) -> SessionState {
+    pub fn single_planner(&self, catalogs: Arc<dyn CatalogProviderList>, purse: Purse) -> SessionState {
         let mut state = self.single.clone();
+        state.config_mut().options_mut().extensions.insert(purse);
         state.register_catalog_list(catalogs);
         state
     }
 
-    /// What a plan runs in: a share of the pool of its own, at most `memory_bytes`.
-    pub fn task(&self, state: &SessionState, memory_bytes: usize) -> Arc<TaskContext> {
-        let pool = QueryPool::new(Arc::clone(&self.pool), memory_bytes);
-        let runtime = RuntimeEnv { memory_pool: Arc::new(pool), ..(*self.runtime).clone() };
+    /// The memory of one query of `owner`, at most `memory_bytes`. Work of the server itself has
+    /// no owner.
+    ///
+    /// # Errors
+    /// `memory-exhausted` when nothing at all is left.
+    pub fn pool(&self, owner: Option<&QuotaOwner>, memory_bytes: usize) -> Result<Arc<QueryPool>, Problem> {
+        let server = || QuotaOwner::Principal("the server".to_owned());
+        QueryPool::new(&self.memory, &owner.cloned().unwrap_or_else(server), memory_bytes)
+    }
+
+    /// What a plan runs in.
+    pub fn task(&self, state: &SessionState, pool: &Arc<QueryPool>) -> Arc<TaskContext> {
+        let pool: Arc<dyn MemoryPool> = Arc::<QueryPool>::clone(pool);
+        let runtime = RuntimeEnv { memory_pool: pool, ..(*self.runtime).clone() };
         Arc::new(TaskContext::from(state).with_runtime(Arc::new(runtime)))
     }
 
     #[cfg(test)]
     pub fn reserved_bytes(&self) -> usize {
-        self.pool.reserved()
+        self.memory.share().used()
     }
 }
 
@@ -106,6 +123,9 @@ fn options(partitions: usize) -> ConfigOptions {
     // A plan shows its logic; the files behind a shared table are nobody's business.
     options.explain.logical_plan_only = true;
     options.sql_parser.dialect = Dialect::PostgreSQL;
+    options.sql_parser.parse_float_as_decimal = true;
+    // The zone of instants in a plan. What a session shows and reads is its own.
+    options.execution.time_zone = Some("UTC".to_owned());
     // Answers tell where in the query the fault lies.
     options.sql_parser.collect_spans = true;
     options.sql_parser.map_string_types_to_utf8view = false;

@@ -17,6 +17,7 @@ use object_store::{ObjectStore, PutMode};
 use parking_lot::RwLock;
 
 use crate::blocks::Blocks;
+use crate::bronze::Rosters;
 use crate::commit::{Change, repeated, write_operation};
 use crate::diskstore::DiskStore;
 use crate::engine::Engine;
@@ -50,6 +51,7 @@ pub(crate) struct Inner {
     next_file: AtomicU64,
     tick: AtomicU64,
     pub scrubber: Scrubber,
+    pub rosters: Rosters,
 }
 
 impl std::fmt::Debug for Lake {
@@ -72,7 +74,7 @@ impl Lake {
         let store = DiskStore::open(Arc::clone(&disk), dir).context(|| format!("opening {dir}"))?;
         let engine = Engine::new(&config, store.clone());
         let runtime = match disk.local_path("") {
-            Some(_) => QueryRuntime::new(config.query_threads).context(|| "starting threads".into())?,
+            Some(_) => QueryRuntime::new(config.query_threads, config.query_slots, config.quotas.clone()),
             None => QueryRuntime::in_place(),
         };
         let inner = Inner {
@@ -88,6 +90,7 @@ impl Lake {
             next_file: AtomicU64::new(0),
             tick: AtomicU64::new(0),
             scrubber: Scrubber::default(),
+            rosters: Rosters::default(),
         };
         let lake = Self { inner: Arc::new(inner) };
         lake.discover()?;
@@ -219,6 +222,11 @@ impl Lake {
             described.stored = false;
         }
         Ok(())
+    }
+
+    /// The table, where it is declared or stored.
+    pub fn spec(&self, table: &TableKey) -> Option<Arc<TableSpec>> {
+        self.slot(table).ok().map(|slot| slot.spec())
     }
 
     /// Every table that is declared or stored.

@@ -37,6 +37,7 @@
 //! bronze::encode_line(&bronze::Envelope, &mut Vec<u8>)
 //! ```
 
+mod amplify;
 mod answer;
 mod blocks;
 pub mod bronze;
@@ -46,28 +47,38 @@ mod diskstore;
 mod engine;
 mod error;
 mod guard;
+mod guarded;
+mod inlined;
 mod lake;
+mod lanes;
 mod limits;
 mod maintain;
 mod metrics;
 mod node;
+mod params;
 mod pins;
 mod program;
 mod provider;
+mod purse;
 mod rehearsal;
 mod runtime;
 mod schema;
 mod scope;
 mod scrub;
+mod semantics;
 mod session;
+mod shape;
 mod spec;
+mod stack;
 mod stage;
 mod statement;
 mod stats;
 mod table;
 mod text;
+mod turns;
 pub mod types;
 mod watch;
+mod widths;
 mod windows;
 
 #[cfg(test)]
@@ -78,6 +89,8 @@ pub use error::LakeError;
 pub use lake::Lake;
 pub use blocks::Damage;
 pub use program::{INPUT, Program};
+pub use semantics::{SqlSettings, TimeZone, duration_text, float_text, float_text_32, interval_text, timestamp_text};
+pub use spec::stored_table;
 pub use session::{BatchStream, QueryOutput, SqlSession, Truncation};
 pub use text::{TextColumn, TextRows};
 pub use types::*;

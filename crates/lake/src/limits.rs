@@ -3,38 +3,106 @@
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
+use arrow::array::{Array, ArrayRef};
 use arrow::record_batch::RecordBatch;
 use datafusion::common::resources_datafusion_err;
 use datafusion::error::Result;
-use datafusion::execution::memory_pool::{MemoryLimit, MemoryPool, MemoryReservation};
+use datafusion::execution::memory_pool::{MemoryConsumer, MemoryLimit, MemoryPool, MemoryReservation};
 use futures::{Stream, StreamExt};
-use levada_core::Problem;
+use levada_core::{OwnedHold, OwnedMemory, Problem, QuotaOwner};
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::answer;
 use crate::runtime::Rows;
 use crate::types::QueryLimits;
 
-/// One query's share of the pool that all queries draw from.
+/// The memory of one query: a part of what its owner may hold, which is a part of what all
+/// queries may, which is a part of what the process may.
 #[derive(Debug)]
 pub(crate) struct QueryPool {
-    shared: Arc<dyn MemoryPool>,
-    used: AtomicUsize,
+    held: Mutex<Held>,
     limit: usize,
 }
 
-impl QueryPool {
-    pub fn new(shared: Arc<dyn MemoryPool>, limit: usize) -> Self {
-        Self { shared, used: AtomicUsize::new(0), limit }
+#[derive(Debug)]
+struct Held {
+    hold: OwnedHold,
+    /// What operators took without asking, beyond the limit.
+    beyond: usize,
+}
+
+impl Held {
+    fn bytes(&self) -> usize {
+        self.hold.bytes().saturating_add(self.beyond)
     }
+
+    fn shrink(&mut self, bytes: usize) {
+        let beyond = self.beyond.min(bytes);
+        self.beyond -= beyond;
+        let kept = self.hold.bytes().saturating_sub(bytes - beyond);
+        self.hold.shrink_to(kept);
+    }
+}
+
+impl QueryPool {
+    /// At most `limit` bytes for one query of `owner`.
+    ///
+    /// # Errors
+    /// `memory-exhausted` when nothing at all is left.
+    pub fn new(memory: &OwnedMemory, owner: &QuotaOwner, limit: usize) -> Result<Arc<Self>, Problem> {
+        let hold = memory.take(owner, 0)?;
+        Ok(Arc::new(Self { held: Mutex::new(Held { hold, beyond: 0 }), limit }))
+    }
+
+    /// Bytes that the query may hold.
+    pub fn limit(&self) -> usize {
+        self.limit
+    }
+
+    /// Takes `bytes` more, or none.
+    ///
+    /// # Errors
+    /// Resources exhausted, with what is at its limit.
+    pub fn take(&self, bytes: usize) -> Result<()> {
+        let mut held = self.held.lock();
+        let (used, limit) = (held.bytes(), self.limit);
+        if used.checked_add(bytes).is_none_or(|sum| sum > limit) {
+            return Err(resources_datafusion_err!(
+                "the query may hold {limit} bytes and wants {bytes} more than its {used}"
+            ));
+        }
+        held.hold.grow(bytes).map_err(|problem| resources_datafusion_err!("{}", problem.detail))
+    }
+
+    pub fn give_back(&self, bytes: usize) {
+        self.held.lock().shrink(bytes);
+    }
+
+    /// Something in the query that is charged.
+    pub fn reservation(self: &Arc<Self>, name: &str) -> MemoryReservation {
+        let pool: Arc<dyn MemoryPool> = Arc::<Self>::clone(self);
+        MemoryConsumer::new(name).register(&pool)
+    }
+}
+
+/// Bytes of the rows of a batch, without those of its buffers that belong to other rows.
+pub(crate) fn batch_bytes(batch: &RecordBatch) -> usize {
+    batch.columns().iter().map(array_bytes).sum()
+}
+
+/// The same for one column.
+pub(crate) fn array_bytes(array: &ArrayRef) -> usize {
+    let data = array.to_data();
+    data.get_slice_memory_size().unwrap_or_else(|_| data.get_buffer_memory_size())
 }
 
 impl fmt::Display for QueryPool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "query pool ({} of {} bytes)", self.used.load(Ordering::Relaxed), self.limit)
+        write!(f, "query pool ({} of {} bytes)", self.reserved(), self.limit)
     }
 }
 
@@ -43,36 +111,23 @@ impl MemoryPool for QueryPool {
         "query"
     }
 
-    fn grow(&self, reservation: &MemoryReservation, additional: usize) {
-        self.used.fetch_add(additional, Ordering::Relaxed);
-        self.shared.grow(reservation, additional);
-    }
-
-    fn shrink(&self, reservation: &MemoryReservation, shrink: usize) {
-        self.used.fetch_sub(shrink, Ordering::Relaxed);
-        self.shared.shrink(reservation, shrink);
-    }
-
-    fn try_grow(&self, reservation: &MemoryReservation, additional: usize) -> Result<()> {
-        let limit = self.limit;
-        self.used
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
-                used.checked_add(additional).filter(|sum| *sum <= limit)
-            })
-            .map_err(|used| {
-                resources_datafusion_err!(
-                    "the query may hold {limit} bytes and wants {additional} more than its {used}"
-                )
-            })?;
-        let shared = self.shared.try_grow(reservation, additional);
-        if shared.is_err() {
-            self.used.fetch_sub(additional, Ordering::Relaxed);
+    fn grow(&self, _: &MemoryReservation, additional: usize) {
+        let mut held = self.held.lock();
+        if held.hold.grow(additional).is_err() {
+            held.beyond = held.beyond.saturating_add(additional);
         }
-        shared
+    }
+
+    fn shrink(&self, _: &MemoryReservation, shrink: usize) {
+        self.give_back(shrink);
+    }
+
+    fn try_grow(&self, _: &MemoryReservation, additional: usize) -> Result<()> {
+        self.take(additional)
     }
 
     fn reserved(&self) -> usize {
-        self.used.load(Ordering::Relaxed)
+        self.held.lock().bytes()
     }
 
     fn memory_limit(&self) -> MemoryLimit {

@@ -25,17 +25,27 @@ use datafusion::physical_plan::{
 };
 use futures::FutureExt;
 use levada_core::Problem;
-use parking_lot::Mutex;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::answer;
 use crate::engine::{CATALOG, DEFAULT_SCHEMA};
+use crate::guarded::guard_all;
+use crate::inlined;
 use crate::lake::Lake;
+use crate::lanes::Lane;
+use crate::purse::Purse;
+use crate::semantics;
 use crate::session::set_time;
+use crate::shape::{self, Weight};
+use crate::stack::{drop_on_large_stack, on_large_stack, unbroken};
 use crate::statement;
 
 /// The name under which the query finds its input.
 pub const INPUT: &str = "input";
-/// What one run may hold beyond its batches.
+/// Queries with more levels run on a stack of their own: the caller's has 2 MiB, which is 64 KiB
+/// a level.
+const IN_PLACE_LEVELS: usize = 32;
+/// What the runs of a program may hold beyond their batches.
 const RUN_MEMORY_BYTES: usize = 256 << 20;
 
 /// See the module's description. Cheap to clone.
@@ -46,18 +56,37 @@ pub struct Program {
 
 struct Inner {
     lake: Lake,
-    state: SessionState,
-    plan: LogicalPlan,
     input: SchemaRef,
     schema: SchemaRef,
+    weight: Weight,
+    /// Threads with a large stack, where the query needs one. Others run where their caller runs.
+    lane: Option<Lane>,
+    /// `None` only while it is dropped.
+    made: Option<Made>,
+}
+
+/// What a query was compiled to.
+struct Made {
+    state: SessionState,
+    plan: LogicalPlan,
     /// Whether the query asks for the time.
     timed: bool,
-    physical: Mutex<Arc<dyn ExecutionPlan>>,
+    physical: Arc<dyn ExecutionPlan>,
+    /// What all its runs may hold beyond their batches.
+    purse: Purse,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        if self.lane.is_some() {
+            drop_on_large_stack(self.weight, self.made.take());
+        }
+    }
 }
 
 impl fmt::Debug for Program {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Program({})", self.inner.plan.display())
+        write!(f, "Program({} columns)", self.inner.schema.fields().len())
     }
 }
 
@@ -67,9 +96,19 @@ impl Lake {
     /// # Errors
     /// `sql-not-allowed` for anything but a SELECT, otherwise as [`crate::SqlSession::query`].
     pub fn compile(&self, sql: &str, input: SchemaRef) -> Result<Program, Problem> {
+        let weight = shape::weigh(sql)?;
+        on_large_stack(weight, || self.compile_here(sql, input, weight))
+    }
+
+    fn compile_here(&self, sql: &str, input: SchemaRef, weight: Weight) -> Result<Program, Problem> {
         let statement = statement::parse_query(sql)?;
+        let lane = match shape::of(&statement)?.levels > IN_PLACE_LEVELS {
+            true => Some(Lane::new(1, weight).map_err(|e| answer::no_thread(&e))?),
+            false => None,
+        };
         let catalogs = Arc::new(InputCatalog::new(Arc::clone(&input)));
-        let mut state = self.inner.engine.single_planner(catalogs);
+        let purse = Purse::new(self.inner.engine.pool(None, RUN_MEMORY_BYTES)?);
+        let mut state = self.inner.engine.single_planner(catalogs, purse.clone());
         set_time(&mut state, self);
         for name in state.resolve_table_references(&statement).map_err(|e| answer::problem(&e))? {
             let is_input = name.schema().is_none() && name.table() == INPUT;
@@ -82,23 +121,19 @@ impl Lake {
         // Planning is asynchronous only because a catalogue may be; this one answers at once.
         let planned = state.statement_to_plan(statement).now_or_never();
         let plan = planned.unwrap_or_else(|| internal_err!("the input's catalogue waited"));
-        let plan = plan.map_err(|e| answer::problem(&e))?;
+        let plan = plan.and_then(semantics::settle).map_err(|e| answer::problem(&e))?;
         if !plan.get_parameter_types().map_err(|e| answer::problem(&e))?.is_empty() {
             return Err(Problem::new(400, "sql-parameters", "a pipeline's query has no parameters"));
         }
-        let physical = state.create_physical_plan(&plan).now_or_never();
+        inlined::check(&plan)?;
+        let physical = physical_plan(&state, &plan, &purse).now_or_never();
         let physical = physical.unwrap_or_else(|| internal_err!("the input's catalogue waited"));
         let physical = physical.map_err(|e| answer::problem(&e))?;
-        let inner = Inner {
-            lake: self.clone(),
-            timed: asks_time(&plan).map_err(|e| answer::problem(&e))?,
-            schema: physical.schema(),
-            physical: Mutex::new(physical),
-            input,
-            state,
-            plan,
-        };
-        Ok(Program { inner: Arc::new(inner) })
+        let timed = asks_time(&plan).map_err(|e| answer::problem(&e))?;
+        let (lake, schema) = (self.clone(), physical.schema());
+        purse.planned();
+        let made = Some(Made { state, plan, timed, physical, purse });
+        Ok(Program { inner: Arc::new(Inner { lake, input, schema, weight, lane, made }) })
     }
 }
 
@@ -128,23 +163,45 @@ impl Program {
                 "the batch has other columns than the query was made for",
             ));
         }
-        self.execute(batch).await.map_err(|error| answer::problem(&error))
+        let run = unbroken(self.clone().execute(batch));
+        match &inner.lane {
+            None => run.await,
+            Some(lane) => {
+                let running = AbortOnDropHandle::new(lane.handle().spawn(run));
+                running.await.unwrap_or_else(|error| Err(answer::broken(&error)))
+            }
+        }
     }
 
-    async fn execute(&self, batch: RecordBatch) -> Result<Vec<RecordBatch>> {
-        let inner = &*self.inner;
-        let plan = match inner.timed {
-            false => Arc::clone(&*inner.physical.lock()),
+    async fn execute(self, batch: RecordBatch) -> Result<Vec<RecordBatch>, Problem> {
+        self.collect(&batch).await.map_err(|error| answer::problem(&error))
+    }
+
+    async fn collect(&self, batch: &RecordBatch) -> Result<Vec<RecordBatch>> {
+        let lake = &self.inner.lake;
+        let Some(made) = &self.inner.made else { return internal_err!("a program ran after its end") };
+        let plan = match made.timed {
+            false => Arc::clone(&made.physical),
             true => {
-                let mut state = inner.state.clone();
-                set_time(&mut state, &inner.lake);
-                state.create_physical_plan(&inner.plan).await?
+                let mut state = made.state.clone();
+                set_time(&mut state, lake);
+                physical_plan(&state, &made.plan, &made.purse).await?
             }
         };
-        let plan = with_batch(plan, &batch)?;
-        let task = inner.lake.inner.engine.task(&inner.state, RUN_MEMORY_BYTES);
-        collect(plan, task).await
+        let task = lake.inner.engine.task(&made.state, made.purse.pool());
+        let rows = collect(with_batch(plan, batch)?, task).await;
+        made.purse.settle();
+        rows
     }
+}
+
+async fn physical_plan(
+    state: &SessionState,
+    plan: &LogicalPlan,
+    purse: &Purse,
+) -> Result<Arc<dyn ExecutionPlan>> {
+    let plan = guard_all(state.optimize(plan)?, purse)?;
+    state.query_planner().create_physical_plan(&plan, state).await
 }
 
 /// A copy of the plan that reads the batch.

@@ -4,15 +4,17 @@
 //! ([`Lake::ensure_table`] and [`Lake::declare_source`] do no IO) and lets the engine plan
 //! every query to the end: names, types, and whether there is an operator for it.
 
+use std::sync::Arc;
+
 use arrow::datatypes::SchemaRef;
 use levada_core::Problem;
-use tokio::runtime::Handle;
 
 use crate::answer;
+use crate::guarded::guard_all;
 use crate::lake::Lake;
-use crate::scope::Scope;
 use crate::session::Planned;
-use crate::statement;
+use crate::shape;
+use crate::stack::finish_on_large_stack;
 use crate::types::Owner;
 
 impl Lake {
@@ -22,15 +24,18 @@ impl Lake {
     /// As [`Lake::describe_model`], and what only shows when types are settled; with the place in
     /// the query where that is known.
     pub async fn rehearse_model(&self, sql: &str, owner: &Owner) -> Result<SchemaRef, Problem> {
-        statement::parse_query(sql)?;
-        let session = self.session_of(Scope::of_owner(owner));
-        let Planned { state, plan, .. } = session.plan(sql, Handle::current()).await?;
-        let optimized = state.optimize(&plan).map_err(|e| answer::problem(&e))?;
-        state
-            .query_planner()
-            .create_physical_plan(&optimized, &state)
-            .await
-            .map_err(|e| answer::problem(&e))?;
-        Ok(std::sync::Arc::new(plan.schema().as_arrow().clone()))
+        let weight = shape::weigh(sql)?;
+        let session = self.model_session(owner);
+        let (sql, pins) = (sql.to_owned(), session.pins());
+        let pool = self.inner.engine.pool(None, self.config().model_limits.memory_bytes)?;
+        finish_on_large_stack(weight, async move {
+            let Planned { state, plan, purse, .. } = session.plan(&sql, pins, &pool).await?;
+            let optimized = state.optimize(&plan).and_then(|plan| guard_all(plan, &purse));
+            let optimized = optimized.map_err(|e| answer::problem(&e))?;
+            let physical = state.query_planner().create_physical_plan(&optimized, &state).await;
+            drop(physical.map_err(|e| answer::problem(&e))?);
+            Ok(Arc::new(plan.schema().as_arrow().clone()))
+        })
+        .await
     }
 }

@@ -1,120 +1,202 @@
-//! Where queries run: on threads of their own.
+//! Where queries run, and when.
 //!
-//! A query computes for as long as it likes between two pauses, and there is no taking a
-//! thread away from it. On the threads of the server it would keep connections, commits and
-//! other queries from their turn; here it can only keep queries waiting. What a caller
-//! holds are the ends of channels, so that a deadline is kept whatever the query does.
+//! A query waits for its turn among those of its owner (`turns`) and runs on threads of its own
+//! (`lanes`). All of it happens there: parsing, planning, computing, and letting go of the plan,
+//! for which only those threads have the stack. What a caller holds are the ends of channels,
+//! so that a deadline is kept whatever the query does.
 //!
 //! On a simulated disk queries run where their caller runs: a seed replays the order of
 //! operations only when one thread does them.
 
-use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
+use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
 use datafusion::execution::SendableRecordBatchStream;
 use futures::{FutureExt, Stream, StreamExt};
-use levada_core::Problem;
-use tokio::runtime::{Builder, Handle, Runtime};
-use tokio::sync::mpsc;
+use levada_core::{Problem, QuotaOwner, Quotas};
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout_at;
 use tokio_util::task::AbortOnDropHandle;
-use tracing::Instrument;
 
 use crate::answer;
+use crate::lanes::{Lanes, Turn};
+use crate::limits::{QueryPool, batch_bytes};
+use crate::shape::Weight;
+use crate::turns::Turns;
+use crate::types::AsOf;
 use crate::watch::{StopOnDrop, Watch};
+use crate::widths::{self, BatchRows};
 
 /// Batches that wait for the caller, besides the one that the query makes.
 const READ_AHEAD: usize = 1;
 
 /// See the module's description.
 pub(crate) struct QueryRuntime {
+    lanes: Lanes,
     /// `None` where queries run in place.
-    own: Option<Runtime>,
+    turns: Option<Turns>,
 }
 
 impl QueryRuntime {
-    /// # Errors
-    /// When the system gives no threads.
-    pub fn new(threads: usize) -> io::Result<Self> {
-        let own = Builder::new_multi_thread()
-            .worker_threads(threads.max(1))
-            .thread_name("levada-query")
-            .enable_time()
-            .build()?;
-        Ok(Self { own: Some(own) })
+    /// Queries run on `threads` each; `slots` of them run at the same time.
+    pub fn new(threads: usize, slots: usize, quotas: Quotas) -> Self {
+        Self { lanes: Lanes::new(threads), turns: Some(Turns::new(quotas, slots)) }
     }
 
-    /// Queries run on the runtime of their caller.
+    /// Queries run on the runtime of their caller, but for those that need a large stack.
     pub fn in_place() -> Self {
-        Self { own: None }
+        Self { lanes: Lanes::new(1), turns: None }
     }
 
-    fn spawn<F>(&self, work: F) -> AbortOnDropHandle<F::Output>
-    where
-        F: Future<Output: Send + 'static> + Send + 'static,
-    {
-        let work = work.in_current_span();
-        AbortOnDropHandle::new(match &self.own {
-            Some(own) => own.spawn(work),
-            None => Handle::current().spawn(work),
-        })
-    }
-
-    /// Waits for work of a query, at the longest until its deadline. The work ends with the wait.
+    /// Waits for the turn of a query of `owner`, at the longest until the query's deadline.
+    /// Without an owner it is work of the server itself, which waits for nobody.
     ///
     /// # Errors
-    /// What the work answers, or `sql-timeout`.
-    pub async fn run<T, F>(&self, watch: &Watch, work: F) -> Result<T, Problem>
-    where
-        T: Send + 'static,
-        F: Future<Output = Result<T, Problem>> + Send + 'static,
-    {
-        match timeout_at(watch.deadline(), self.spawn(work)).await {
-            Ok(Ok(result)) => result,
-            Ok(Err(error)) => Err(answer::broken(&error)),
-            Err(_) => Err(answer::timeout(watch.limit())),
-        }
-    }
-
-    /// Lets a query run and gives out its rows. `kept` stays alive for as long as it runs.
-    pub fn stream<K>(&self, rows: SendableRecordBatchStream, watch: &Watch, stop: StopOnDrop, kept: K) -> Rows
-    where
-        K: Send + 'static,
-    {
-        let (batches, received) = mpsc::channel(READ_AHEAD);
-        let (deadline, limit) = (watch.deadline(), watch.limit());
-        let task = self.spawn(async move {
-            let _kept = kept;
-            // The caller keeps the deadline too; this gives the memory back when it sleeps.
-            let sent = timeout_at(deadline, send(rows, batches)).await;
-            sent.unwrap_or_else(|_| Err(answer::timeout(limit)))
-        });
-        Rows { _stop: stop, batches: received, task }
+    /// `quota-exceeded`, or `overloaded` when the system gives no threads.
+    pub async fn turn(
+        &self,
+        owner: Option<&QuotaOwner>,
+        watch: &Watch,
+        weight: Weight,
+    ) -> Result<Turn, Problem> {
+        let place = match (&self.turns, owner) {
+            (Some(turns), Some(owner)) => Some(turns.enter(owner, watch.deadline()).await?),
+            _ => None,
+        };
+        let in_place = self.turns.is_none() && weight == Weight::Plain;
+        let lane = match in_place {
+            true => None,
+            false => Some((self.lanes.take(weight)?, self.lanes.clone())),
+        };
+        Ok(Turn::new(lane, place))
     }
 }
 
-impl Drop for QueryRuntime {
-    fn drop(&mut self) {
-        if let Some(own) = self.own.take() {
-            // The last handle of a lake may go anywhere, on a thread of this runtime too,
-            // where waiting for a query would be waiting for oneself.
-            own.shutdown_background();
-        }
+/// Waits for work of a query, at the longest until its deadline. The work ends with the wait.
+///
+/// # Errors
+/// What the work answers, or `sql-timeout`.
+pub(crate) async fn run<T, F>(turn: Turn, watch: &Watch, work: F) -> Result<T, Problem>
+where
+    T: Send + 'static,
+    F: Future<Output = Result<T, Problem>> + Send + 'static,
+{
+    match timeout_at(watch.deadline(), turn.spawn(work)).await {
+        Ok(Ok(result)) => result,
+        Ok(Err(error)) => Err(answer::broken(&error)),
+        Err(_) => Err(answer::timeout(watch.limit())),
     }
 }
 
-async fn send(
+/// A query whose rows wait to be asked for.
+pub(crate) struct Begun {
+    pub rows: SendableRecordBatchStream,
+    pub as_of: Vec<AsOf>,
+    /// Where rows on their way to the caller are charged.
+    pub pool: Arc<QueryPool>,
+}
+
+/// What is known of a query's answer before its rows.
+pub(crate) struct Head {
+    pub schema: SchemaRef,
+    pub as_of: Vec<AsOf>,
+    pub pool: Arc<QueryPool>,
+}
+
+/// Begins a query and lets it run; gives out what is known at the beginning, and the rows. `kept`
+/// stays alive for as long as it runs. A query that meets rows too wide for batches of the usual
+/// size begins once more with small ones, unless it has given out rows.
+///
+/// # Errors
+/// What the query answers before its rows, or `sql-timeout`.
+pub(crate) async fn stream<K, B, F>(
+    turn: Turn,
+    watch: &Watch,
+    stop: StopOnDrop,
+    begin: B,
+    kept: K,
+) -> Result<(Head, Rows), Problem>
+where
+    K: Send + 'static,
+    B: Fn(BatchRows) -> F + Send + Sync + 'static,
+    F: Future<Output = Result<Begun, Problem>> + Send + 'static,
+{
+    let (batches, received) = mpsc::channel(READ_AHEAD);
+    let (begun, head) = oneshot::channel();
+    let (deadline, limit) = (watch.deadline(), watch.limit());
+    let mut task = turn.spawn(async move {
+        let _kept = kept;
+        let Begun { rows, as_of, pool } = begin(BatchRows::Usual).await?;
+        let head = Head { schema: rows.schema(), as_of, pool: Arc::clone(&pool) };
+        if begun.send(head).is_err() {
+            return Ok(());
+        }
+        // The caller keeps the deadline too; this gives the memory back when it sleeps.
+        let sent = timeout_at(deadline, send_once_or_twice(begin, rows, batches, pool)).await;
+        sent.unwrap_or_else(|_| Err(answer::timeout(limit)))
+    });
+    match timeout_at(deadline, head).await {
+        Ok(Ok(head)) => Ok((head, Rows { _stop: stop, batches: received, task })),
+        Ok(Err(_)) => Err(match (&mut task).await {
+            Ok(Err(problem)) => problem,
+            Ok(Ok(())) => answer::broken_off("it ended without an answer"),
+            Err(error) => answer::broken(&error),
+        }),
+        Err(_) => Err(answer::timeout(limit)),
+    }
+}
+
+/// Hands the rows out; begins again where rows are too wide and none has left.
+async fn send_once_or_twice<B, F>(
+    begin: B,
     mut rows: SendableRecordBatchStream,
     batches: mpsc::Sender<RecordBatch>,
+    pool: Arc<QueryPool>,
+) -> Result<(), Problem>
+where
+    B: Fn(BatchRows) -> F,
+    F: Future<Output = Result<Begun, Problem>>,
+{
+    let first = match rows.next().await {
+        None => return Ok(()),
+        Some(Ok(first)) => Some(first),
+        Some(Err(error)) if widths::is_too_wide(&error) => {
+            drop(rows);
+            rows = begin(BatchRows::Few).await?.rows;
+            None
+        }
+        Some(Err(error)) => return Err(answer::problem(&error)),
+    };
+    send(first, rows, batches, pool).await
+}
+
+/// Hands the rows out. The batch that waits for the caller and the one before it are charged.
+async fn send(
+    mut first: Option<RecordBatch>,
+    mut rows: SendableRecordBatchStream,
+    batches: mpsc::Sender<RecordBatch>,
+    pool: Arc<QueryPool>,
 ) -> Result<(), Problem> {
-    while let Some(batch) = rows.next().await {
-        if batches.send(batch.map_err(|error| answer::problem(&error))?).await.is_err() {
-            break;
+    let charge = pool.reservation("result");
+    let mut before = 0;
+    loop {
+        let batch = match first.take() {
+            Some(batch) => batch,
+            None => match rows.next().await {
+                Some(batch) => batch.map_err(|error| answer::problem(&error))?,
+                None => return Ok(()),
+            },
+        };
+        let bytes = batch_bytes(&batch);
+        charge.try_resize(before + bytes).map_err(|error| answer::problem(&error))?;
+        before = bytes;
+        if batches.send(batch).await.is_err() {
+            return Ok(());
         }
     }
-    Ok(())
 }
 
 /// The caller's end of a running query. Dropping it ends the query, at its next look at the

@@ -13,7 +13,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use arrow::array::{RecordBatch, StringArray};
 use arrow::datatypes::{DataType, SchemaRef};
 use datafusion::catalog::{MemTable, TableProvider};
-use datafusion::common::{ParamValues, ScalarValue, TableReference};
+use datafusion::common::{ParamValues, TableReference};
+use datafusion::config::ConfigNonZeroUsize;
 use datafusion::error::DataFusionError;
 use datafusion::execution::context::SQLOptions;
 use datafusion::execution::{SendableRecordBatchStream, SessionState};
@@ -22,21 +23,27 @@ use datafusion::physical_plan::execute_stream;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::sql::parser::Statement;
 use futures::{Stream, TryStreamExt};
-use levada_core::{Principal, Problem, TableName, TenantId, Zone};
+use levada_core::{Principal, Problem, QuotaOwner, TableName, TenantId, Zone};
 use tokio::runtime::Handle;
 
 use crate::answer;
 use crate::catalog::{Catalogs, Relations, Visible};
-use crate::engine::{CATALOG, DEFAULT_SCHEMA};
+use crate::engine::CATALOG;
+use crate::guarded::{constant_bytes, guard_all};
 use crate::lake::Lake;
-use crate::limits::Limited;
+use crate::lanes::Turn;
+use crate::limits::{Limited, QueryPool, batch_bytes};
 use crate::pins::Pins;
+use crate::purse::Purse;
+use crate::runtime::{self, Begun, Head};
 use crate::schema::sql_type;
 use crate::scope::{Meaning, Scope, qualified};
-use crate::statement;
+use crate::semantics::SqlSettings;
 use crate::types::{AsOf, ColumnInfo, Description, Owner, Param, QueryLimits, TableInfo};
 use crate::watch::{self, Watch};
+use crate::widths::BatchRows;
 use crate::windows::watch_windows;
+use crate::{inlined, params, semantics, shape, statement};
 
 const INFORMATION_SCHEMA: &str = "information_schema";
 
@@ -50,6 +57,7 @@ pub struct QueryOutput {
     /// The versions that the answer is made from.
     pub as_of: Vec<AsOf>,
     truncated: Arc<AtomicBool>,
+    pool: Arc<QueryPool>,
 }
 
 impl std::fmt::Debug for QueryOutput {
@@ -69,12 +77,18 @@ impl QueryOutput {
         Truncation(Arc::clone(&self.truncated))
     }
 
-    /// Reads the whole result.
+    /// Reads the whole result. It counts towards the memory of the query.
     ///
     /// # Errors
-    /// What the query answers.
-    pub async fn collect(self) -> Result<Vec<RecordBatch>, Problem> {
-        self.stream.try_collect().await
+    /// What the query answers; `sql-memory` where the result alone is more than it may hold.
+    pub async fn collect(mut self) -> Result<Vec<RecordBatch>, Problem> {
+        let charge = self.pool.reservation("collected");
+        let mut all = Vec::new();
+        while let Some(batch) = self.stream.try_next().await? {
+            charge.try_grow(batch_bytes(&batch)).map_err(|e| answer::problem(&e))?;
+            all.push(batch);
+        }
+        Ok(all)
     }
 }
 
@@ -94,6 +108,11 @@ pub struct SqlSession {
     lake: Lake,
     scope: Arc<Scope>,
     relations: Arc<Relations>,
+    settings: SqlSettings,
+    /// Whose share its queries take; `None` for work of the server itself.
+    owner: Option<Arc<QuotaOwner>>,
+    /// Nothing but a SELECT passes: the session of a model.
+    only_query: bool,
 }
 
 impl Lake {
@@ -102,11 +121,24 @@ impl Lake {
     /// # Errors
     /// `tenant-forbidden` when `narrowed` is outside the principal's set.
     pub fn session(&self, principal: &Principal, narrowed: Option<&TenantId>) -> Result<SqlSession, Problem> {
-        Ok(self.session_of(Scope::of(principal, narrowed)?))
+        let owner = Some(Arc::new(QuotaOwner::of(principal)));
+        Ok(SqlSession { owner, ..self.session_of(Scope::of(principal, narrowed)?) })
     }
 
     pub(crate) fn session_of(&self, scope: Scope) -> SqlSession {
-        SqlSession { lake: self.clone(), scope: Arc::new(scope), relations: Arc::default() }
+        SqlSession {
+            lake: self.clone(),
+            scope: Arc::new(scope),
+            relations: Arc::default(),
+            settings: SqlSettings::default(),
+            owner: None,
+            only_query: false,
+        }
+    }
+
+    /// The session of a model of `owner`.
+    pub(crate) fn model_session(&self, owner: &Owner) -> SqlSession {
+        SqlSession { only_query: true, ..self.session_of(Scope::of_owner(owner)) }
     }
 
     /// Runs the query of a gold model of `owner`: it sees all zones of that tenant, or,
@@ -116,9 +148,8 @@ impl Lake {
     /// What the query answers; `sql-row-limit` when the result has more rows than
     /// [`crate::LakeConfig::model_limits`] allow.
     pub async fn execute_model(&self, sql: &str, owner: &Owner) -> Result<Vec<RecordBatch>, Problem> {
-        statement::parse_query(sql)?;
         let limits = self.config().model_limits;
-        let session = self.session_of(Scope::of_owner(owner));
+        let session = self.model_session(owner);
         let output = session.query(sql, Vec::new(), limits).await?;
         let truncation = output.truncation();
         let batches = output.collect().await?;
@@ -137,8 +168,8 @@ impl Lake {
     /// # Errors
     /// What the query answers.
     pub async fn describe_model(&self, sql: &str, owner: &Owner) -> Result<SchemaRef, Problem> {
-        statement::parse_query(sql)?;
-        Ok(self.session_of(Scope::of_owner(owner)).describe(sql).await?.schema)
+        let session = self.model_session(owner);
+        Ok(session.describe(sql).await?.schema)
     }
 }
 
@@ -146,13 +177,7 @@ impl Lake {
 pub(crate) struct Planned {
     pub state: SessionState,
     pub plan: LogicalPlan,
-    pins: Arc<Pins>,
-}
-
-/// A query whose rows wait to be asked for.
-struct Begun {
-    rows: SendableRecordBatchStream,
-    as_of: Vec<AsOf>,
+    pub purse: Purse,
 }
 
 impl SqlSession {
@@ -172,11 +197,23 @@ impl SqlSession {
         Ok(())
     }
 
-    fn visible(&self, loads: Handle) -> Arc<Visible> {
+    /// The session with other settings than the defaults.
+    #[must_use]
+    pub fn with_settings(self, settings: SqlSettings) -> Self {
+        Self { settings, ..self }
+    }
+
+    /// The versions that one query of this session reads. They are loaded on the caller's runtime.
+    pub(crate) fn pins(&self) -> Arc<Pins> {
+        Arc::new(Pins::new(self.lake.clone(), Handle::current()))
+    }
+
+    fn visible(&self, pins: Arc<Pins>) -> Arc<Visible> {
         Arc::new(Visible {
             scope: Arc::clone(&self.scope),
             relations: Arc::clone(&self.relations),
-            pins: Arc::new(Pins::new(self.lake.clone(), loads)),
+            pins,
+            path: self.settings.search_path.clone(),
         })
     }
 
@@ -231,10 +268,14 @@ impl SqlSession {
     /// # Errors
     /// As [`SqlSession::query`] before it runs.
     pub async fn describe(&self, sql: &str) -> Result<Description, Problem> {
-        let (session, sql, loads) = (self.clone(), sql.to_owned(), Handle::current());
-        let watch = Watch::new(QueryLimits::default().timeout);
+        let (session, pins) = (self.clone(), self.pins());
+        let limits = QueryLimits::default();
+        let watch = Watch::new(limits.timeout);
+        let turn = self.turn(sql, &watch).await?;
+        let pool = self.pool(limits.memory_bytes)?;
+        let sql = sql.to_owned();
         let described = async move {
-            let planned = session.plan(&sql, loads).await?;
+            let planned = session.plan(&sql, pins, &pool).await?;
             let types = planned.plan.get_parameter_types().map_err(|e| answer::problem(&e))?;
             let count = types.keys().filter_map(|name| position(name)).max().unwrap_or(0);
             let params = (1..=count).map(|i| types.get(&format!("${i}")).cloned().flatten()).collect();
@@ -244,7 +285,17 @@ impl SqlSession {
             };
             Ok(Description { params, schema })
         };
-        self.lake.inner.runtime.run(&watch, described).await
+        runtime::run(turn, &watch, described).await
+    }
+
+    /// Waits until a query of this session may run.
+    async fn turn(&self, sql: &str, watch: &Watch) -> Result<Turn, Problem> {
+        let weight = shape::weigh(sql)?;
+        self.lake.inner.runtime.turn(self.owner.as_deref(), watch, weight).await
+    }
+
+    fn pool(&self, memory_bytes: usize) -> Result<Arc<QueryPool>, Problem> {
+        self.lake.inner.engine.pool(self.owner.as_deref(), memory_bytes)
     }
 
     /// Plans and starts a query.
@@ -272,17 +323,21 @@ impl SqlSession {
         limits: QueryLimits,
         watch: &Watch,
     ) -> Result<QueryOutput, Problem> {
-        let runtime = &self.lake.inner.runtime;
         // The query ends with this call, or with the stream that the call comes to.
         let stop = watch.stop_on_drop();
-        let loads = Handle::current();
-        let begun = self.clone().begin(sql.to_owned(), params, limits.memory_bytes, watch.clone(), loads);
-        let Begun { rows, as_of } = runtime.run(watch, begun).await?;
-        let schema = rows.schema();
+        let pins = self.pins();
+        let turn = self.turn(sql, watch).await?;
+        let pool = self.pool(limits.memory_bytes)?;
+        let (session, text, its_watch) = (self.clone(), sql.to_owned(), watch.clone());
+        let begun = move |rows| {
+            let (text, pool, watch) = (text.clone(), Arc::clone(&pool), its_watch.clone());
+            session.clone().begin(text, params.clone(), pool, watch, Arc::clone(&pins), rows)
+        };
+        let (head, rows) = runtime::stream(turn, watch, stop, begun, self.clone()).await?;
         let truncated = Arc::new(AtomicBool::new(false));
-        let rows = runtime.stream(rows, watch, stop, self.clone());
         let limited = Limited::new(rows, watch.deadline(), limits, Arc::clone(&truncated));
-        Ok(QueryOutput { schema, stream: Box::pin(limited), as_of, truncated })
+        let Head { schema, as_of, pool } = head;
+        Ok(QueryOutput { schema, stream: Box::pin(limited), as_of, truncated, pool })
     }
 
     /// What of a query runs among queries.
@@ -290,46 +345,61 @@ impl SqlSession {
         self,
         sql: String,
         params: Vec<Param>,
-        memory_bytes: usize,
+        pool: Arc<QueryPool>,
         watch: Watch,
-        loads: Handle,
+        pins: Arc<Pins>,
+        batch_rows: BatchRows,
     ) -> Result<Begun, Problem> {
-        let Planned { state, plan, pins } = self.plan(&sql, loads).await?;
+        let Planned { mut state, plan, purse } = self.plan(&sql, Arc::clone(&pins), &pool).await?;
         if matches!(plan, LogicalPlan::DescribeTable(_)) {
             let batch = describe_rows(&plan)?;
             let rows = RecordBatchStreamAdapter::new(batch.schema(), futures::stream::iter([Ok(batch)]));
-            return Ok(Begun { rows: Box::pin(rows), as_of: Vec::new() });
+            return Ok(Begun { rows: Box::pin(rows), as_of: Vec::new(), pool });
         }
         let plan = bind(plan, params)?;
-        let rows = self.execute(&state, &plan, memory_bytes, &watch).await;
-        Ok(Begun { rows: rows.map_err(|e| answer::problem(&e))?, as_of: pins.as_of() })
+        let rows = self.execute(&mut state, &plan, &purse, &watch, batch_rows).await;
+        Ok(Begun { rows: rows.map_err(|e| answer::problem(&e))?, as_of: pins.as_of(), pool })
     }
 
     async fn execute(
         &self,
-        state: &SessionState,
+        state: &mut SessionState,
         plan: &LogicalPlan,
-        memory_bytes: usize,
+        purse: &Purse,
         watch: &Watch,
+        batch_rows: BatchRows,
     ) -> Result<SendableRecordBatchStream, DataFusionError> {
-        let plan = watch_windows(state.optimize(plan)?, watch)?;
+        let plan = guard_all(watch_windows(state.optimize(plan)?, watch, purse)?, purse)?;
+        let rows = ConfigNonZeroUsize::try_new(batch_rows.beside(constant_bytes(&plan)?))?;
+        state.config_mut().options_mut().execution.batch_size = rows;
         let physical = state.query_planner().create_physical_plan(&plan, state).await?;
-        let task = self.lake.inner.engine.task(state, memory_bytes);
-        execute_stream(watch::install(physical, watch)?, task)
+        let installed = watch::install(physical, watch, purse, batch_rows)?;
+        purse.planned();
+        execute_stream(installed, self.lake.inner.engine.task(state, purse.pool()))
     }
 
-    pub(crate) async fn plan(&self, sql: &str, loads: Handle) -> Result<Planned, Problem> {
-        let statement = statement::parse(sql)?;
-        let visible = self.visible(loads);
-        let pins = Arc::clone(&visible.pins);
-        let mut state = self.lake.inner.engine.planner(Arc::new(Catalogs(Arc::clone(&visible))));
+    pub(crate) async fn plan(
+        &self,
+        sql: &str,
+        pins: Arc<Pins>,
+        pool: &Arc<QueryPool>,
+    ) -> Result<Planned, Problem> {
+        let parse = if self.only_query { statement::parse_query } else { statement::parse };
+        let statement = parse(sql)?;
+        let visible = self.visible(pins);
+        let purse = Purse::new(Arc::clone(pool));
+        let mut state =
+            self.lake.inner.engine.planner(Arc::new(Catalogs(Arc::clone(&visible))), purse.clone());
+        self.settings.apply(&mut state);
         set_time(&mut state, &self.lake);
         self.check_tables(&state, &statement, &visible)?;
         let plan = state.statement_to_plan(statement).await.map_err(|e| answer::problem(&e))?;
+        let plan = semantics::settle(plan).map_err(|e| answer::problem(&e))?;
         let read_only =
             SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
         read_only.verify_plan(&plan).map_err(|_| answer::not_allowed("this statement"))?;
-        Ok(Planned { state, plan, pins })
+        inlined::check(&plan)?;
+        Ok(Planned { state, plan, purse })
     }
 
     /// Refuses names that mean nothing here before the engine does, with one answer for
@@ -342,7 +412,7 @@ impl SqlSession {
     ) -> Result<(), Problem> {
         let names = state.resolve_table_references(statement).map_err(|e| answer::problem(&e))?;
         for name in names {
-            let resolved = name.clone().resolve(CATALOG, DEFAULT_SCHEMA);
+            let resolved = name.clone().resolve(CATALOG, self.settings.default_schema());
             let (catalog, schema, table) = (&*resolved.catalog, &*resolved.schema, &*resolved.table);
             if schema == INFORMATION_SCHEMA || visible.knows(catalog, schema, table) {
                 continue;
@@ -399,31 +469,12 @@ fn bind(plan: LogicalPlan, params: Vec<Param>) -> Result<LogicalPlan, Problem> {
     }
     let mut values = Vec::with_capacity(params.len());
     for (i, param) in params.into_iter().enumerate() {
-        let value = scalar(param);
         let wanted = types.get(&format!("${}", i + 1)).cloned().flatten();
-        values.push(match wanted {
-            Some(wanted) if wanted != value.data_type() => value.cast_to(&wanted).map_err(|error| {
-                let text =
-                    format!("parameter ${} is no {}: {}", i + 1, sql_type(&wanted), error.strip_backtrace());
-                Problem::new(400, "sql-parameters", text)
-            })?,
-            _ => value,
-        });
+        values.push(params::value(param, wanted.as_ref()).map_err(|reason| {
+            Problem::new(400, "sql-parameters", format!("parameter ${} {reason}", i + 1))
+        })?);
     }
     plan.with_param_values(ParamValues::from(values)).map_err(|e| answer::problem(&e))
-}
-
-fn scalar(param: Param) -> ScalarValue {
-    match param {
-        Param::Null => ScalarValue::Null,
-        Param::Bool(value) => ScalarValue::Boolean(Some(value)),
-        Param::Int(value) => ScalarValue::Int64(Some(value)),
-        Param::Float(value) => ScalarValue::Float64(Some(value)),
-        Param::Text(value) => ScalarValue::Utf8(Some(value)),
-        Param::Bytes(value) => ScalarValue::Binary(Some(value)),
-        Param::Date(days) => ScalarValue::Date32(Some(days)),
-        Param::Timestamp(us) => ScalarValue::TimestampMicrosecond(Some(us), Some("UTC".into())),
-    }
 }
 
 /// The answer to DESCRIBE.

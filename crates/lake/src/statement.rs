@@ -11,18 +11,15 @@ use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 use levada_core::Problem;
 
 use crate::answer::{not_allowed, problem, syntax};
+use crate::{semantics, shape};
 
-/// Longer texts are refused unread.
-const SQL_BYTES: usize = 256 * 1024;
 const NESTING: usize = 50;
 /// Functions in FROM that read nothing but their arguments.
 const TABLE_FUNCTIONS: [&str; 3] = ["generate_series", "range", "unnest"];
 
 /// Parses one statement and refuses whatever does not only read.
 pub(crate) fn parse(sql: &str) -> Result<Statement, Problem> {
-    if sql.len() > SQL_BYTES {
-        return Err(syntax(format!("the statement is longer than {SQL_BYTES} bytes")));
-    }
+    shape::weigh(sql)?;
     let parsed = DFParserBuilder::new(sql)
         .with_dialect(&PostgreSqlDialect {})
         .with_recursion_limit(NESTING)
@@ -32,8 +29,10 @@ pub(crate) fn parse(sql: &str) -> Result<Statement, Problem> {
     match (statements.pop_front(), statements.is_empty()) {
         (None, _) => Err(syntax("there is no statement")),
         (Some(_), false) => Err(not_allowed("more than one statement at once")),
-        (Some(statement), true) => {
+        (Some(mut statement), true) => {
+            shape::flatten(&mut statement);
             check(&statement)?;
+            semantics::settle_syntax(&mut statement)?;
             Ok(statement)
         }
     }
@@ -75,6 +74,7 @@ fn check_sql(statement: &SqlStatement) -> Result<(), Problem> {
         | SqlStatement::ExplainTable { .. } => {}
         other => return Err(not_allowed(&leading_words(other))),
     }
+    shape::check(statement)?;
     match statement.visit(&mut ReadOnly) {
         ControlFlow::Break(what) => Err(not_allowed(&what)),
         ControlFlow::Continue(()) => Ok(()),
@@ -226,7 +226,7 @@ mod tests {
     #[test]
     fn deep_and_long_texts_are_refused_not_crashed_on() {
         let deep = format!("select {}1{}", "(".repeat(5000), ")".repeat(5000));
-        assert!(parse(&deep).is_err());
-        assert!(parse(&format!("select '{}'", "x".repeat(SQL_BYTES))).is_err());
+        assert_eq!(parse(&deep).map_err(|p| p.code), Err("sql-too-deep".into()));
+        assert!(parse(&format!("select '{}'", "x".repeat(shape::SQL_BYTES))).is_err());
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
 use bytes::Bytes;
-use levada_core::{SourceName, TableName, TenantId};
+use levada_core::{MemoryBudget, Quotas, SourceName, TableName, TenantId};
 use serde::{Deserialize, Serialize};
 
 /// Whose a table is.
@@ -155,6 +155,8 @@ pub enum Param {
     Bool(bool),
     Int(i64),
     Float(f64),
+    /// A number as it is written, such as `12.50`: no digit is lost on its way.
+    Decimal(String),
     Text(String),
     Bytes(Vec<u8>),
     /// Days since 1970-01-01.
@@ -242,9 +244,15 @@ pub struct Maintained {
 /// Settings of the lake.
 #[derive(Debug, Clone)]
 pub struct LakeConfig {
-    /// Memory that all queries together may hold.
+    /// The memory of the process.
+    pub memory: MemoryBudget,
+    /// The part of it that all queries together may hold. One owner may hold three quarters.
     pub memory_bytes: usize,
-    /// Threads that queries run on, apart from the server's own. At least one.
+    /// How many queries of an owner run at the same time.
+    pub quotas: Quotas,
+    /// Queries that run at the same time. Owners without one may pass this, up to four times.
+    pub query_slots: usize,
+    /// Threads that each query runs on, apart from the server's own. At least one.
     pub query_threads: usize,
     /// Threads' worth of parallelism within one query.
     pub query_partitions: usize,
@@ -270,8 +278,11 @@ impl Default for LakeConfig {
     fn default() -> Self {
         let cores = std::thread::available_parallelism().map_or(2, usize::from);
         Self {
+            memory: MemoryBudget::unlimited(),
             memory_bytes: 512 << 20,
-            query_threads: cores,
+            quotas: Quotas::default(),
+            query_slots: 32,
+            query_threads: cores.min(8),
             query_partitions: cores.min(8),
             model_limits: QueryLimits {
                 memory_bytes: 512 << 20,

@@ -26,15 +26,21 @@ use datafusion::logical_expr::ColumnarValue;
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::expressions::lit;
 use datafusion::physical_plan::coop::make_cooperative;
+use datafusion::physical_plan::execution_plan::replace_children_if_necessary;
 use datafusion::physical_plan::joins::utils::JoinFilter;
 use datafusion::physical_plan::joins::{
     HashJoinExec, NestedLoopJoinExec, NestedLoopJoinExecBuilder, SortMergeJoinExec,
 };
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::windows::WindowAggExec;
 use datafusion::physical_plan::{ExecutionPlan, PlanProperties};
 use futures::{Stream, StreamExt};
 
 use crate::answer;
+use crate::limits::batch_bytes;
 use crate::node::{Node, Operator};
+use crate::purse::Purse;
+use crate::widths::{BatchRows, Widths};
 
 /// See [`Watch::check_often`].
 const CALLS: u32 = 64;
@@ -125,15 +131,69 @@ impl Drop for StopOnDrop {
 }
 
 /// A copy of the plan that ends with the watch.
-pub(crate) fn install(plan: Arc<dyn ExecutionPlan>, watch: &Watch) -> Result<Arc<dyn ExecutionPlan>> {
+pub(crate) fn install(
+    plan: Arc<dyn ExecutionPlan>,
+    watch: &Watch,
+    purse: &Purse,
+    batch_rows: BatchRows,
+) -> Result<Arc<dyn ExecutionPlan>> {
+    let widths = Widths::of(&plan, batch_rows)?;
     let installed = plan.transform_up(|node| {
         // The operator above was made for these properties and shall see no others.
         let properties = Arc::clone(node.properties());
-        let input = with_watched_filter(node, watch)?;
-        let watched = Node::new(WatchExec { watch: watch.clone() }, input, properties);
+        let input = with_watched_filter(with_charged_input(node, purse)?, watch)?;
+        let operator = WatchExec { watch: watch.clone(), purse: purse.clone(), widths };
+        let watched = Node::new(operator, input, properties);
         Ok(Transformed::yes(Arc::new(watched) as Arc<dyn ExecutionPlan>))
     })?;
     Ok(installed.data)
+}
+
+/// A window over whole partitions, whose input is charged: it keeps all of it and asks nobody.
+fn with_charged_input(node: Arc<dyn ExecutionPlan>, purse: &Purse) -> Result<Arc<dyn ExecutionPlan>> {
+    if !node.is::<WindowAggExec>() {
+        return Ok(node);
+    }
+    let charged = node.children().into_iter().map(|input| {
+        let properties = Arc::clone(input.properties());
+        let operator = ChargeExec { purse: purse.clone() };
+        Arc::new(Node::new(operator, Arc::clone(input), properties)) as Arc<dyn ExecutionPlan>
+    });
+    let charged = charged.collect();
+    replace_children_if_necessary(node, charged)
+}
+
+/// An operator whose rows are charged until all of them are let go.
+#[derive(Debug, Clone)]
+struct ChargeExec {
+    purse: Purse,
+}
+
+impl Operator for ChargeExec {
+    const NAME: &'static str = "ChargeExec";
+
+    fn over(&self, input: Arc<dyn ExecutionPlan>) -> Result<Node<Self>> {
+        let properties = Arc::clone(input.properties());
+        Ok(Node::new(self.clone(), input, properties))
+    }
+
+    fn run(
+        &self,
+        input: &dyn ExecutionPlan,
+        _: &PlanProperties,
+        partition: usize,
+        context: Arc<TaskContext>,
+    ) -> Result<SendableRecordBatchStream> {
+        let input = input.execute(partition, context)?;
+        let (schema, held) = (input.schema(), self.purse.pool().reservation("window"));
+        let rows = input.map(move |batch| {
+            let batch = batch?;
+            // Once as it came, and once as a part of its partition.
+            held.try_grow(batch_bytes(&batch).saturating_mul(2))?;
+            Ok(batch)
+        });
+        Ok(Box::pin(RecordBatchStreamAdapter::new(schema, rows)))
+    }
 }
 
 /// The join with its filter watched. The symmetric join is not among them, since it is for
@@ -228,11 +288,14 @@ impl PhysicalExpr for WatchExpr {
     }
 }
 
-/// An operator whose rows are handed on only while the watch allows it. It also gives other
-/// queries of the thread a turn now and then, which not every operator does.
-#[derive(Debug)]
+/// An operator whose rows are handed on only while the watch allows it, and while they fit the
+/// query's memory. It also gives other queries of the thread a turn now and then, which not every
+/// operator does.
+#[derive(Debug, Clone)]
 struct WatchExec {
     watch: Watch,
+    purse: Purse,
+    widths: Widths,
 }
 
 impl Operator for WatchExec {
@@ -240,7 +303,7 @@ impl Operator for WatchExec {
 
     fn over(&self, input: Arc<dyn ExecutionPlan>) -> Result<Node<Self>> {
         let properties = Arc::clone(input.properties());
-        Ok(Node::new(Self { watch: self.watch.clone() }, input, properties))
+        Ok(Node::new(self.clone(), input, properties))
     }
 
     fn run(
@@ -252,13 +315,13 @@ impl Operator for WatchExec {
     ) -> Result<SendableRecordBatchStream> {
         self.watch.check()?;
         let input = make_cooperative(input.execute(partition, context)?);
-        Ok(Box::pin(Watched { input, watch: self.watch.clone(), ended: false }))
+        Ok(Box::pin(Watched { input, operator: self.clone(), ended: false }))
     }
 }
 
 struct Watched {
     input: SendableRecordBatchStream,
-    watch: Watch,
+    operator: WatchExec,
     ended: bool,
 }
 
@@ -269,11 +332,20 @@ impl Stream for Watched {
         if self.ended {
             return Poll::Ready(None);
         }
-        if let Err(error) = self.watch.check() {
+        if let Err(error) = self.operator.watch.check() {
             self.ended = true;
             return Poll::Ready(Some(Err(error)));
         }
-        self.input.poll_next_unpin(cx)
+        let entered = self.operator.purse.entered();
+        let polled = self.input.poll_next_unpin(cx);
+        self.operator.purse.left(entered);
+        if let Poll::Ready(Some(Ok(batch))) = &polled
+            && let Err(error) = self.operator.widths.check(batch, self.operator.purse.limit())
+        {
+            self.ended = true;
+            return Poll::Ready(Some(Err(error)));
+        }
+        polled
     }
 }
 

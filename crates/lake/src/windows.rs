@@ -27,40 +27,79 @@ use datafusion::logical_expr::{
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::scalar::ScalarValue;
 
+use crate::guarded::{constant_bytes, scalar_bytes};
+use crate::limits::array_bytes;
+use crate::purse::Purse;
 use crate::watch::Watch;
 
+/// Results of so few bytes are not counted.
+const SMALL_BYTES: usize = 16;
+/// Constants of so few bytes may be repeated for every row.
+const CONSTANT_BYTES: usize = 4096;
+
 /// The plan with the watch in its window functions.
-pub(crate) fn watch_windows(plan: LogicalPlan, watch: &Watch) -> Result<LogicalPlan> {
+pub(crate) fn watch_windows(plan: LogicalPlan, watch: &Watch, purse: &Purse) -> Result<LogicalPlan> {
     if matches!(plan, LogicalPlan::Explain(_)) {
         return Ok(plan);
     }
+    let constant_bytes = constant_bytes(&plan)?;
+    let bounds = &Bounds { watch: watch.clone(), purse: purse.clone(), constant_bytes };
     let watched = plan.transform_up_with_subqueries(|node| match node {
-        LogicalPlan::Window(_) => node.map_expressions(|expr| expr.transform_up(|e| Ok(watched(e, watch)))),
+        LogicalPlan::Window(_) => node.map_expressions(|expr| expr.transform_up(|e| Ok(watched(e, bounds)))),
         other => Ok(Transformed::no(other)),
     })?;
     Ok(watched.data)
 }
 
-fn watched(expr: Expr, watch: &Watch) -> Transformed<Expr> {
+/// What ends a window function, and what it may hold: its results of a partition lie in memory
+/// at once.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Bounds {
+    watch: Watch,
+    purse: Purse,
+    /// Of all constants of the plan: a default of `lag` is repeated for each row.
+    constant_bytes: usize,
+}
+
+impl Bounds {
+    /// Takes the bytes of a result that is repeated for `rows`.
+    fn charge(&self, result: ScalarValue, rows: usize) -> Result<ScalarValue> {
+        let bytes = scalar_bytes(&result);
+        if bytes > SMALL_BYTES {
+            self.purse.charge(bytes.saturating_mul(rows.max(1)))?;
+        }
+        Ok(result)
+    }
+
+    fn charge_all(&self, rows: usize) -> Result<()> {
+        if self.constant_bytes <= CONSTANT_BYTES {
+            return Ok(());
+        }
+        let bytes = self.constant_bytes.saturating_mul(rows) as u64;
+        self.purse.expect("a window function", bytes, 0)
+    }
+}
+
+fn watched(expr: Expr, bounds: &Bounds) -> Transformed<Expr> {
     let Expr::WindowFunction(mut call) = expr else { return Transformed::no(expr) };
     call.fun = match call.fun {
         WindowFunctionDefinition::AggregateUDF(inner) => {
-            WindowFunctionDefinition::AggregateUDF(aggregate(&inner, watch))
+            WindowFunctionDefinition::AggregateUDF(aggregate(&inner, bounds))
         }
         WindowFunctionDefinition::WindowUDF(inner) => {
-            WindowFunctionDefinition::WindowUDF(window(&inner, watch))
+            WindowFunctionDefinition::WindowUDF(window(&inner, bounds))
         }
     };
     Transformed::yes(Expr::WindowFunction(call))
 }
 
-fn aggregate(inner: &AggregateUDF, watch: &Watch) -> Arc<AggregateUDF> {
-    let function = WatchedAggregate { inner: inner.clone(), watch: watch.clone() };
+fn aggregate(inner: &AggregateUDF, bounds: &Bounds) -> Arc<AggregateUDF> {
+    let function = WatchedAggregate { inner: inner.clone(), bounds: bounds.clone() };
     Arc::new(AggregateUDF::new_from_impl(function))
 }
 
-fn window(inner: &WindowUDF, watch: &Watch) -> Arc<WindowUDF> {
-    let function = WatchedWindow { inner: inner.clone(), watch: watch.clone() };
+fn window(inner: &WindowUDF, bounds: &Bounds) -> Arc<WindowUDF> {
+    let function = WatchedWindow { inner: inner.clone(), bounds: bounds.clone() };
     Arc::new(WindowUDF::new_from_impl(function))
 }
 
@@ -68,12 +107,12 @@ fn window(inner: &WindowUDF, watch: &Watch) -> Arc<WindowUDF> {
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct WatchedAggregate {
     inner: AggregateUDF,
-    watch: Watch,
+    bounds: Bounds,
 }
 
 impl WatchedAggregate {
     fn watched(&self, inner: Box<dyn Accumulator>) -> Box<dyn Accumulator> {
-        Box::new(WatchedAccumulator { inner, watch: self.watch.clone(), calls: 0 })
+        Box::new(WatchedAccumulator { inner, bounds: self.bounds.clone(), calls: 0, rows: 0 })
     }
 }
 
@@ -141,7 +180,7 @@ impl AggregateUDFImpl for WatchedAggregate {
         let changed = Arc::clone(self.inner.inner()).with_beneficial_ordering(beneficial_ordering)?;
         Ok(changed.map(|inner| {
             let inner = AggregateUDF::new_from_shared_impl(inner);
-            Arc::new(Self { inner, watch: self.watch.clone() }) as Arc<dyn AggregateUDFImpl>
+            Arc::new(Self { inner, bounds: self.bounds.clone() }) as Arc<dyn AggregateUDFImpl>
         }))
     }
 
@@ -151,7 +190,7 @@ impl AggregateUDFImpl for WatchedAggregate {
 
     fn reverse_expr(&self) -> ReversedUDAF {
         match self.inner.inner().reverse_expr() {
-            ReversedUDAF::Reversed(inner) => ReversedUDAF::Reversed(aggregate(&inner, &self.watch)),
+            ReversedUDAF::Reversed(inner) => ReversedUDAF::Reversed(aggregate(&inner, &self.bounds)),
             other => other,
         }
     }
@@ -184,18 +223,23 @@ impl AggregateUDFImpl for WatchedAggregate {
 #[derive(Debug)]
 struct WatchedAccumulator {
     inner: Box<dyn Accumulator>,
-    watch: Watch,
+    bounds: Bounds,
     calls: u32,
+    /// Rows since the last result. Where they are a whole partition, the result is repeated for
+    /// each of them.
+    rows: usize,
 }
 
 impl Accumulator for WatchedAccumulator {
     fn update_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
+        self.rows += values.first().map_or(0, |column| column.len());
         self.inner.update_batch(values)
     }
 
     fn evaluate(&mut self) -> Result<ScalarValue> {
-        self.watch.check_often(&mut self.calls)?;
-        self.inner.evaluate()
+        self.bounds.watch.check_often(&mut self.calls)?;
+        let rows = std::mem::take(&mut self.rows);
+        self.bounds.charge(self.inner.evaluate()?, rows)
     }
 
     fn size(&self) -> usize {
@@ -223,7 +267,7 @@ impl Accumulator for WatchedAccumulator {
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct WatchedWindow {
     inner: WindowUDF,
-    watch: Watch,
+    bounds: Bounds,
 }
 
 impl WindowUDFImpl for WatchedWindow {
@@ -245,7 +289,7 @@ impl WindowUDFImpl for WatchedWindow {
 
     fn partition_evaluator(&self, args: PartitionEvaluatorArgs<'_>) -> Result<Box<dyn PartitionEvaluator>> {
         let inner = self.inner.inner().partition_evaluator(args)?;
-        Ok(Box::new(WatchedEvaluator { inner, watch: self.watch.clone(), calls: 0 }))
+        Ok(Box::new(WatchedEvaluator { inner, bounds: self.bounds.clone(), calls: 0 }))
     }
 
     fn field(&self, args: WindowUDFFieldArgs<'_>) -> Result<FieldRef> {
@@ -262,7 +306,7 @@ impl WindowUDFImpl for WatchedWindow {
 
     fn reverse_expr(&self) -> ReversedUDWF {
         match self.inner.inner().reverse_expr() {
-            ReversedUDWF::Reversed(inner) => ReversedUDWF::Reversed(window(&inner, &self.watch)),
+            ReversedUDWF::Reversed(inner) => ReversedUDWF::Reversed(window(&inner, &self.bounds)),
             other => other,
         }
     }
@@ -275,7 +319,7 @@ impl WindowUDFImpl for WatchedWindow {
 #[derive(Debug)]
 struct WatchedEvaluator {
     inner: Box<dyn PartitionEvaluator>,
-    watch: Watch,
+    bounds: Bounds,
     calls: u32,
 }
 
@@ -293,13 +337,16 @@ impl PartitionEvaluator for WatchedEvaluator {
     }
 
     fn evaluate_all(&mut self, values: &[ArrayRef], num_rows: usize) -> Result<ArrayRef> {
-        self.watch.check()?;
-        self.inner.evaluate_all(values, num_rows)
+        self.bounds.watch.check()?;
+        self.bounds.charge_all(num_rows)?;
+        let results = self.inner.evaluate_all(values, num_rows)?;
+        self.bounds.purse.charge(array_bytes(&results))?;
+        Ok(results)
     }
 
     fn evaluate(&mut self, values: &[ArrayRef], range: &Range<usize>) -> Result<ScalarValue> {
-        self.watch.check_often(&mut self.calls)?;
-        self.inner.evaluate(values, range)
+        self.bounds.watch.check_often(&mut self.calls)?;
+        self.bounds.charge(self.inner.evaluate(values, range)?, 1)
     }
 
     fn evaluate_all_with_rank(
@@ -307,7 +354,7 @@ impl PartitionEvaluator for WatchedEvaluator {
         num_rows: usize,
         ranks_in_partition: &[Range<usize>],
     ) -> Result<ArrayRef> {
-        self.watch.check()?;
+        self.bounds.watch.check()?;
         self.inner.evaluate_all_with_rank(num_rows, ranks_in_partition)
     }
 

@@ -101,7 +101,9 @@ pub(crate) fn sqlstate(problem: &Problem) -> &'static str {
         "sql-not-allowed" => "25006",
         "sql-timeout" => "57014",
         "sql-memory" => "53200",
+        "sql-too-deep" | "sql-too-large" => "54001",
         "sql-execution" if problem.detail.contains("division by zero") => "22012",
+        "sql-execution" if problem.detail.contains("out of range") => "22003",
         "sql-execution" => "22000",
         "sql-invalid" => "42000",
         "sql-storage" => "58030",
@@ -128,6 +130,7 @@ mod tests {
         for (status, code, detail, state) in [
             (404, "sql-unknown-table", "", "42P01"),
             (408, "sql-timeout", "", "57014"),
+            (400, "sql-too-deep", "", "54001"),
             (422, "sql-execution", "the query failed: division by zero", "22012"),
             (429, "anything", "", "53000"),
             (500, "anything", "", "XX000"),

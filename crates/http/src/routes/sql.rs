@@ -6,7 +6,6 @@
 //! client can mistake for a complete one.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use arrow::csv::WriterBuilder;
 use arrow::json::writer::{EncoderOptions, NullableEncoder, make_encoder};
@@ -21,20 +20,19 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 use levada_core::Problem;
 use levada_lake::{Param, QueryLimits, QueryOutput};
 use serde::Deserialize;
+use serde_json::value::RawValue;
 use serde_json::{Value, json as value};
-use tokio::sync::OwnedSemaphorePermit;
 
 use crate::auth::Caller;
 use crate::extract::Json;
 use crate::problem::ApiProblem;
+use crate::routes::reals::Reals;
 use crate::state::AppState;
 
 const MAX_SQL_BYTES: usize = 256 << 10;
 const MAX_PARAMS: usize = 1_000;
 /// So much of an answer is held back before the first byte leaves.
 const HEAD_BYTES: usize = 256 << 10;
-/// A query waits this long for its turn.
-const QUEUE: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -42,7 +40,7 @@ pub struct SqlRequest {
     sql: String,
     /// `$1` upwards: texts, numbers, booleans, nulls.
     #[serde(default)]
-    params: Vec<Value>,
+    params: Vec<Box<RawValue>>,
     /// Cut the result here; never above the server's own limit.
     #[serde(default)]
     max_rows: Option<usize>,
@@ -74,16 +72,9 @@ pub async fn query(
         timeout: config.timeout,
         max_rows: request.max_rows.unwrap_or(config.max_rows).min(config.max_rows),
     };
-    let turn = tokio::time::timeout(QUEUE, state.queries.clone().acquire_owned()).await;
-    let Ok(Ok(turn)) = turn else {
-        return Err(Problem::new(503, "overloaded", "the server runs as many queries as it may")
-            .hint("send the query again in a moment")
-            .retry_after_s(1)
-            .into());
-    };
     let session = state.lake.session(&caller.principal, None)?;
     let output = session.query(&request.sql, params, limits).await?;
-    let answer = Answer { output, format, stage: Stage::Head, rows: 0, turn };
+    let answer = Answer { output, format, stage: Stage::Head, rows: 0 };
     Ok(answer.respond(limits.max_rows).await?)
 }
 
@@ -100,18 +91,20 @@ fn accepted(headers: &HeaderMap) -> Result<Format, Problem> {
     Err(Problem::new(406, "not-acceptable", "results are written as application/json or text/csv"))
 }
 
-fn param(index: usize, param: &Value) -> Result<Param, Problem> {
-    Ok(match param {
-        Value::Null => Param::Null,
-        Value::Bool(b) => Param::Bool(*b),
-        Value::String(text) => Param::Text(text.clone()),
-        Value::Number(n) => match (n.as_i64(), n.as_f64()) {
-            (Some(whole), _) => Param::Int(whole),
-            (None, Some(real)) => Param::Float(real),
-            (None, None) => return Err(bad_param(index)),
-        },
-        Value::Array(_) | Value::Object(_) => return Err(bad_param(index)),
-    })
+/// A number is passed on as its text: a double in between would lose digits of a decimal.
+fn param(index: usize, param: &RawValue) -> Result<Param, Problem> {
+    let text = param.get().trim();
+    let read = match text.as_bytes().first() {
+        Some(b'n') => Some(Param::Null),
+        Some(b't' | b'f') => Some(Param::Bool(text == "true")),
+        Some(b'"') => serde_json::from_str(text).ok().map(Param::Text),
+        Some(b'-' | b'0'..=b'9') => Some(match text.parse() {
+            Ok(whole) => Param::Int(whole),
+            Err(_) => Param::Decimal(text.to_owned()),
+        }),
+        _ => None,
+    };
+    read.ok_or_else(|| bad_param(index))
 }
 
 fn bad_param(index: usize) -> Problem {
@@ -129,8 +122,6 @@ struct Answer {
     format: Format,
     stage: Stage,
     rows: u64,
-    /// Gives the turn to the next query when the answer is complete or dropped.
-    turn: OwnedSemaphorePermit,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -161,10 +152,7 @@ impl Answer {
             let mut chunk = Vec::new();
             match answer.chunk(&mut chunk).await {
                 Ok(true) => Some((Ok(Bytes::from(chunk)), Some(answer))),
-                Ok(false) => {
-                    drop(answer.turn);
-                    (!chunk.is_empty()).then(|| (Ok(Bytes::from(chunk)), None))
-                }
+                Ok(false) => (!chunk.is_empty()).then(|| (Ok(Bytes::from(chunk)), None)),
                 Err(problem) => {
                     tracing::warn!(%problem, "a query failed after its answer had begun");
                     Some((Err(std::io::Error::other(problem.to_string())), None))
@@ -225,7 +213,7 @@ impl Answer {
 
 /// Rows as JSON lists, in the order of the columns.
 fn write_rows(out: &mut Vec<u8>, batch: &RecordBatch, after_others: bool) -> Result<(), Problem> {
-    let options = EncoderOptions::default().with_explicit_nulls(true);
+    let options = EncoderOptions::default().with_explicit_nulls(true).with_encoder_factory(Arc::new(Reals));
     let schema = batch.schema();
     let mut columns: Vec<NullableEncoder<'_>> = schema
         .fields()

@@ -77,7 +77,7 @@ async fn dropping_the_stream_ends_the_query() {
 }
 
 /// Waits until the tasks of ended queries have gone and given back what they held.
-async fn released(lake: &Lake) {
+pub(super) async fn released(lake: &Lake) {
     let began = std::time::Instant::now();
     while lake.inner.engine.reserved_bytes() > 0 {
         let held = lake.inner.engine.reserved_bytes();

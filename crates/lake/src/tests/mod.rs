@@ -1,8 +1,12 @@
 //! The lake as its users see it: real and simulated disks, crashes, tenants, limits.
 
+mod amplifiers;
 mod bronze;
 mod commit;
 mod crash;
+mod decimals;
+mod deep;
+mod fair;
 mod isolation;
 mod limits;
 mod maintain;

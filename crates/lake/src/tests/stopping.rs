@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use futures::StreamExt;
+use levada_core::{Quota, Quotas, TenantQuotas};
 
 use super::*;
 
@@ -53,11 +54,16 @@ const ENDLESS: [(&str, &str); 19] = [
     ),
 ];
 
-/// A lake whose queries share one thread.
+/// A lake whose queries run one after the other, on one thread: the next one begins when nothing
+/// of the last one runs any more.
 fn one_thread() -> (Lake, TempDir) {
     let dir = TempDir::new().expect("a temporary directory");
     let disk = Arc::new(RealDisk::new(dir.path()).expect("a disk"));
-    (open(disk, LakeConfig { query_threads: 1, ..LakeConfig::default() }), dir)
+    (open(disk, LakeConfig { query_threads: 1, quotas: one_query(), ..LakeConfig::default() }), dir)
+}
+
+fn one_query() -> Quotas {
+    Quotas::new(&[(Quota::Queries, 1)], &TenantQuotas::new())
 }
 
 fn limits() -> QueryLimits {

@@ -1,0 +1,361 @@
+//! Functions that pay for their results.
+//!
+//! [`guard_amplifiers`] comes with the last rules of analysis: from then on the optimiser
+//! computes no large constant, and it meets `||` as a function. [`guard_all`] comes after the
+//! optimiser, which knows functions by what they are, and guards the others. A guarded function
+//! is the same function with the query's purse (see `purse`) asked before and after.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, AsArray, LargeStringArray, StringViewArray};
+use arrow::compute::kernels::concat_elements::concat_elements_utf8;
+use arrow::compute::{cast, concat};
+use arrow::datatypes::{DataType, FieldRef};
+use datafusion::common::config::ConfigOptions;
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::common::{internal_err, plan_err};
+use datafusion::error::Result;
+use datafusion::logical_expr::expr::ScalarFunction;
+use datafusion::logical_expr::expr_rewriter::NamePreserver;
+use datafusion::logical_expr::interval_arithmetic::Interval;
+use datafusion::logical_expr::preimage::PreimageResult;
+use datafusion::logical_expr::simplify::{ExprSimplifyResult, SimplifyContext};
+use datafusion::logical_expr::sort_properties::{ExprProperties, SortProperties};
+use datafusion::logical_expr::{
+    BinaryExpr, ColumnarValue, Documentation, Expr, ExpressionPlacement, LogicalPlan, Operator,
+    ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, StructFieldMapping, Volatility,
+};
+use datafusion::optimizer::analyzer::AnalyzerRule;
+use datafusion::scalar::ScalarValue;
+
+use crate::amplify::{self, Bound};
+use crate::limits::array_bytes;
+use crate::purse::Purse;
+
+/// Results with a loose bound beyond this are computed in parts.
+const PART_BYTES: u64 = 4 << 20;
+
+/// The rule of the engine's analysis that guards amplifiers.
+#[derive(Debug)]
+pub(crate) struct GuardAmplifiers;
+
+impl AnalyzerRule for GuardAmplifiers {
+    fn name(&self) -> &str {
+        "guard_amplifiers"
+    }
+
+    fn analyze(&self, plan: LogicalPlan, config: &ConfigOptions) -> Result<LogicalPlan> {
+        match Purse::of(config) {
+            Some(purse) => guard(plan, &purse, &|name| amplify::is_amplifier(name)),
+            None => Ok(plan),
+        }
+    }
+}
+
+/// Guards what [`GuardAmplifiers`] left.
+///
+/// # Errors
+/// When a plan cannot be rebuilt.
+pub(crate) fn guard_all(plan: LogicalPlan, purse: &Purse) -> Result<LogicalPlan> {
+    guard(plan, purse, &|_| true)
+}
+
+fn guard(plan: LogicalPlan, purse: &Purse, chosen: &dyn Fn(&str) -> bool) -> Result<LogicalPlan> {
+    let guarded = plan.transform_up_with_subqueries(|node| {
+        if matches!(node, LogicalPlan::Explain(_)) {
+            return Ok(Transformed::no(node));
+        }
+        let names = NamePreserver::new(&node);
+        node.map_expressions(|expr| {
+            let name = names.save(&expr);
+            let guarded = expr.transform_up(|expr| Ok(guard_expr(expr, purse, chosen)))?;
+            Ok(guarded.update_data(|expr| name.restore(expr)))
+        })
+    })?;
+    Ok(guarded.data)
+}
+
+fn guard_expr(expr: Expr, purse: &Purse, chosen: &dyn Fn(&str) -> bool) -> Transformed<Expr> {
+    match expr {
+        Expr::ScalarFunction(ScalarFunction { func, args }) => {
+            let is_free = func.inner().is::<Guarded>() || !chosen(func.name());
+            let func = if is_free { func } else { guarded(&func, purse) };
+            let expr = Expr::ScalarFunction(ScalarFunction { func, args });
+            if is_free { Transformed::no(expr) } else { Transformed::yes(expr) }
+        }
+        Expr::BinaryExpr(BinaryExpr { left, op: Operator::StringConcat, right }) => {
+            let concat = ScalarUDF::new_from_impl(Concat::new());
+            let (func, args) = (guarded(&concat, purse), vec![*left, *right]);
+            Transformed::yes(Expr::ScalarFunction(ScalarFunction { func, args }))
+        }
+        other => Transformed::no(other),
+    }
+}
+
+fn guarded(inner: &ScalarUDF, purse: &Purse) -> Arc<ScalarUDF> {
+    Arc::new(ScalarUDF::new_from_impl(Guarded { inner: inner.clone(), purse: purse.clone() }))
+}
+
+/// A function and the purse that it pays from. What the function is stays as it was.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Guarded {
+    inner: ScalarUDF,
+    purse: Purse,
+}
+
+impl Guarded {
+    fn invoke(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let rows = args.number_rows;
+        let result = self.inner.invoke_with_args(args)?;
+        let bytes = match &result {
+            ColumnarValue::Array(array) => array_bytes(array),
+            // Whoever takes it may repeat it for each row.
+            ColumnarValue::Scalar(scalar) => scalar_bytes(scalar).saturating_mul(rows.max(1)),
+        };
+        self.purse.charge(bytes)?;
+        Ok(result)
+    }
+
+    /// Computes the rows in two halves, each of which is asked for by itself.
+    fn halves(&self, args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let half = args.number_rows / 2;
+        let first = self.invoke_with_args(part(args, 0, half))?.into_array(half)?;
+        let rest = args.number_rows - half;
+        let second = self.invoke_with_args(part(args, half, rest))?.into_array(rest)?;
+        let joined: ArrayRef = concat(&[first.as_ref(), second.as_ref()])?;
+        Ok(ColumnarValue::Array(joined))
+    }
+}
+
+fn part(args: &ScalarFunctionArgs, from: usize, rows: usize) -> ScalarFunctionArgs {
+    let slice = |value: &ColumnarValue| match value {
+        ColumnarValue::Array(array) => ColumnarValue::Array(array.slice(from, rows)),
+        scalar => scalar.clone(),
+    };
+    ScalarFunctionArgs {
+        args: args.args.iter().map(slice).collect(),
+        arg_fields: args.arg_fields.clone(),
+        number_rows: rows,
+        return_field: FieldRef::clone(&args.return_field),
+        config_options: Arc::clone(&args.config_options),
+    }
+}
+
+pub(crate) fn scalar_bytes(scalar: &ScalarValue) -> usize {
+    match scalar {
+        ScalarValue::Utf8(Some(text))
+        | ScalarValue::LargeUtf8(Some(text))
+        | ScalarValue::Utf8View(Some(text)) => text.len(),
+        ScalarValue::Binary(Some(bytes)) | ScalarValue::LargeBinary(Some(bytes)) => bytes.len(),
+        ScalarValue::List(list) => array_bytes(&(Arc::clone(list) as ArrayRef)),
+        ScalarValue::LargeList(list) => array_bytes(&(Arc::clone(list) as ArrayRef)),
+        ScalarValue::Struct(row) => array_bytes(&(Arc::clone(row) as ArrayRef)),
+        ScalarValue::Map(map) => array_bytes(&(Arc::clone(map) as ArrayRef)),
+        _ => 16,
+    }
+}
+
+impl ScalarUDFImpl for Guarded {
+    fn name(&self) -> &str {
+        self.inner.name()
+    }
+
+    fn aliases(&self) -> &[String] {
+        self.inner.aliases()
+    }
+
+    fn schema_name(&self, args: &[Expr]) -> Result<String> {
+        self.inner.schema_name(args)
+    }
+
+    fn signature(&self) -> &Signature {
+        self.inner.signature()
+    }
+
+    fn return_type(&self, arg_types: &[DataType]) -> Result<DataType> {
+        self.inner.return_type(arg_types)
+    }
+
+    fn return_field_from_args(&self, args: ReturnFieldArgs<'_>) -> Result<FieldRef> {
+        self.inner.return_field_from_args(args)
+    }
+
+    fn is_strict(&self) -> bool {
+        self.inner.inner().is_strict()
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        if let Some(Bound { bytes, largest, is_loose }) =
+            amplify::bound(self.name(), &args.args, args.number_rows)
+        {
+            if is_loose && bytes > PART_BYTES && args.number_rows > 1 && largest < bytes {
+                return self.halves(&args);
+            }
+            self.purse.expect(self.name(), bytes, largest)?;
+        }
+        self.invoke(args)
+    }
+
+    fn simplify(&self, args: Vec<Expr>, info: &SimplifyContext) -> Result<ExprSimplifyResult> {
+        let simplified = self.inner.simplify(args, info)?;
+        let ExprSimplifyResult::Simplified(expr) = simplified else { return Ok(simplified) };
+        let guarded = expr.transform_up(|expr| Ok(guard_expr(expr, &self.purse, &amplify::is_amplifier)))?;
+        Ok(ExprSimplifyResult::Simplified(guarded.data))
+    }
+
+    fn preimage(&self, args: &[Expr], literal: &Expr, info: &SimplifyContext) -> Result<PreimageResult> {
+        self.inner.preimage(args, literal, info)
+    }
+
+    fn short_circuits(&self) -> bool {
+        self.inner.short_circuits()
+    }
+
+    fn conditional_arguments<'a>(&self, args: &'a [Expr]) -> Option<(Vec<&'a Expr>, Vec<&'a Expr>)> {
+        self.inner.conditional_arguments(args)
+    }
+
+    fn evaluate_bounds(&self, input: &[&Interval]) -> Result<Interval> {
+        self.inner.evaluate_bounds(input)
+    }
+
+    fn propagate_constraints(
+        &self,
+        interval: &Interval,
+        inputs: &[&Interval],
+    ) -> Result<Option<Vec<Interval>>> {
+        self.inner.propagate_constraints(interval, inputs)
+    }
+
+    fn output_ordering(&self, inputs: &[ExprProperties]) -> Result<SortProperties> {
+        self.inner.output_ordering(inputs)
+    }
+
+    fn preserves_lex_ordering(&self, inputs: &[ExprProperties]) -> Result<bool> {
+        self.inner.preserves_lex_ordering(inputs)
+    }
+
+    fn strictly_order_preserving(&self, inputs: &[ExprProperties]) -> Result<bool> {
+        self.inner.inner().strictly_order_preserving(inputs)
+    }
+
+    fn coerce_types(&self, arg_types: &[DataType]) -> Result<Vec<DataType>> {
+        self.inner.coerce_types(arg_types)
+    }
+
+    fn struct_field_mapping(&self, literals: &[Option<ScalarValue>]) -> Option<StructFieldMapping> {
+        self.inner.inner().struct_field_mapping(literals)
+    }
+
+    fn documentation(&self) -> Option<&Documentation> {
+        self.inner.documentation()
+    }
+
+    fn placement(&self, args: &[ExpressionPlacement]) -> ExpressionPlacement {
+        self.inner.inner().placement(args)
+    }
+}
+
+/// The operator `||` of two texts, whose types are settled.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Concat {
+    signature: Signature,
+}
+
+impl Concat {
+    fn new() -> Self {
+        Self { signature: Signature::any(2, Volatility::Immutable) }
+    }
+}
+
+impl ScalarUDFImpl for Concat {
+    fn name(&self) -> &str {
+        "string_concat"
+    }
+
+    fn schema_name(&self, args: &[Expr]) -> Result<String> {
+        let [left, right] = args else { return internal_err!("|| has two operands") };
+        Ok(format!("{} || {}", left.schema_name(), right.schema_name()))
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, arg_types: &[DataType]) -> Result<DataType> {
+        let [left, right] = arg_types else { return internal_err!("|| has two operands") };
+        let wider = [DataType::Utf8View, DataType::LargeUtf8].into_iter().find(|t| left == t || right == t);
+        Ok(wider.unwrap_or(DataType::Utf8))
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let [left, right] = &args.args[..] else { return internal_err!("|| has two operands") };
+        let wanted = args.return_field.data_type();
+        let is_constant = [left, right].iter().all(|arg| matches!(arg, ColumnarValue::Scalar(_)));
+        let rows = if is_constant { 1 } else { args.number_rows };
+        let text = |arg: &ColumnarValue| -> Result<ArrayRef> { Ok(cast(&arg.to_array(rows)?, wanted)?) };
+        let joined = join(&text(left)?, &text(right)?)?;
+        match is_constant {
+            true => Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(&joined, 0)?)),
+            false => Ok(ColumnarValue::Array(joined)),
+        }
+    }
+}
+
+/// The texts of two columns of one type, one after the other; null where one of them is.
+fn join(left: &ArrayRef, right: &ArrayRef) -> Result<ArrayRef> {
+    fn pairs<'a>(
+        left: impl Iterator<Item = Option<&'a str>>,
+        right: impl Iterator<Item = Option<&'a str>>,
+    ) -> impl Iterator<Item = Option<String>> {
+        left.zip(right).map(|(l, r)| Some([l?, r?].concat()))
+    }
+    Ok(match left.data_type() {
+        DataType::Utf8 => {
+            let (l, r) = (left.as_string::<i32>(), right.as_string::<i32>());
+            Arc::new(concat_elements_utf8(l, r)?) as ArrayRef
+        }
+        DataType::LargeUtf8 => {
+            let (l, r) = (left.as_string::<i64>(), right.as_string::<i64>());
+            Arc::new(pairs(l.iter(), r.iter()).collect::<LargeStringArray>())
+        }
+        DataType::Utf8View => {
+            let (l, r) = (left.as_string_view(), right.as_string_view());
+            Arc::new(pairs(l.iter(), r.iter()).collect::<StringViewArray>())
+        }
+        other => return plan_err!("|| is not for {other}"),
+    })
+}
+
+/// Bytes of the constants of a plan that an operator may repeat for each row of a batch. Lists
+/// of `IN` are not among them.
+pub(crate) fn constant_bytes(plan: &LogicalPlan) -> Result<usize> {
+    let mut bytes = 0_usize;
+    plan.apply_with_subqueries(|node| {
+        node.apply_expressions(|expr| {
+            expr.apply(|expr| {
+                match expr {
+                    Expr::InList(_) => return Ok(TreeNodeRecursion::Jump),
+                    Expr::Literal(scalar, _) => bytes = bytes.saturating_add(scalar_bytes(scalar)),
+                    _ => {}
+                }
+                Ok(TreeNodeRecursion::Continue)
+            })
+        })
+    })?;
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_operator_keeps_its_name() {
+        let name = Concat::new().schema_name(&[
+            Expr::from(datafusion::common::Column::from_name("a")),
+            datafusion::prelude::lit("b"),
+        ]);
+        assert_eq!(name.expect("a name"), "a || Utf8(\"b\")");
+    }
+}

@@ -1,0 +1,204 @@
+//! What the functions of a query take from its memory.
+//!
+//! Operators ask before they keep rows. A function is evaluated within an operator and asks for
+//! nothing, however large its result is. So functions take the size of their results here
+//! (`guarded`), and give it back when the operator that called them hands on its rows: what
+//! lives on is in those rows by then. Results that the optimiser computes stay in the plan, so
+//! they are kept until the query ends, and only small ones are computed there.
+
+use std::any::Any;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{ThreadId, current};
+
+use datafusion::common::config::{ConfigEntry, ExtensionOptions};
+use datafusion::common::{plan_err, resources_datafusion_err};
+use datafusion::config::{ConfigExtension, ConfigOptions};
+use datafusion::error::Result;
+use parking_lot::Mutex;
+
+use crate::limits::QueryPool;
+
+/// A text, a binary or a list has at most so many bytes.
+const MAX_VALUE_BYTES: u64 = 64 << 20;
+/// Larger results are computed when the query runs, not while it is planned.
+const MAX_CONSTANT_BYTES: u64 = 64 << 10;
+
+/// One query's. Cheap to clone; clones are one.
+#[derive(Debug, Clone)]
+pub(crate) struct Purse(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    pool: Arc<QueryPool>,
+    planning: AtomicBool,
+    held: Mutex<Held>,
+}
+
+#[derive(Debug, Default)]
+struct Held {
+    /// What the plan keeps.
+    kept: usize,
+    threads: HashMap<ThreadId, Calls>,
+}
+
+/// Operators that call each other on one thread, and what functions took meanwhile.
+#[derive(Debug, Default, Clone, Copy)]
+struct Calls {
+    depth: usize,
+    bytes: usize,
+}
+
+impl Purse {
+    /// A purse for a query that is yet to be planned.
+    pub fn new(pool: Arc<QueryPool>) -> Self {
+        Self(Arc::new(Inner { pool, planning: AtomicBool::new(true), held: Mutex::default() }))
+    }
+
+    /// The purse of the query whose settings these are.
+    pub fn of(config: &ConfigOptions) -> Option<Self> {
+        config.extensions.get::<Self>().cloned()
+    }
+
+    /// What it takes from.
+    pub fn pool(&self) -> &Arc<QueryPool> {
+        &self.0.pool
+    }
+
+    /// Planning is over: from now on results come and go.
+    pub fn planned(&self) {
+        self.0.planning.store(false, Ordering::Relaxed);
+    }
+
+    /// Gives back what functions took, where no operator told that it ended.
+    pub fn settle(&self) {
+        let threads = std::mem::take(&mut self.0.held.lock().threads);
+        self.0.pool.give_back(threads.values().map(|calls| calls.bytes).sum());
+    }
+
+    /// Bytes that the query may hold at all.
+    pub fn limit(&self) -> usize {
+        self.0.pool.limit()
+    }
+
+    /// Asks for room before a result is computed.
+    ///
+    /// # Errors
+    /// Resources exhausted.
+    pub fn expect(&self, function: &str, bytes: u64, largest: u64) -> Result<()> {
+        if largest > MAX_VALUE_BYTES {
+            return Err(resources_datafusion_err!(
+                "a value of {function} may have {largest} bytes, and {MAX_VALUE_BYTES} are allowed"
+            ));
+        }
+        self.plannable(bytes)?;
+        let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+        self.0.pool.take(bytes)?;
+        self.0.pool.give_back(bytes);
+        Ok(())
+    }
+
+    /// Takes the bytes of a result that was computed.
+    ///
+    /// # Errors
+    /// Resources exhausted.
+    pub fn charge(&self, bytes: usize) -> Result<()> {
+        self.plannable(bytes as u64)?;
+        self.0.pool.take(bytes)?;
+        let mut held = self.0.held.lock();
+        if self.0.planning.load(Ordering::Relaxed) {
+            held.kept += bytes;
+        } else {
+            held.threads.entry(current().id()).or_default().bytes += bytes;
+        }
+        Ok(())
+    }
+
+    fn plannable(&self, bytes: u64) -> Result<()> {
+        if bytes > MAX_CONSTANT_BYTES && self.0.planning.load(Ordering::Relaxed) {
+            return Err(resources_datafusion_err!("a constant of {bytes} bytes is not computed in advance"));
+        }
+        Ok(())
+    }
+
+    /// An operator is asked for rows. What functions take until [`Purse::left`] is given back then.
+    pub fn entered(&self) -> Entered {
+        let mut held = self.0.held.lock();
+        let calls = held.threads.entry(current().id()).or_default();
+        calls.depth += 1;
+        Entered { bytes_before: calls.bytes }
+    }
+
+    /// The operator answered.
+    pub fn left(&self, entered: Entered) {
+        let mut held = self.0.held.lock();
+        let Some(calls) = held.threads.get_mut(&current().id()) else { return };
+        calls.depth = calls.depth.saturating_sub(1);
+        // What was taken between operators ends with the outermost one at the latest.
+        let kept = if calls.depth == 0 { 0 } else { entered.bytes_before.min(calls.bytes) };
+        let bytes = calls.bytes - kept;
+        calls.bytes = kept;
+        if calls.depth == 0 {
+            held.threads.remove(&current().id());
+        }
+        drop(held);
+        self.0.pool.give_back(bytes);
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        let held = self.held.get_mut();
+        let bytes = held.kept + held.threads.values().map(|calls| calls.bytes).sum::<usize>();
+        self.pool.give_back(bytes);
+    }
+}
+
+/// See [`Purse::entered`].
+#[derive(Debug)]
+pub(crate) struct Entered {
+    bytes_before: usize,
+}
+
+/// A purse is equal to itself only: what carries one belongs to one query.
+impl PartialEq for Purse {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for Purse {}
+
+impl std::hash::Hash for Purse {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        Arc::as_ptr(&self.0).hash(state);
+    }
+}
+
+/// The purse travels with the settings of its query, but is none that a statement can name.
+impl ConfigExtension for Purse {
+    const PREFIX: &'static str = "levada_purse";
+}
+
+impl ExtensionOptions for Purse {
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+
+    fn as_any_mut(&mut self) -> &mut dyn Any {
+        self
+    }
+
+    fn cloned(&self) -> Box<dyn ExtensionOptions> {
+        Box::new(self.clone())
+    }
+
+    fn set(&mut self, key: &str, _: &str) -> Result<()> {
+        plan_err!("there is no setting {key}")
+    }
+
+    fn entries(&self) -> Vec<ConfigEntry> {
+        Vec::new()
+    }
+}
