@@ -18,10 +18,12 @@ use hyper_util::service::TowerToHyperService;
 use levada_core::{
     Authenticator, Principal, Problem, ProjectId, RandomIds, Role, SystemClock, TenantId, TenantSet,
 };
+use levada_disk::SimDisk;
 use levada_pubsub::{
-    MemoryPolicies, NoSchemas, Owner, Parts, Projects, PubsubApi, PubsubConfig, PushConfig, PushKey,
+    MemoryPolicies, Owner, Parts, Projects, PubsubApi, PubsubConfig, PushConfig, PushKey, StoredSchemas,
     push_router, router,
 };
+use levada_store::DocumentStore;
 
 /// The one key.
 struct OneKey(Option<String>);
@@ -56,13 +58,16 @@ async fn main() -> std::io::Result<()> {
         Some(_) => Projects::new([(ProjectId::new("acme").expect("a valid id"), Owner::Tenant(acme()))]),
         None => Projects::dev([]),
     };
+    let clock = Arc::new(SystemClock::new());
+    let store = DocumentStore::open(Arc::new(SimDisk::new(1)), "schemas").map_err(std::io::Error::other)?;
+    let schemas = StoredSchemas::open(store, clock.clone()).map_err(std::io::Error::other)?;
     let api = PubsubApi::new(Parts {
         bus: Arc::new(memory::MemoryBus::default()),
         authenticator: Arc::new(OneKey(key)),
         projects: Arc::new(projects),
-        schemas: Arc::new(NoSchemas),
+        schemas: Arc::new(schemas),
         policies: Arc::new(MemoryPolicies::default()),
-        clock: Arc::new(SystemClock::new()),
+        clock,
         ids: Arc::new(RandomIds),
         guards: levada_pubsub::Guards::default(),
         config: PubsubConfig::default(),

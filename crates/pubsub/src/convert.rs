@@ -173,10 +173,12 @@ fn retry_in(policy: &pb::RetryPolicy) -> Result<RetryPolicy, ApiError> {
 
 fn dead_letter_in(policy: &pb::DeadLetterPolicy) -> Result<DeadLetterPolicy, ApiError> {
     let attempts = if policy.max_delivery_attempts == 0 { 5 } else { policy.max_delivery_attempts };
-    limits::within("dead_letter_policy.max_delivery_attempts", attempts.into(), 5, 100)?;
+    let topic = &policy.dead_letter_topic;
     Ok(DeadLetterPolicy {
-        topic: names::resource(&policy.dead_letter_topic, TOPICS)?,
-        max_delivery_attempts: attempts.unsigned_abs(),
+        topic: names::resource(topic, TOPICS)
+            .map_err(|error| error.at("dead_letter_policy.dead_letter_topic"))?,
+        // The bounds are checked once the topic is known to be there.
+        max_delivery_attempts: u32::try_from(attempts).unwrap_or(0),
     })
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use levada_core::Attributes;
 use prost::Message as _;
+use tonic::Code;
 
 use crate::error::{ApiError, Bound};
 use crate::letters;
@@ -189,6 +190,15 @@ pub fn expiration(given: &prost_types::Duration) -> Result<Duration, ApiError> {
 /// INVALID_ARGUMENT outside.
 pub fn backoff(field: &str, given: &prost_types::Duration) -> Result<Duration, ApiError> {
     duration(field, given, 0, 600)
+}
+
+/// Deliveries until a message is a dead letter: 5 to 100.
+///
+/// # Errors
+/// OUT_OF_RANGE outside, as Google's emulator answers in this one place.
+pub fn delivery_attempts(attempts: u32) -> Result<(), ApiError> {
+    within("dead_letter_policy.max_delivery_attempts", attempts.into(), 5, 100)
+        .map_err(|error| ApiError { code: Code::OutOfRange, ..error })
 }
 
 /// Checks a number against its bounds, both included.
