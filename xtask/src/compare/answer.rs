@@ -11,7 +11,7 @@ const CHOSEN: [&str; 7] =
 
 #[derive(Debug, Clone)]
 pub struct Answer {
-    /// `OK`, the status of an error, or `HTTP 404` where the body says none.
+    /// `OK`, the status of an error, or `HTTP 502` where the body says none.
     pub outcome: String,
     body: Value,
     leased: Option<Vec<String>>,
@@ -28,6 +28,8 @@ impl Answer {
         let outcome = match (answer.status, status) {
             (200, _) => "OK".to_owned(),
             (_, Some(status)) => status.to_owned(),
+            // Where no call is, the emulator has no status to tell.
+            (404, None) => "NOT_FOUND".to_owned(),
             (http, None) => format!("HTTP {http}"),
         };
         let received = body["receivedMessages"].as_array();
@@ -184,6 +186,7 @@ mod tests {
         assert!(!compare(&a, &c)[0].parts_state(), "both refused");
         let ok = answer(200, &json!({}));
         assert!(compare(&a, &ok)[0].parts_state() && compare(&a, &Answer::none())[0].parts_state());
-        assert_eq!(answer(404, &Value::Null).outcome, "HTTP 404");
+        assert_eq!(answer(404, &Value::Null).outcome, "NOT_FOUND");
+        assert_eq!(answer(502, &Value::Null).outcome, "HTTP 502");
     }
 }

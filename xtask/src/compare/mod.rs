@@ -13,14 +13,15 @@ mod known;
 mod messages;
 mod random;
 mod schemas;
+mod sql;
 mod subscriptions;
 mod topics;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use levada_testkit::{Connection, Levada, Options, Request};
 
 use answer::{Answer, Difference};
@@ -39,6 +40,9 @@ pub struct Args {
     /// The emulator's jar, if it lies elsewhere than its package puts it
     #[arg(long, value_name = "PATH")]
     emulator: Option<PathBuf>,
+    /// A server in development mode that runs already, instead of one that is started
+    #[arg(long, value_name = "HOST:PORT")]
+    levada: Option<String>,
     /// The same seed makes the same calls
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -53,11 +57,14 @@ pub struct Args {
 enum What {
     /// The Pub/Sub API, with Google's emulator (package google-cloud-cli-pubsub-emulator)
     Pubsub,
+    /// SQL, with PostgreSQL 15 (package postgresql): writes its answers to the golden files
+    Sql,
 }
 
 pub fn run(args: &Args) -> Result<()> {
     match args.what {
         What::Pubsub => pubsub(args),
+        What::Sql => sql::run(),
     }
 }
 
@@ -124,16 +131,15 @@ fn pubsub(args: &Args) -> Result<()> {
         );
     };
     let folder = tempfile::tempdir()?;
-    let project = folder.path().join("project");
-    std::fs::create_dir_all(&project)?;
-    std::fs::write(project.join("levada.yaml"), "name: compare\n")?;
-    let mut options = Options::new(&project, &folder.path().join("data"));
-    options.postgres = false;
-    options.args = vec!["--dev".into()];
-    let levada = Levada::start(&options)?;
+    let started = match args.levada {
+        Some(_) => None,
+        None => Some(start(folder.path())?),
+    };
+    let levada = args.levada.as_deref().or(started.as_ref().map(|levada| levada.http.as_str()));
+    let levada = levada.context("there is no Levada")?.to_owned();
     let emulator = Emulator::start(&jar, folder.path())?;
-    println!("seed {}, Levada at {}, the emulator at {}", args.seed, levada.http, emulator.address);
-    let mut sides = [Side::new(levada.http.clone()), Side::new(emulator.address.clone())];
+    println!("seed {}, Levada at {levada}, the emulator at {}", args.seed, emulator.address);
+    let mut sides = [Side::new(levada), Side::new(emulator.address.clone())];
     let mut report = Report { known: known.count(), ..Report::default() };
     let mut random = Random::new(args.seed);
     for number in 0.. {
@@ -143,6 +149,17 @@ fn pubsub(args: &Args) -> Result<()> {
         script(&mut sides, Script::new(number), &mut random, &known, &mut report, args)?;
     }
     report.print(&known)
+}
+
+/// Levada on a project without pipelines.
+fn start(folder: &Path) -> Result<Levada> {
+    let project = folder.join("project");
+    std::fs::create_dir_all(&project)?;
+    std::fs::write(project.join("levada.yaml"), "name: compare\n")?;
+    let mut options = Options::new(&project, &folder.join("data"));
+    options.postgres = false;
+    options.args = vec!["--dev".into()];
+    Levada::start(&options)
 }
 
 /// Runs one script until its end, or until the two servers no longer hold the same.

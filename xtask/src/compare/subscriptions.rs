@@ -138,6 +138,10 @@ fn update(script: &Script, random: &mut Random) -> Call {
         ]);
         mask = wrong.to_owned();
         fields.traits.push(format!("updateMask={what}"));
+    } else {
+        // What the emulator cannot change.
+        let fixed = names.iter().filter(|name| ["labels", "expirationPolicy"].contains(&name.as_str()));
+        fields.traits.extend(fixed.map(|name| format!("updateMask={name}")));
     }
     fields.set("subscription", Value::Object(given.object));
     if mask.is_empty() {

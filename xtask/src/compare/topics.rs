@@ -110,9 +110,9 @@ fn update(script: &Script, random: &mut Random) -> Call {
     topic.maybe(random, 2, "labels", &labels());
     topic.maybe(random, 2, "messageRetentionDuration", &retentions());
     let masks = [
-        ("", json!("labels")),
+        ("labels", json!("labels")),
         ("", json!("messageRetentionDuration")),
-        ("", json!("labels,messageRetentionDuration")),
+        ("", json!("message_retention_duration")),
         ("name", json!("name")),
         ("unknown", json!("nonsense")),
         ("empty", json!("")),
