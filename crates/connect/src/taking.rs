@@ -262,9 +262,11 @@ impl Taking {
             return Ok(Some(batch));
         }
         let Some((head, tail)) = edges(found) else { return Ok(None) };
-        let is_gzip = sniff::kind(&head) == sniff::Kind::Gzip;
+        let kind = sniff::kind(&head);
+        let is_gzip = kind == sniff::Kind::Gzip;
         let json = self.config.source.format == FileFormat::Json;
-        if !ripe.complete && !is_gzip && !sniff::may_end(&tail, json) {
+        // What is no text is refused without waiting for its end.
+        if !ripe.complete && kind == sniff::Kind::Text && !sniff::may_end(&tail, json) {
             self.looks.unfinished(&found.name);
             return Ok(None);
         }

@@ -187,6 +187,14 @@ async fn what_never_ends_is_told_after_the_long_rest_and_read_on_when_it_grows()
 }
 
 #[tokio::test]
+async fn what_is_no_text_is_refused_without_waiting_for_its_end() {
+    let bench = Bench::new(FileFormat::Csv);
+    let mut reader = bench.reader();
+    append(&bench, "a.xlsx", b"PK\x03\x04\x14\0");
+    assert_eq!(after(&bench, &mut reader, 5).await, ["1 !file-format"]);
+}
+
+#[tokio::test]
 async fn files_that_rested_before_the_start_are_taken_at_once() {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
     for (later_s, rows) in [(0, 0), (5, 1), (70, 3)] {
