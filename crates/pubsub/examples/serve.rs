@@ -70,7 +70,10 @@ async fn main() -> std::io::Result<()> {
         clock,
         ids: Arc::new(RandomIds),
         guards: levada_pubsub::Guards::default(),
-        config: PubsubConfig::default(),
+        config: PubsubConfig {
+            egress: levada_core::Egress::default().with_loopback(),
+            ..PubsubConfig::default()
+        },
     });
     let listener = tokio::net::TcpListener::bind(&address).await?;
     let key =
