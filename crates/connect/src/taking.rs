@@ -262,6 +262,11 @@ impl Taking {
             return Ok(Some(batch));
         }
         let Some((head, tail)) = edges(found) else { return Ok(None) };
+        if !ripe.complete && seen.is_some_and(|seen| seen.held && seen.size == found.size) {
+            // After a restart: its rest still waits for its end.
+            self.looks.unfinished(&found.name);
+            return Ok(None);
+        }
         let kind = sniff::kind(&head);
         let is_gzip = kind == sniff::Kind::Gzip;
         let json = self.config.source.format == FileFormat::Json;

@@ -160,7 +160,9 @@ async fn an_unfinished_record_inside_brackets_or_quotes_is_held_back() {
         let mut rows = after(&bench, &mut reader, 40).await;
         let mut again = bench.reader();
         again.seek(Some(&stored(&reader.position()))).await.unwrap();
+        let kept = bench.archive.0.lock().len();
         rows.extend(after(&bench, &mut again, 5).await);
+        assert_eq!(bench.archive.0.lock().len(), kept, "nothing new is kept: {first:?}");
         append(&bench, "a", rest.as_bytes());
         rows.extend(after(&bench, &mut again, 5).await);
         assert_eq!(rows, expected, "{first:?} then {rest:?}");
