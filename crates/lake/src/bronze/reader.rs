@@ -65,7 +65,8 @@ struct DiskReader {
 
 impl Read for DiskReader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let n = self.file.read_at(self.offset, buffer)?;
+        // So that no fault of the disk is taken for one of what the file holds.
+        let n = self.file.read_at(self.offset, buffer).map_err(io::Error::other)?;
         self.offset += n as u64;
         Ok(n)
     }
@@ -83,8 +84,11 @@ pub(super) struct Batches {
 impl Batches {
     pub fn open(disk: &dyn Disk, object: Object) -> io::Result<Self> {
         let file = disk.open(&object.path, OpenMode::Read)?;
-        let raw = BufReader::with_capacity(READ_BYTES, DiskReader { file, offset: 0 });
+        let mut raw = BufReader::with_capacity(READ_BYTES, DiskReader { file, offset: 0 });
+        // No stream at all has no lines, though a decompressor calls it cut short.
+        let is_empty = raw.fill_buf()?.is_empty();
         let (name, lines): (&str, Box<dyn BufRead + Send>) = match object.name.rsplit_once('.') {
+            Some((name, "gz" | "zst")) if is_empty => (name, Box::new(raw)),
             Some((name, "gz")) => (name, Box::new(BufReader::new(flate2::bufread::MultiGzDecoder::new(raw)))),
             Some((name, "zst")) => (name, Box::new(BufReader::new(zstd::Decoder::with_buffer(raw)?))),
             _ => (object.name.as_str(), Box::new(raw)),
@@ -112,9 +116,21 @@ impl Batches {
         let mut rows = Rows::default();
         let mut buffer = Vec::new();
         while rows.count < BATCH_ROWS && rows.bytes < BATCH_BYTES {
-            let more = self.next_line(&mut buffer).map_err(|error| {
-                ArrowError::IoError(format!("object {}: {error}", self.object.name), error)
-            })?;
+            let more = match self.next_line(&mut buffer) {
+                Ok(more) => more,
+                Err(error) if !self.events && is_content_fault(&error) => {
+                    // A landed file is kept as it came, broken ones too: one of them must not hide
+                    // all others. Its dead letter tells the same.
+                    tracing::warn!(object = %self.object.name, line = self.line + 1, %error, "bronze object breaks off");
+                    rows.push_break(self.line + 1);
+                    self.done = true;
+                    break;
+                }
+                Err(error) => {
+                    let what = format!("object {}: {error}", self.object.name);
+                    return Err(ArrowError::IoError(what, error));
+                }
+            };
             if !more {
                 self.done = true;
                 break;
@@ -140,6 +156,12 @@ impl Iterator for Batches {
         self.done |= matches!(batch, Some(Err(_)));
         batch
     }
+}
+
+/// Whether a read failed because of what the object holds, not because of the disk.
+fn is_content_fault(error: &io::Error) -> bool {
+    use io::ErrorKind::{InvalidData, InvalidInput, UnexpectedEof};
+    matches!(error.kind(), InvalidData | InvalidInput | UnexpectedEof)
 }
 
 #[derive(Default)]
@@ -178,6 +200,18 @@ impl Rows {
         self.published_at.append_option(event.published_at.and_then(|ms| ms.checked_mul(1000)));
         self.attributes.append_option(event.attributes.map(|raw| raw.get()));
         self.payload.append_option(event.payload_text());
+    }
+
+    /// A line without a payload: from here on the object cannot be read.
+    fn push_break(&mut self, line: i64) {
+        self.count += 1;
+        self.line.append_value(line);
+        self.event_id.append_null();
+        self.event_type.append_null();
+        self.event_time.append_null();
+        self.published_at.append_null();
+        self.attributes.append_null();
+        self.payload.append_null();
     }
 
     fn finish(mut self, object: &Object) -> Result<RecordBatch, ArrowError> {

@@ -165,6 +165,42 @@ async fn a_broken_archive_is_an_error_and_not_an_end() {
     assert!(rows(&session(&lake, &["a"]), "select count(*) from bronze.clicks").await.is_err());
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_landed_file_that_is_empty_or_broken_hides_no_other() {
+    let (lake, _dir) = real_lake();
+    let gzip = |text: &[u8]| {
+        let mut gz = GzEncoder::new(Vec::new(), Compression::fast());
+        gz.write_all(text).unwrap();
+        gz.finish().unwrap()
+    };
+    let whole = gzip(b"a\nb\n");
+    let objects = [
+        ("1-nothing.csv.gz", vec![]),
+        ("2-of-nothing.csv.gz", gzip(b"")),
+        ("3-whole.csv.gz", whole.clone()),
+        ("4-cut.csv.gz", whole[..whole.len() - 4].to_vec()),
+        ("5-none.csv.gz", b"not gzip at all".to_vec()),
+        ("6-nothing.csv.zst", vec![]),
+        ("7-plain.csv", vec![]),
+    ];
+    for (name, bytes) in objects {
+        lake.archive(object("a", "files", "2026-11-20", name, bytes)).await.unwrap();
+    }
+    let query = "select object, line, payload from bronze.files order by object, line";
+    assert_eq!(
+        rows(&session(&lake, &["a"]), query).await.unwrap(),
+        [
+            ["3-whole.csv.gz", "1", "a"],
+            ["3-whole.csv.gz", "2", "b"],
+            ["4-cut.csv.gz", "1", "a"],
+            ["4-cut.csv.gz", "2", "b"],
+            ["4-cut.csv.gz", "3", "NULL"],
+            ["5-none.csv.gz", "1", "NULL"]
+        ],
+        "a line without a payload tells where an object breaks off"
+    );
+}
+
 #[test]
 fn the_stored_format_is_as_it_was() {
     let golden = include_bytes!("../../testdata/archive-v1.events.ndjson");
