@@ -62,7 +62,7 @@ impl Request {
 
     /// The bytes on the wire.
     pub fn encode(&self) -> Vec<u8> {
-        let mut head = format!("{} {} HTTP/1.1\r\nhost: levada\r\n", self.method, self.path);
+        let mut head = format!("{} {} HTTP/1.1\r\nhost: localhost\r\n", self.method, self.path);
         for (name, value) in &self.headers {
             head.push_str(&format!("{name}: {value}\r\n"));
         }
