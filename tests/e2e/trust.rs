@@ -15,7 +15,14 @@ pubsub:
     - shared-events
     - {id: globex-own, tenant: globex}
 ";
-const PRIVATE: &str = "pipeline: sales\nsource:\n  events: {topic: acme-sales, event_types: [\"sale.*\"]}\n";
+const PRIVATE: &str = "\
+pipeline: sales
+source:
+  events: {topic: acme-sales, event_types: [\"sale.*\"]}
+schema: {file: schemas/sales.json}
+";
+const FIELDS: &str =
+    r#"{"source_id": "sales", "version": "1", "fields": [{"name": "item", "type": "STRING"}]}"#;
 
 fn call(world: &World, method: &str, key: &str, path: &str, body: &Value) -> Result<Answer> {
     let request = Request::new(method, path).key(key);
@@ -79,7 +86,11 @@ fn a_forged_owner_does_not_reach_the_platform_through_dead_letters_or_redrive() 
 
 #[test]
 fn the_topic_of_a_private_pipeline_is_not_there_for_another_tenant() -> Result<()> {
-    let files = [("levada.yaml", SETTINGS), ("tenants/acme/pipelines/sales.yaml", PRIVATE)];
+    let files = [
+        ("levada.yaml", SETTINGS),
+        ("tenants/acme/pipelines/sales.yaml", PRIVATE),
+        ("tenants/acme/schemas/sales.json", FIELDS),
+    ];
     let world = World::of(&files, &[])?;
     let (acme, globex) =
         (world.key(&["acme"], &["engineer"])?, world.key(&["globex"], &["admin", "engineer"])?);
