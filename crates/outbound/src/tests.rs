@@ -53,7 +53,7 @@ async fn nothing_of_this_machine_is_called_in_any_spelling() {
     for host in [
         "127.0.0.1",
         "localhost",
-        "LOCALHOST.",
+        "LOCALHOST",
         "127.1",
         "2130706433",
         "0x7f000001",
