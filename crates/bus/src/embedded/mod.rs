@@ -54,9 +54,6 @@ use crate::port::PortError;
 /// The log's topic of acknowledgements. No project can be called by an empty name.
 pub(crate) const JOURNAL_TOPIC: &str = ":acknowledgements";
 
-/// Bytes of messages that were scanned and wait for delivery, of all subscriptions together.
-const CACHE_BYTES: i64 = 64 << 20;
-
 /// The event bus of one log. Cheap to clone; all clones are one.
 #[derive(Clone)]
 pub struct EmbeddedBus {
@@ -78,7 +75,8 @@ pub(crate) struct Embedded {
     catalog: RwLock<Catalog>,
     /// Changes of the catalog take turns.
     changing: Arc<tokio::sync::Mutex<()>>,
-    /// What is left of [`CACHE_BYTES`].
+    /// What is left of the bytes of messages that were scanned and wait for delivery, of all
+    /// subscriptions together.
     cache_left: Arc<AtomicI64>,
     /// Subscriptions with acknowledgements that wait for the journal.
     queued: Mutex<Vec<Arc<Subscription>>>,
