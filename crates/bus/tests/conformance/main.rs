@@ -66,8 +66,10 @@ faults! {
     ], not ["catalog", "publish", "retry", "dead-letter", "schedule"];
 
     ignored_ordering_keys_are_noticed: IgnoresOrderingKeys => [
-        "ordering/one_message_of_a_key_is_under_way",
+        "ordering/one_message_of_a_key_comes_to_who_wants_single_ones",
         "ordering/each_key_comes_in_order",
+        "together/only_the_stream_with_the_key_gets_more",
+        "together/what_follows_one_that_was_given_back_comes_again",
         "ordering/what_follows_comes_after_what_was_given_back",
         "ordering/order_outlives_a_restart",
         "operate/a_blocked_key_is_shown",
@@ -75,7 +77,8 @@ faults! {
 
     another_order_is_noticed: Reorders => [
         "publish/ids_ascend_and_are_those_of_the_deliveries",
-        "ordering/one_message_of_a_key_is_under_way",
+        "ordering/one_message_of_a_key_comes_to_who_wants_single_ones",
+        "together/messages_of_a_key_come_together_in_order",
         "ordering/each_key_comes_in_order",
         "ordering/order_outlives_a_restart",
     ], not ["catalog", "exactly-once", "filter", "retry", "seek", "life", "update"];

@@ -253,6 +253,34 @@ impl World {
         Ok(taken)
     }
 
+    /// As [`World::expect`], by pulls that bring one message of a key at a time.
+    pub(super) async fn expect_singly(
+        &self,
+        subscription: &Subscription,
+        wanted: &[&str],
+    ) -> Result<Vec<Received>> {
+        let mut taken = Vec::new();
+        while taken.len() < wanted.len() {
+            let most = limits(wanted.len() - taken.len());
+            let single = PullLimits { wait: self.traits.patience, consumer: Consumer::Single, ..most };
+            let pulled = subscription.pull(single).await.context("the pull failed")?;
+            ensure!(!pulled.is_empty(), "only {:?} of {wanted:?} came", bodies(&taken));
+            taken.extend(pulled);
+        }
+        let mut wanted: Vec<String> = wanted.iter().map(|body| (*body).to_owned()).collect();
+        wanted.sort();
+        same("the messages that came", sorted(&taken), wanted)?;
+        Ok(taken)
+    }
+
+    /// Nothing comes by a pull that brings one message of a key at a time; `why` says why not.
+    pub(super) async fn nothing_singly(&self, subscription: &Subscription, why: &str) -> Result<()> {
+        let single = PullLimits { wait: self.traits.quiet, consumer: Consumer::Single, ..limits(100) };
+        let pulled = subscription.pull(single).await.context("the pull failed")?;
+        ensure!(pulled.is_empty(), "{:?} came, though {why}", bodies(&pulled));
+        Ok(())
+    }
+
     /// What a pull brings that is waiting while `meanwhile` is done. It must not take until the
     /// end of its wait.
     pub(super) async fn woken_by(

@@ -9,7 +9,7 @@ use levada_bus::port::{Consumer, DeadLetterPolicy, PullLimits, Received, RetryPo
 use levada_core::Message;
 
 use super::super::check::same;
-use super::super::world::{Subscription, World, bodies, body, keyed, limits, message, name, owned, sorted};
+use super::super::world::{Subscription, World, bodies, body, keyed, limits, message, name, owned};
 
 super::cases! {
     "ordering":
@@ -33,30 +33,6 @@ async fn ordered(world: &World, messages: Vec<Message>) -> Result<Subscription> 
     Ok(subscription)
 }
 
-/// Exactly these messages, in any order, by pulls that bring one of a key at a time.
-async fn singly(world: &World, subscription: &Subscription, wanted: &[&str]) -> Result<Vec<Received>> {
-    let mut taken = Vec::new();
-    while taken.len() < wanted.len() {
-        let most = limits(wanted.len() - taken.len());
-        let single = PullLimits { wait: world.patience(), consumer: Consumer::Single, ..most };
-        let pulled = subscription.pull(single).await?;
-        ensure!(!pulled.is_empty(), "only {:?} of {wanted:?} came", bodies(&taken));
-        taken.extend(pulled);
-    }
-    let mut wanted: Vec<String> = wanted.iter().map(|body| (*body).to_owned()).collect();
-    wanted.sort();
-    same("the messages that came", sorted(&taken), wanted)?;
-    Ok(taken)
-}
-
-/// Nothing comes by a pull that brings one of a key at a time.
-async fn nothing_singly(world: &World, subscription: &Subscription, why: &str) -> Result<()> {
-    let single = PullLimits { wait: world.quiet(), consumer: Consumer::Single, ..limits(100) };
-    let pulled = subscription.pull(single).await?;
-    ensure!(pulled.is_empty(), "{:?} came, though {why}", bodies(&pulled));
-    Ok(())
-}
-
 /// Takes and acknowledges one after another, and wants these.
 async fn one_by_one(world: &World, subscription: &Subscription, wanted: &[&str]) -> Result<()> {
     for wanted in wanted {
@@ -71,8 +47,8 @@ async fn one_by_one(world: &World, subscription: &Subscription, wanted: &[&str])
 async fn one_message_of_a_key_comes_to_who_wants_single_ones(world: &mut World) -> Result<()> {
     let subscription = ordered(world, vec![keyed("k", "k1"), keyed("k", "k2"), keyed("k", "k3")]).await?;
     for wanted in ["k1", "k2", "k3"] {
-        let received = singly(world, &subscription, &[wanted]).await?;
-        nothing_singly(world, &subscription, "a message of the key is under way").await?;
+        let received = world.expect_singly(&subscription, &[wanted]).await?;
+        world.nothing_singly(&subscription, "a message of the key is under way").await?;
         world.ack(&subscription, &received).await?;
     }
     world.settled(&subscription)
@@ -81,8 +57,8 @@ async fn one_message_of_a_key_comes_to_who_wants_single_ones(world: &mut World) 
 async fn keys_do_not_wait_for_each_other(world: &mut World) -> Result<()> {
     let messages = vec![keyed("k", "k1"), keyed("k", "k2"), keyed("l", "l1"), keyed("l", "l2")];
     let subscription = ordered(world, messages).await?;
-    let first = singly(world, &subscription, &["k1", "l1"]).await?;
-    nothing_singly(world, &subscription, "both keys have a message under way").await?;
+    let first = world.expect_singly(&subscription, &["k1", "l1"]).await?;
+    world.nothing_singly(&subscription, "both keys have a message under way").await?;
     let of_l = first.iter().find(|r| body(r) == "l1").cloned().context("l1 came")?;
     world.ack(&subscription, &[of_l]).await?;
     world.expect(&subscription, &["l2"]).await?;
@@ -92,7 +68,7 @@ async fn keys_do_not_wait_for_each_other(world: &mut World) -> Result<()> {
 async fn messages_without_a_key_do_not_wait(world: &mut World) -> Result<()> {
     let messages = vec![keyed("k", "k1"), keyed("k", "k2"), message("free1"), message("free2")];
     let subscription = ordered(world, messages).await?;
-    singly(world, &subscription, &["k1", "free1", "free2"]).await?;
+    world.expect_singly(&subscription, &["k1", "free1", "free2"]).await?;
     Ok(())
 }
 
@@ -100,9 +76,9 @@ async fn keys_of_tenants_are_different_keys(world: &mut World) -> Result<()> {
     let of = |owner: &str, body: &str| Message { ordering_key: Some("k".into()), ..owned(owner, body) };
     let messages = vec![of("acme", "a1"), of("globex", "g1"), of("acme", "a2"), of("globex", "g2")];
     let subscription = ordered(world, messages).await?;
-    let first = singly(world, &subscription, &["a1", "g1"]).await?;
+    let first = world.expect_singly(&subscription, &["a1", "g1"]).await?;
     world.ack(&subscription, &first).await?;
-    singly(world, &subscription, &["a2", "g2"]).await?;
+    world.expect_singly(&subscription, &["a2", "g2"]).await?;
     Ok(())
 }
 
@@ -175,7 +151,7 @@ async fn what_follows_waits_for_the_backoff(world: &mut World) -> Result<()> {
         })
         .await?;
     world.send(&topic, vec![keyed("k", "k1"), keyed("k", "k2"), keyed("l", "l1")]).await?;
-    let first: Vec<Received> = singly(world, &subscription, &["k1", "l1"]).await?;
+    let first: Vec<Received> = world.expect_singly(&subscription, &["k1", "l1"]).await?;
     let of_k = first.into_iter().filter(|r| body(r) == "k1").collect::<Vec<_>>();
     world.nack(&subscription, &of_k).await?;
     world.nothing(&subscription, "k1 comes again after its backoff, and k2 after it").await?;

@@ -234,6 +234,7 @@ async fn parking_takes_what_is_under_way(world: &mut World) -> Result<()> {
     let subscription = key(world, 5, |spec| spec.dead_letter = Some(policy)).await?;
     let received = stream(world, &subscription, 1, &["k1", "k2", "k3"]).await?;
     world.ack(&subscription, &received[1..2]).await?;
+    nothing(world, &subscription, Consumer::Call, "the stream has the key").await?;
     subscription.unblock(&tenant("acme"), "k", Unblock::Park).await?;
     stream(world, &graves, 1, &["k1", "k3", "k4", "k5"]).await?;
     nothing(world, &subscription, Consumer::Call, "all of the key was parked").await?;
@@ -329,6 +330,7 @@ async fn parking_a_key_of_all_leaves_other_tenants_alone(world: &mut World) -> R
     let subscription =
         of_two_tenants(world, KeyScope::Global, |spec| spec.dead_letter = Some(policy)).await?;
     stream(world, &subscription, 1, &["000"]).await?;
+    nothing(world, &subscription, Consumer::Call, "the stream has the key").await?;
     let foreign = subscription.unblock(&tenant("globex"), "k", Unblock::Skip).await;
     ensure!(foreign.is_err(), "the message that holds the key is another tenant's");
     subscription.unblock(&tenant("acme"), "k", Unblock::Park).await?;
