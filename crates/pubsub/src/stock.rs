@@ -7,6 +7,7 @@ use std::collections::HashMap;
 
 use levada_bus::port::{Page, PageRequest, SubscriptionSpec};
 use levada_core::{ProjectId, Quota, QuotaOwner, TenantId};
+use tonic::Code;
 
 use crate::access::Owner;
 use crate::api::PubsubApi;
@@ -33,7 +34,11 @@ impl PubsubApi {
             each(|page| self.bus.subscriptions(&id, page), |s| add(subscriptions, &owner, s.tenant.as_ref()));
             each(|page| self.bus.snapshots(&id, page), |s| add(snapshots, &owner, s.tenant.as_ref()));
             if let Owner::Tenant(tenant) = &owner {
-                let kept = self.schemas_of(&owner, Some(&id)).await?;
+                let kept = match self.schemas_of(&owner, Some(&id)).await {
+                    // A server without schemas has none to count.
+                    Err(error) if error.code == Code::Unimplemented => 0,
+                    kept => kept?,
+                };
                 *schemas.entry(QuotaOwner::Tenant(tenant.clone())).or_default() += kept;
             }
         }

@@ -80,7 +80,7 @@ async fn requests_of_one_caller_leave_room_and_health_checks_need_none() {
 #[tokio::test(flavor = "multi_thread")]
 async fn reads_that_wait_hold_no_place_and_have_a_share() {
     let mut setup = Setup { quotas: quotas(&[(Quota::WaitingReads, 4)]), ..Setup::default() };
-    setup.gateway.max_requests = 3;
+    setup.gateway.max_requests = 4;
     let gateway = Gateway::with(setup).await;
     gateway.publish("client-a", r#"{"type":"order.x","data":1}"#).await;
     let path = "/v1/topics/orders/messages?from=1&wait_ms=30000";
@@ -127,8 +127,8 @@ async fn unfinished_bodies_of_one_tenant_leave_memory_to_others() {
         let key = gateway.key("client-a");
         raw.write(&format!(
             "POST /v1/events HTTP/1.1\r\nhost: x\r\nx-api-key: {key}\r\ncontent-type: application/json\r\n\
-             content-length: 200000\r\n\r\n{}",
-            " ".repeat(120_000)
+             content-length: 110000\r\n\r\n{}",
+            " ".repeat(100_000)
         ))
         .await;
         slow.push(raw);
