@@ -109,6 +109,8 @@ fn unplaced_problem(error: &DataFusionError) -> Problem {
                 .hint("aggregate earlier, select fewer columns, or add a filter")
         }
         DataFusionError::Execution(text) => execution(text),
+        // The engine takes it for a fault of its own; it is one of the statement.
+        DataFusionError::Internal(text) if text.contains("Failed to coerce types") => plan_problem(text),
         DataFusionError::ArrowError(arrow, _) => arrow_problem(arrow, error),
         DataFusionError::External(inner) => external(inner.as_ref(), error),
         _ => internal(error),

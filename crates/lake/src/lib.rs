@@ -55,6 +55,7 @@ mod limits;
 mod maintain;
 mod metrics;
 mod node;
+mod output;
 mod params;
 mod pins;
 mod program;
@@ -84,13 +85,16 @@ mod windows;
 #[cfg(test)]
 mod tests;
 
+pub use blocks::Damage;
 pub use diskstore::DiskStore;
 pub use error::LakeError;
 pub use lake::Lake;
-pub use blocks::Damage;
+pub use output::{BatchStream, QueryOutput, Truncation};
 pub use program::{INPUT, Program};
-pub use semantics::{SqlSettings, TimeZone, duration_text, float_text, float_text_32, interval_text, timestamp_text};
+pub use semantics::{
+    SqlSettings, TimeZone, duration_text, float_text, float_text_32, interval_text, timestamp_text,
+};
+pub use session::SqlSession;
 pub use spec::stored_table;
-pub use session::{BatchStream, QueryOutput, SqlSession, Truncation};
 pub use text::{TextColumn, TextRows};
 pub use types::*;

@@ -6,9 +6,8 @@
 //! what is here of it waits for them.
 
 use std::collections::BTreeSet;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
 use arrow::array::{RecordBatch, StringArray};
 use arrow::datatypes::{DataType, SchemaRef};
@@ -22,7 +21,7 @@ use datafusion::logical_expr::{DescribeTable, LogicalPlan};
 use datafusion::physical_plan::execute_stream;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::sql::parser::Statement;
-use futures::{Stream, TryStreamExt};
+
 use levada_core::{Principal, Problem, QuotaOwner, TableName, TenantId, Zone};
 use tokio::runtime::Handle;
 
@@ -32,75 +31,21 @@ use crate::engine::CATALOG;
 use crate::guarded::{constant_bytes, guard_all};
 use crate::lake::Lake;
 use crate::lanes::Turn;
-use crate::limits::{Limited, QueryPool, batch_bytes};
+use crate::limits::{Limited, QueryPool};
+use crate::output::QueryOutput;
 use crate::pins::Pins;
 use crate::purse::Purse;
 use crate::runtime::{self, Begun, Head};
 use crate::schema::sql_type;
 use crate::scope::{Meaning, Scope, qualified};
 use crate::semantics::SqlSettings;
-use crate::types::{AsOf, ColumnInfo, Description, Owner, Param, QueryLimits, TableInfo};
+use crate::types::{ColumnInfo, Description, Owner, Param, QueryLimits, TableInfo};
 use crate::watch::{self, Watch};
 use crate::widths::BatchRows;
 use crate::windows::watch_windows;
 use crate::{inlined, params, semantics, shape, statement};
 
 const INFORMATION_SCHEMA: &str = "information_schema";
-
-/// Batches of a result. Dropping it cancels the query.
-pub type BatchStream = Pin<Box<dyn Stream<Item = Result<RecordBatch, Problem>> + Send>>;
-
-/// A running query.
-pub struct QueryOutput {
-    pub schema: SchemaRef,
-    pub stream: BatchStream,
-    /// The versions that the answer is made from.
-    pub as_of: Vec<AsOf>,
-    truncated: Arc<AtomicBool>,
-    pool: Arc<QueryPool>,
-}
-
-impl std::fmt::Debug for QueryOutput {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("QueryOutput").field("schema", &self.schema).field("as_of", &self.as_of).finish()
-    }
-}
-
-impl QueryOutput {
-    /// Whether the row limit cut the result. True at the earliest when the stream has ended.
-    pub fn truncated(&self) -> bool {
-        self.truncated.load(Ordering::SeqCst)
-    }
-
-    /// The same, for a caller that gives the stream away.
-    pub fn truncation(&self) -> Truncation {
-        Truncation(Arc::clone(&self.truncated))
-    }
-
-    /// Reads the whole result. It counts towards the memory of the query.
-    ///
-    /// # Errors
-    /// What the query answers; `sql-memory` where the result alone is more than it may hold.
-    pub async fn collect(mut self) -> Result<Vec<RecordBatch>, Problem> {
-        let charge = self.pool.reservation("collected");
-        let mut all = Vec::new();
-        while let Some(batch) = self.stream.try_next().await? {
-            charge.try_grow(batch_bytes(&batch)).map_err(|e| answer::problem(&e))?;
-            all.push(batch);
-        }
-        Ok(all)
-    }
-}
-
-/// Tells, after the end of a result, whether the row limit cut it.
-#[derive(Debug, Clone)]
-pub struct Truncation(Arc<AtomicBool>);
-
-impl Truncation {
-    pub fn is_truncated(&self) -> bool {
-        self.0.load(Ordering::SeqCst)
-    }
-}
 
 /// SQL within what one principal may see. Cheap to make and to clone.
 #[derive(Debug, Clone)]

@@ -18,7 +18,7 @@ use std::ops::ControlFlow;
 use datafusion::error::DataFusionError;
 use datafusion::sql::parser::Statement;
 use datafusion::sql::sqlparser::ast::{
-    BinaryOperator, Expr, Ident, ObjectName, Query, Select, SetExpr, SetOperator, SetQuantifier,
+    BinaryOperator, Expr, GroupByExpr, Ident, ObjectName, Query, Select, SetExpr, SetOperator, SetQuantifier,
     Statement as SqlStatement, Value, ValueWithSpan, Values, Visit, VisitMut, Visitor, VisitorMut,
 };
 use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
@@ -37,11 +37,11 @@ pub(crate) const SQL_BYTES: usize = 256 * 1024;
 pub(crate) const MAX_WORDS: usize = 32_768;
 /// Types such as `int[][]` and `array<array<int>>` nest at most so deep.
 const MAX_TYPE_LEVELS: usize = 50;
-/// Levels of nested expressions, queries and joins.
-pub(crate) const MAX_LEVELS: usize = 1_000;
-/// A relation (a query, a join, one side of a set operation) weighs as much as so many
-/// expressions: it becomes several operators.
-const RELATION_LEVELS: usize = 4;
+/// Levels of nested expressions, queries, joins and sides of set operations. The stack would bear
+/// many more; what the planner does with names grows with the cube of the levels.
+pub(crate) const MAX_LEVELS: usize = 250;
+/// Sets that GROUP BY with CUBE, ROLLUP and GROUPING SETS comes to.
+const MAX_GROUPING_SETS: u64 = 1_000;
 /// Expressions, counted as often as the engine plans them.
 pub(crate) const MAX_EXPRESSIONS: u64 = 150_000;
 /// Tables and queries, counted as often as the engine plans them.
@@ -230,11 +230,11 @@ impl Visitor for Measure {
         self.frames.push(frame);
         let sides = sides(&query.body);
         self.count(Shape { relations: sides as u64, ..Shape::default() })?;
-        self.deepen(RELATION_LEVELS * sides)
+        self.deepen(sides)
     }
 
     fn post_visit_query(&mut self, query: &Query) -> ControlFlow<Self::Break> {
-        self.level = self.level.saturating_sub(RELATION_LEVELS * sides(&query.body));
+        self.level = self.level.saturating_sub(sides(&query.body));
         let Some(done) = self.frames.pop() else { return ControlFlow::Continue(()) };
         let shape = done.shape();
         let above = self.frame();
@@ -251,11 +251,15 @@ impl Visitor for Measure {
     }
 
     fn pre_visit_select(&mut self, select: &Select) -> ControlFlow<Self::Break> {
-        self.deepen(RELATION_LEVELS * joined(select))
+        if grouping_sets(select) > MAX_GROUPING_SETS {
+            let what = format!("it groups by more than {MAX_GROUPING_SETS} sets of columns");
+            return ControlFlow::Break(Box::new(too_large(&what)));
+        }
+        self.deepen(joined(select))
     }
 
     fn post_visit_select(&mut self, select: &Select) -> ControlFlow<Self::Break> {
-        self.level = self.level.saturating_sub(RELATION_LEVELS * joined(select));
+        self.level = self.level.saturating_sub(joined(select));
         ControlFlow::Continue(())
     }
 
@@ -306,6 +310,18 @@ fn sides(body: &SetExpr) -> usize {
         (body, length) = (left, length + 1);
     }
     length
+}
+
+/// In how many ways a SELECT groups its rows: the lists of GROUP BY multiply.
+fn grouping_sets(select: &Select) -> u64 {
+    let GroupByExpr::Expressions(list, _) = &select.group_by else { return 1 };
+    let sets = list.iter().map(|expr| match expr {
+        Expr::Cube(columns) => 1_u64.checked_shl(u32::try_from(columns.len()).unwrap_or(u32::MAX)),
+        Expr::Rollup(columns) => Some(columns.len() as u64 + 1),
+        Expr::GroupingSets(sets) => Some(sets.len() as u64),
+        _ => Some(1),
+    });
+    sets.fold(1, |product, sets| product.saturating_mul(sets.unwrap_or(u64::MAX)))
 }
 
 /// The relations that a SELECT joins one after the other.
@@ -441,8 +457,8 @@ mod tests {
         };
         assert!(shape(&doubling(6)).expect("six levels").relations > 64);
         assert_eq!(shape(&doubling(26)), Err("sql-too-large".into()));
-        let chained: String = (1..300).map(|i| format!(", c{i} as (select * from c{})", i - 1)).collect();
-        let chained = format!("with c0 as (select 1){chained} select * from c299");
+        let chained: String = (1..200).map(|i| format!(", c{i} as (select * from c{})", i - 1)).collect();
+        let chained = format!("with c0 as (select 1){chained} select * from c199");
         let refused = crate::stack::on_large_stack(Weight::Heavy, || Ok(shape(&chained))).expect("a thread");
         assert_eq!(refused, Err("sql-too-deep".into()));
     }

@@ -14,9 +14,9 @@ use tokio::sync::oneshot;
 use crate::answer;
 use crate::shape::Weight;
 
-/// Bytes of a stack for statements of each weight. A plain one has 400 words at most, which is
-/// 160 KiB a level were each word a level; a heavy one has 16 KiB a word, and 512 KiB for each
-/// of the levels that are planned.
+/// Bytes of a stack for statements of each weight. A plain one has 400 words at most: 160 KiB for
+/// each, were each a level. A heavy one has 16 KiB for each word while it is parsed, and 2 MiB for
+/// each of the levels that are planned.
 pub(crate) fn bytes(weight: Weight) -> usize {
     match weight {
         Weight::Plain => 64 << 20,

@@ -4,7 +4,7 @@ use arrow::array::Array;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use levada_core::Problem;
 
-use crate::session::QueryOutput;
+use crate::output::QueryOutput;
 
 /// A column of a result in text form.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -25,7 +25,6 @@ use datafusion::execution::{RecordBatchStream, SendableRecordBatchStream, TaskCo
 use datafusion::logical_expr::ColumnarValue;
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::expressions::lit;
-use datafusion::physical_plan::coop::make_cooperative;
 use datafusion::physical_plan::execution_plan::replace_children_if_necessary;
 use datafusion::physical_plan::joins::utils::JoinFilter;
 use datafusion::physical_plan::joins::{
@@ -289,8 +288,8 @@ impl PhysicalExpr for WatchExpr {
 }
 
 /// An operator whose rows are handed on only while the watch allows it, and while they fit the
-/// query's memory. It also gives other queries of the thread a turn now and then, which not every
-/// operator does.
+/// query's memory. It does not count towards the turns of its task: a plan of more operators than
+/// a task has turns would never come to its rows.
 #[derive(Debug, Clone)]
 struct WatchExec {
     watch: Watch,
@@ -314,7 +313,7 @@ impl Operator for WatchExec {
         context: Arc<TaskContext>,
     ) -> Result<SendableRecordBatchStream> {
         self.watch.check()?;
-        let input = make_cooperative(input.execute(partition, context)?);
+        let input = input.execute(partition, context)?;
         Ok(Box::pin(Watched { input, operator: self.clone(), ended: false }))
     }
 }

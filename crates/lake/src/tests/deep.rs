@@ -31,7 +31,7 @@ fn chained(n: usize, first: &str, link: &dyn Fn(usize) -> String) -> String {
 }
 
 /// A statement of `n` levels or elements for each way to write them.
-const KINDS: [(&str, Make); 47] = [
+const KINDS: [(&str, Make); 49] = [
     ("plus", |n| format!("select 1{}", "+1".repeat(n))),
     ("plus of a column", |n| {
         format!("select sum(x{}) from (select value as x from range(0, 9)) t", "+1".repeat(n))
@@ -97,6 +97,12 @@ const KINDS: [(&str, Make); 47] = [
     ("exists", |n| nested(n, "select 1 where exists (", "select 1", ")")),
     ("parentheses in from", |n| format!("select * from {}", nested(n, "(", "range(0, 1)", ")"))),
     ("explain", |n| format!("{}select 1", "explain ".repeat(n))),
+    ("cube", |n| {
+        chained(n, "select count(*) from range(0, 9) group by cube(value", &|i| format!(",value+{i}")) + ")"
+    }),
+    ("windows", |n| {
+        chained(n, "select 1", &|i| format!(",sum(value) over (order by value+{i})")) + " from range(0, 9)"
+    }),
     ("list", |n| chained(n, "select * from range(0, 9) where value in (1", &|i| format!(",{i}")) + ")"),
     ("values", |n| chained(n, "values (1)", &|i| format!(",({i})"))),
     ("columns", |n| chained(n, "select 1 as c", &|i| format!(",{i} as c{i}"))),
