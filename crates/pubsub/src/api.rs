@@ -166,6 +166,12 @@ impl PubsubApi {
         }
     }
 
+    /// Whether the caller sees what is kept under exactly that name.
+    pub(crate) fn sees_subscription(&self, call: &Caller, kept: &ResourceName) -> bool {
+        let Some(access) = call.enter(&kept.project) else { return false };
+        self.bus.subscription(kept).is_ok_and(|port| access.sees(port.spec().tenant.as_ref()))
+    }
+
     /// What the caller calls what is kept under a name.
     pub(crate) fn shown(&self, call: &Caller, name: &ResourceName) -> ResourceName {
         call.enter(&name.project).map_or_else(|| name.clone(), |access| access.shown(name))

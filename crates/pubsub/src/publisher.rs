@@ -174,7 +174,7 @@ impl PubsubApi {
             &wanted,
             |page| Ok(self.bus.topic_subscriptions(&topic, page)?),
             |name| name,
-            |name| self.open(call, &name.path("subscriptions")).is_ok(),
+            |name| self.sees_subscription(call, name),
         )?;
         let (subscriptions, next_page_token) = self.listed(call, page, "subscriptions");
         Ok(pb::ListTopicSubscriptionsResponse { subscriptions, next_page_token })
@@ -193,7 +193,7 @@ impl PubsubApi {
             &wanted,
             |page| Ok(self.bus.topic_snapshots(&topic, page)?),
             |name| name,
-            |name| self.open_snapshot(call, &name.path("snapshots")).is_ok(),
+            |name| self.sees_snapshot(call, name),
         )?;
         let (snapshots, next_page_token) = self.listed(call, page, "snapshots");
         Ok(pb::ListTopicSnapshotsResponse { snapshots, next_page_token })

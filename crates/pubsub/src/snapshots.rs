@@ -30,6 +30,12 @@ impl PubsubApi {
         }
     }
 
+    /// Whether the caller sees what is kept under exactly that name.
+    pub(crate) fn sees_snapshot(&self, call: &Caller, kept: &ResourceName) -> bool {
+        let Some(access) = call.enter(&kept.project) else { return false };
+        self.bus.snapshot(kept).is_ok_and(|spec| access.sees(spec.tenant.as_ref()))
+    }
+
     /// A snapshot by the name that the caller uses.
     fn shown_snapshot(&self, call: &Caller, spec: SnapshotSpec) -> pb::Snapshot {
         let name = self.shown(call, &spec.name);
@@ -69,6 +75,9 @@ impl PubsubApi {
         call: &Call,
         request: pb::CreateSnapshotRequest,
     ) -> Result<pb::Snapshot, ApiError> {
+        if !request.name.is_empty() {
+            names::resource(&request.name, "snapshots")?;
+        }
         if call.may_operate() && self.open_snapshot(call, &request.name).is_ok() {
             return Err(PortError::AlreadyExists { what: "snapshot", name: request.name }.into());
         }
