@@ -89,7 +89,7 @@ async fn a_dead_letter_of_a_tenants_project_says_whose_it_is_where_others_read_i
 async fn what_is_sent_again_into_another_project_says_whose_it_is() {
     let port = fresh();
     let (orders, dead) = (port.topic("shared/orders").await, port.topic("acme/dead").await);
-    let all = port.subscribe("shared/all", &orders, |_| {}).await;
+    let all = port.subscribe("shared/all", &orders, |s| s.retain_acked = true).await;
     port.subscribe("shared/of-acme", &orders, |s| s.tenant = Some(tenant("acme"))).await;
     port.subscribe("acme/letters", &dead, |_| {}).await;
     let source = [
