@@ -56,7 +56,12 @@ impl LakeTable {
 
     /// The query's filters and the tenants, as far as they can prune files, row groups and pages.
     fn predicate(&self, state: &dyn Session, filters: &[Expr]) -> Result<Option<Arc<dyn PhysicalExpr>>> {
-        let mut all = filters.to_vec();
+        // What is known of floats leaves NaN out, which is greater than all that is known.
+        let is_float = |column: &&Column| {
+            self.spec.schema.field_with_name(&column.name).is_ok_and(|field| field.data_type().is_floating())
+        };
+        let tells = |filter: &&Expr| !filter.column_refs().iter().any(is_float);
+        let mut all: Vec<Expr> = filters.iter().filter(tells).cloned().collect();
         if let (Some(tenants), Some(column)) = (&self.tenants, &self.spec.tenant_column)
             && tenants.len() <= PRUNED_TENANTS
         {

@@ -5,13 +5,14 @@ use std::fmt::Write;
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::compute::cast;
 use arrow::datatypes::{
-    DataType, Date32Type, Float32Type, Float64Type, Int16Type, Int32Type, Int64Type, Time64MicrosecondType,
-    TimeUnit, TimestampMicrosecondType,
+    DataType, Date32Type, DurationMicrosecondType, Float32Type, Float64Type, Int16Type, Int32Type, Int64Type,
+    IntervalMonthDayNanoType, IntervalUnit, Time64MicrosecondType, TimeUnit, TimestampMicrosecondType,
 };
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use bytes::{BufMut, BytesMut};
-use chrono::{DateTime, Datelike, NaiveDate, NaiveDateTime, Timelike};
+use chrono::{Datelike, NaiveDate};
 use levada_core::Problem;
+use levada_lake::{TimeZone, duration_text, float_text, float_text_32, interval_text, timestamp_text};
 use pgwire::messages::data::DataRow;
 
 use crate::numeric;
@@ -21,11 +22,27 @@ use crate::types::Formats;
 const EPOCH_DAYS: i64 = 10_957;
 const EPOCH_MICROS: i64 = EPOCH_DAYS * 86_400_000_000;
 
+/// The session's way to write values.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Shown {
+    /// Where instants are shown.
+    pub zone: TimeZone,
+    /// Above zero, as many digits as it takes; else 15 and so many, or 6 for 32 bits.
+    pub extra_float_digits: i32,
+}
+
+impl Default for Shown {
+    fn default() -> Self {
+        Self { zone: TimeZone::UTC, extra_float_digits: 1 }
+    }
+}
+
 /// A batch, with every column in one of the few shapes that are encoded.
 #[derive(Debug)]
 pub(crate) struct Page {
     columns: Vec<Column>,
     pub rows: usize,
+    shown: Shown,
 }
 
 #[derive(Debug)]
@@ -51,6 +68,8 @@ enum Shape {
     TimestampTz,
     /// Decimal text.
     Numeric,
+    Interval,
+    Duration,
     /// Anything else, as text.
     Shown,
     List,
@@ -89,6 +108,8 @@ fn shape(of: &DataType) -> (Shape, Option<DataType>) {
         | DataType::Decimal64(..)
         | DataType::Decimal128(..)
         | DataType::Decimal256(..) => (Shape::Numeric, Some(DataType::Utf8)),
+        DataType::Duration(_) => (Shape::Duration, Some(DataType::Duration(TimeUnit::Microsecond))),
+        DataType::Interval(_) => (Shape::Interval, Some(DataType::Interval(IntervalUnit::MonthDayNano))),
         DataType::Dictionary(_, value) => match shape(value) {
             (of, Some(target)) => (of, Some(target)),
             (of, None) => (of, Some((**value).clone())),
@@ -105,7 +126,7 @@ fn shape(of: &DataType) -> (Shape, Option<DataType>) {
 impl Page {
     /// # Errors
     /// `sql-execution` when a column cannot be cast; the types make that impossible so far.
-    pub fn new(batch: &RecordBatch, formats: &Formats) -> Result<Self, Problem> {
+    pub fn new(batch: &RecordBatch, formats: &Formats, shown: Shown) -> Result<Self, Problem> {
         let mut columns = Vec::with_capacity(batch.num_columns());
         for (i, values) in batch.columns().iter().enumerate() {
             let (shape, target) = shape(values.data_type());
@@ -117,7 +138,7 @@ impl Page {
             };
             columns.push(Column { values, shape, binary: formats.is_binary(i) });
         }
-        Ok(Self { columns, rows: batch.num_rows() })
+        Ok(Self { columns, rows: batch.num_rows(), shown })
     }
 
     /// # Errors
@@ -127,12 +148,12 @@ impl Page {
         for column in &self.columns {
             let length_at = out.len();
             out.put_i32(-1);
-            if column.values.is_null(row) {
+            if column.values.is_null(row) || column.values.data_type() == &DataType::Null {
                 continue;
             }
             match column.binary {
-                true => binary(column, row, &mut out)?,
-                false => text(column, row, &mut out)?,
+                true => binary(column, row, self.shown, &mut out)?,
+                false => text(column, row, self.shown, &mut out)?,
             }
             let length = i32::try_from(out.len() - length_at - 4).map_err(|_| too_long())?;
             out[length_at..length_at + 4].copy_from_slice(&length.to_be_bytes());
@@ -153,7 +174,7 @@ fn out_of_range() -> Problem {
     Problem::new(422, "sql-execution", "a date or time is outside what PostgreSQL can hold")
 }
 
-fn binary(column: &Column, row: usize, out: &mut BytesMut) -> Result<(), Problem> {
+fn binary(column: &Column, row: usize, shown: Shown, out: &mut BytesMut) -> Result<(), Problem> {
     let values = &column.values;
     match column.shape {
         Shape::Bool => out.put_u8(u8::from(values.as_boolean().value(row))),
@@ -178,12 +199,14 @@ fn binary(column: &Column, row: usize, out: &mut BytesMut) -> Result<(), Problem
             out.put_slice(&bytes);
         }
         // Text has one form.
-        Shape::Text | Shape::Shown | Shape::List => text(column, row, out)?,
+        Shape::Text | Shape::Interval | Shape::Duration | Shape::Shown | Shape::List => {
+            text(column, row, shown, out)?
+        }
     }
     Ok(())
 }
 
-fn text(column: &Column, row: usize, out: &mut BytesMut) -> Result<(), Problem> {
+fn text(column: &Column, row: usize, shown: Shown, out: &mut BytesMut) -> Result<(), Problem> {
     let values = &column.values;
     match column.shape {
         Shape::Bool => out.put_u8(if values.as_boolean().value(row) { b't' } else { b'f' }),
@@ -192,11 +215,17 @@ fn text(column: &Column, row: usize, out: &mut BytesMut) -> Result<(), Problem> 
         Shape::Int8 => put(out, values.as_primitive::<Int64Type>().value(row)),
         Shape::Float4 => {
             let value = values.as_primitive::<Float32Type>().value(row);
-            float(out, f64::from(value), &value.to_string(), format_args!("{value:e}"));
+            match shown.extra_float_digits {
+                1.. => put(out, float_text_32(value)),
+                extra => put(out, float_digits(f64::from(value), 6 + extra)),
+            }
         }
         Shape::Float8 => {
             let value = values.as_primitive::<Float64Type>().value(row);
-            float(out, value, &value.to_string(), format_args!("{value:e}"));
+            match shown.extra_float_digits {
+                1.. => put(out, float_text(value)),
+                extra => put(out, float_digits(value, 15 + extra)),
+            }
         }
         Shape::Text | Shape::Numeric => out.put_slice(values.as_string::<i32>().value(row).as_bytes()),
         Shape::Bytes => {
@@ -217,14 +246,16 @@ fn text(column: &Column, row: usize, out: &mut BytesMut) -> Result<(), Problem> 
         }
         Shape::Timestamp | Shape::TimestampTz => {
             let micros = values.as_primitive::<TimestampMicrosecondType>().value(row);
-            let at = DateTime::from_timestamp_micros(micros).ok_or_else(out_of_range)?.naive_utc();
-            put_timestamp(out, at);
-            if column.shape == Shape::TimestampTz {
-                out.put_slice(b"+00");
-            }
-            put_era(out, at.date());
+            let zone = (column.shape == Shape::TimestampTz).then_some(shown.zone);
+            put(out, timestamp_text(micros, zone).ok_or_else(out_of_range)?);
         }
-        Shape::List => list(values, row, out)?,
+        Shape::Duration => {
+            put(out, duration_text(values.as_primitive::<DurationMicrosecondType>().value(row)))
+        }
+        Shape::Interval => {
+            put(out, interval_text(values.as_primitive::<IntervalMonthDayNanoType>().value(row)));
+        }
+        Shape::List => list(values, row, shown, out)?,
         Shape::Shown => {
             let formatter =
                 ArrayFormatter::try_new(values, &FormatOptions::default()).map_err(unencodable)?;
@@ -239,21 +270,27 @@ fn put(out: &mut BytesMut, value: impl std::fmt::Display) {
     let _ = write!(out, "{value}");
 }
 
-/// As PostgreSQL writes floats: words for what is no number, an exponent for the far ends.
-fn float(out: &mut BytesMut, value: f64, plain: &str, exponent: std::fmt::Arguments<'_>) {
-    let size = value.abs();
-    if value.is_nan() {
-        out.put_slice(b"NaN");
-    } else if value.is_infinite() {
-        out.put_slice(if value > 0.0 { b"Infinity" } else { b"-Infinity" });
-    } else if size != 0.0 && !(1e-5..1e15).contains(&size) {
-        let text = exponent.to_string();
-        let (digits, power) = text.split_once('e').unwrap_or((&text, "0"));
-        let (sign, power) = power.strip_prefix('-').map_or(('+', power), |p| ('-', p));
-        put(out, format_args!("{digits}e{sign}{power:0>2}"));
-    } else {
-        out.put_slice(plain.as_bytes());
+/// A float with so many significant digits, without trailing zeros, as C's `%g` writes it.
+fn float_digits(value: f64, digits: i32) -> String {
+    let digits = usize::try_from(digits.max(1)).unwrap_or(1);
+    if !value.is_finite() || value == 0.0 {
+        return float_text(value);
     }
+    let scientific = format!("{value:.*e}", digits - 1);
+    let (mantissa, power) = scientific.split_once('e').unwrap_or((&scientific, "0"));
+    let power: i32 = power.parse().unwrap_or(0);
+    let trim = |text: &str| match text.contains('.') {
+        true => text.trim_end_matches('0').trim_end_matches('.').to_owned(),
+        false => text.to_owned(),
+    };
+    let is_plain =
+        power >= -4 && usize::try_from(power).is_ok_and(|power| power < digits) || (-4..0).contains(&power);
+    if is_plain {
+        let places = usize::try_from(i64::try_from(digits).unwrap_or(0) - 1 - i64::from(power)).unwrap_or(0);
+        return trim(&format!("{value:.places$}"));
+    }
+    let sign = if power < 0 { '-' } else { '+' };
+    format!("{}e{sign}{:02}", trim(mantissa), power.abs())
 }
 
 fn put_date(out: &mut BytesMut, date: NaiveDate) {
@@ -267,12 +304,6 @@ fn put_era(out: &mut BytesMut, date: NaiveDate) {
     }
 }
 
-fn put_timestamp(out: &mut BytesMut, at: NaiveDateTime) {
-    put_date(out, at.date());
-    out.put_u8(b' ');
-    put_time(out, i64::from(at.num_seconds_from_midnight()), i64::from(at.nanosecond() / 1000 % 1_000_000));
-}
-
 fn put_time(out: &mut BytesMut, seconds: i64, micros: i64) {
     put(out, format_args!("{:02}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60));
     if micros != 0 {
@@ -282,7 +313,7 @@ fn put_time(out: &mut BytesMut, seconds: i64, micros: i64) {
 }
 
 /// `{a,"b c",NULL}`
-fn list(values: &ArrayRef, row: usize, out: &mut BytesMut) -> Result<(), Problem> {
+fn list(values: &ArrayRef, row: usize, shown: Shown, out: &mut BytesMut) -> Result<(), Problem> {
     let item = match values.data_type() {
         DataType::List(_) => values.as_list::<i32>().value(row),
         DataType::LargeList(_) => values.as_list::<i64>().value(row),
@@ -306,7 +337,7 @@ fn list(values: &ArrayRef, row: usize, out: &mut BytesMut) -> Result<(), Problem
             continue;
         }
         let mut element = BytesMut::new();
-        text(&column, i, &mut element)?;
+        text(&column, i, shown, &mut element)?;
         if shape == Shape::List || !needs_quotes(&element) {
             out.put_slice(&element);
             continue;
@@ -341,7 +372,7 @@ mod tests {
 
     fn cells(array: ArrayRef, formats: &[i16]) -> Vec<Option<Vec<u8>>> {
         let batch = RecordBatch::try_from_iter_with_nullable([("c", array, true)]).expect("one column");
-        let page = Page::new(&batch, &Formats::new(formats)).expect("a page");
+        let page = Page::new(&batch, &Formats::new(formats), Shown::default()).expect("a page");
         (0..page.rows)
             .map(|row| {
                 let data = page.row(row).expect("a row").data;

@@ -51,6 +51,9 @@ pub(super) fn functions() -> Vec<Arc<ScalarUDF>> {
         })
         .collect();
     all.push(round());
+    let sign = Signature::user_defined(Volatility::Immutable);
+    let sign = ScalarUDF::new_from_impl(Real { engine: math::signum(), signature: sign });
+    all.push(Arc::new(sign.with_aliases(["sign"])));
     all
 }
 

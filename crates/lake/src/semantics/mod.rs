@@ -60,6 +60,9 @@ pub(crate) fn install(state: &mut SessionState) -> Result<()> {
     for function in own.into_iter().chain(template::functions()).chain(math::functions()) {
         state.register_udf(function)?;
     }
+    // PostgreSQL's function removes every such element.
+    let remove = datafusion::functions_nested::remove::array_remove_all_udf();
+    state.register_udf(Arc::new(remove.as_ref().clone().with_aliases(["array_remove"])))?;
     state.register_udaf(sum::sum())?;
     state.register_expr_planner(Arc::new(numeric::Numbers))
 }
@@ -71,13 +74,15 @@ pub(crate) fn install(state: &mut SessionState) -> Result<()> {
 pub(crate) fn settle(plan: LogicalPlan) -> Result<LogicalPlan> {
     let plan = not_in::settle(plan)?;
     let plan = plan.transform_up_with_subqueries(|plan| {
+        let plan = numeric::settle_union(plan)?;
         let schema = merge_schema(&plan.inputs());
         let names = NamePreserver::new(&plan);
-        plan.map_expressions(|expr| {
+        let agreed = plan.map_expressions(|expr| {
             let name = names.save(&expr);
             let agreed = expr.transform_up(|expr| agree(expr, &schema))?;
             Ok(if agreed.transformed { agreed.update_data(|expr| name.restore(expr)) } else { agreed })
-        })
+        })?;
+        agreed.map_data(LogicalPlan::recompute_schema)
     });
     plan.map(|plan| plan.data)
 }

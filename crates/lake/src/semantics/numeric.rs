@@ -8,15 +8,19 @@
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, Date32Array, Decimal128Array};
-use arrow::datatypes::{DataType, Date32Type, Decimal128Type, Int64Type, i256};
+use arrow::datatypes::{
+    DataType, Date32Type, Decimal128Type, Int64Type, IntervalMonthDayNanoType, IntervalUnit, i256,
+};
 use datafusion::common::{DFSchema, ScalarValue, exec_err, plan_err};
 use datafusion::error::Result;
 use datafusion::logical_expr::expr::{Cast, ScalarFunction};
 use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawBinaryExpr};
-use datafusion::logical_expr::{Expr, ExprSchemable, ScalarUDF};
+use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, ScalarUDF, Union};
 use datafusion::sql::sqlparser::ast::BinaryOperator;
 
 use super::function::{Function, by_rows, type_of};
+use super::patterns;
+use super::zone::local_type;
 
 const DIGITS: u8 = 38;
 /// Digits behind the point of a quotient of columns.
@@ -40,6 +44,9 @@ impl ExprPlanner for Numbers {
         }
         if let Some(shift) = day_shift(&raw, &left, &right) {
             return Ok(PlannerResult::Planned(shift));
+        }
+        if let Some(planned) = time_operator(&raw, &left, &right) {
+            return Ok(PlannerResult::Original(planned));
         }
         let exact = left.is_decimal() || right.is_decimal();
         let whole = |of: &DataType| of.is_decimal() || of.is_integer();
@@ -66,6 +73,68 @@ fn day_shift(raw: &RawBinaryExpr, left: &DataType, right: &DataType) -> Option<E
     };
     let args = vec![date.clone(), days.clone(), Expr::Literal(ScalarValue::Int64(Some(sign)), None)];
     Some(Expr::ScalarFunction(ScalarFunction::new_udf(shift_days(), args)))
+}
+
+/// Operators of times whose operands the engine takes otherwise: a date that an interval moves
+/// becomes a timestamp, a text beside a timestamp may lack its seconds, and intervals compare by
+/// their length, a month being 30 days.
+fn time_operator(raw: &RawBinaryExpr, left: &DataType, right: &DataType) -> Option<RawBinaryExpr> {
+    use BinaryOperator as B;
+    let is_comparison = matches!(raw.op, B::Eq | B::NotEq | B::Lt | B::LtEq | B::Gt | B::GtEq);
+    let with_op = |left: Expr, right: Expr| Some(RawBinaryExpr { op: raw.op.clone(), left, right });
+    match (left, right) {
+        (DataType::Date32, DataType::Interval(_)) if matches!(raw.op, B::Plus | B::Minus) => {
+            let date = Expr::Cast(Cast::new(Box::new(raw.left.clone()), local_type()));
+            with_op(date, raw.right.clone())
+        }
+        (DataType::Interval(_), DataType::Date32) if matches!(raw.op, B::Plus) => {
+            let date = Expr::Cast(Cast::new(Box::new(raw.right.clone()), local_type()));
+            with_op(date, raw.left.clone())
+        }
+        (DataType::Interval(_), DataType::Interval(_)) if is_comparison => {
+            let length = |expr: &Expr| {
+                Expr::ScalarFunction(ScalarFunction::new_udf(length_of_interval(), vec![expr.clone()]))
+            };
+            with_op(length(&raw.left), length(&raw.right))
+        }
+        (DataType::Timestamp(..), _) if is_comparison => {
+            with_op(raw.left.clone(), timed_literal(&raw.right)?)
+        }
+        (_, DataType::Timestamp(..)) if is_comparison => {
+            with_op(timed_literal(&raw.left)?, raw.right.clone())
+        }
+        _ => None,
+    }
+}
+
+fn timed_literal(expr: &Expr) -> Option<Expr> {
+    match expr {
+        Expr::Literal(ScalarValue::Utf8(Some(text)), _) => {
+            Some(Expr::Literal(ScalarValue::Utf8(Some(patterns::with_seconds(text))), None))
+        }
+        _ => None,
+    }
+}
+
+/// `length_of_interval(interval)`, in microseconds.
+fn length_of_interval() -> Arc<ScalarUDF> {
+    Function::udf(
+        "length_of_interval",
+        |_| Ok(vec![DataType::Interval(IntervalUnit::MonthDayNano)]),
+        |_| Ok(DataType::Decimal128(DIGITS, 0)),
+        |args| {
+            by_rows(args, |arrays| {
+                const DAY: i128 = 86_400_000_000;
+                let intervals = arrays[0].as_primitive::<IntervalMonthDayNanoType>();
+                let lengths: Decimal128Array = intervals.unary(|interval| {
+                    i128::from(interval.months) * 30 * DAY
+                        + i128::from(interval.days) * DAY
+                        + i128::from(interval.nanoseconds / 1000)
+                });
+                Ok(Arc::new(lengths.with_precision_and_scale(DIGITS, 0)?))
+            })
+        },
+    )
 }
 
 /// `shift_days(date, days, sign)`
@@ -142,6 +211,40 @@ pub(super) fn agree(values: Vec<Expr>, schema: &DFSchema) -> Result<Vec<Expr>> {
         true => values.into_iter().map(|value| as_float(value, schema)).collect(),
         false => Ok(values),
     }
+}
+
+/// Decimals in one arm of a UNION and floats in another, in the same column, become floats.
+pub(super) fn settle_union(plan: LogicalPlan) -> Result<LogicalPlan> {
+    let LogicalPlan::Union(union) = plan else { return Ok(plan) };
+    let of =
+        |arm: &LogicalPlan, i: usize| arm.schema().fields().get(i).map(|field| field.data_type().clone());
+    let columns = union.schema.fields().len();
+    let mixed: Vec<bool> = (0..columns)
+        .map(|i| {
+            let types: Vec<DataType> = union.inputs.iter().filter_map(|arm| of(arm, i)).collect();
+            types.iter().any(DataType::is_decimal) && types.iter().any(DataType::is_floating)
+        })
+        .collect();
+    if !mixed.contains(&true) {
+        return Ok(LogicalPlan::Union(union));
+    }
+    let mut arms = Vec::with_capacity(union.inputs.len());
+    for arm in union.inputs {
+        let casts: Vec<Expr> = arm
+            .schema()
+            .iter()
+            .enumerate()
+            .map(|(i, (qualifier, field))| {
+                let column = Expr::from((qualifier, field));
+                match mixed.get(i) == Some(&true) && field.data_type().is_decimal() {
+                    true => Expr::Cast(Cast::new(Box::new(column), DataType::Float64)).alias(field.name()),
+                    false => column,
+                }
+            })
+            .collect();
+        arms.push(Arc::new(LogicalPlanBuilder::from(arm.as_ref().clone()).project(casts)?.build()?));
+    }
+    Ok(LogicalPlan::Union(Union::try_new_with_loose_types(arms)?))
 }
 
 /// The value of a literal, or of one that is cast.

@@ -42,6 +42,20 @@ pub(super) fn regex(pattern: &str) -> String {
     if has_point { format!("(?s){out}") } else { out }
 }
 
+/// A time whose clock has hours and minutes only, with the seconds that the engine wants.
+pub(super) fn with_seconds(text: &str) -> String {
+    let Some(at) =
+        text.trim_start().find([' ', 'T', 't']).map(|at| at + 1 + text.len() - text.trim_start().len())
+    else {
+        return text.to_owned();
+    };
+    let clock = &text[at..];
+    let end = clock.find(|c: char| !(c.is_ascii_digit() || matches!(c, ':' | '.'))).unwrap_or(clock.len());
+    let (clock, rest) = clock.split_at(end);
+    let is_short = clock.len() >= 4 && clock.matches(':').count() == 1 && !clock.ends_with(':');
+    if is_short { format!("{}{clock}:00{rest}", &text[..at]) } else { text.to_owned() }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -52,6 +66,9 @@ mod tests {
         assert_eq!(with_backslash("a\\_", None), "a\\\\_");
         assert_eq!(regex("\\mbar\\M"), "\\b{start}bar\\b{end}");
         assert_eq!(regex("^a.b$"), "(?s)^a.b$");
+        assert_eq!(with_seconds("2024-01-15 10:30+02"), "2024-01-15 10:30:00+02");
+        assert_eq!(with_seconds("2024-01-15T10:30:15.5Z"), "2024-01-15T10:30:15.5Z");
+        assert_eq!(with_seconds("2024-01-15"), "2024-01-15");
         assert_eq!(regex("\\d+\\."), "\\d+\\.");
     }
 }

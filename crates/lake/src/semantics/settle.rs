@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use arrow::array::{Array, AsArray, Float64Array};
-use arrow::datatypes::{DataType, Decimal128Type, Float64Type, IntervalUnit};
+use arrow::datatypes::{DataType, Decimal128Type, Float32Type, Float64Type, IntervalUnit};
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{DFSchema, ScalarValue, exec_err, plan_err};
@@ -29,11 +29,17 @@ pub(super) struct Settle {
     round: Arc<ScalarUDF>,
     as_text: Arc<ScalarUDF>,
     timezone: Arc<ScalarUDF>,
+    to_real: Arc<ScalarUDF>,
 }
 
 impl Settle {
     pub fn new() -> Self {
-        Self { round: round_to_whole(), as_text: text::as_text(), timezone: zone::timezone() }
+        Self {
+            round: round_to_whole(),
+            as_text: text::as_text(),
+            timezone: zone::timezone(),
+            to_real: to_real(),
+        }
     }
 }
 
@@ -61,10 +67,11 @@ impl Settle {
             let settled = expr.transform_up(|expr| self.expr(expr, &schema, zone))?;
             Ok(settled.update_data(|expr| name.restore(expr)))
         })?;
-        settled.transform_data(|plan| match plan {
+        let settled = settled.transform_data(|plan| match plan {
             LogicalPlan::Filter(filter) => guard(filter),
             plan => Ok(Transformed::no(plan)),
-        })
+        })?;
+        settled.map_data(LogicalPlan::recompute_schema)
     }
 
     fn expr(&self, expr: Expr, schema: &DFSchema, zone: Option<TimeZone>) -> Result<Transformed<Expr>> {
@@ -93,6 +100,9 @@ impl Settle {
         if to.is_integer() && (from.is_floating() || matches!(from, DataType::Decimal128(..))) {
             let rounded = call(&self.round, vec![*expr]);
             return Ok(Transformed::yes(Expr::Cast(Cast { expr: Box::new(rounded), field })));
+        }
+        if to == DataType::Float32 && (from == DataType::Float64 || from.is_decimal()) {
+            return Ok(Transformed::yes(call(&self.to_real, vec![*expr])));
         }
         if to.is_string() && text::differs(&from) {
             let written = call(&self.as_text, vec![*expr]);
@@ -219,8 +229,33 @@ fn guard(filter: Filter) -> Result<Transformed<LogicalPlan>> {
     let (Some(risky), Some(safe)) = (conjunction(risky), conjunction(safe)) else {
         return Ok(Transformed::no(LogicalPlan::Filter(filter)));
     };
-    let guarded = when(safe.clone(), risky).otherwise(lit(false))?;
+    // A CASE of truth values would be taken apart into AND and OR again; one of numbers is not.
+    let as_number = Expr::Cast(Cast::new(Box::new(risky), DataType::Int32));
+    let guarded = when(safe.clone(), as_number).otherwise(lit(0_i32))?.eq(lit(1_i32));
     Ok(Transformed::yes(LogicalPlan::Filter(Filter::try_new(safe.and(guarded), filter.input)?)))
+}
+
+/// A cast to a float of 32 bits, which fails beyond its range.
+fn to_real() -> Arc<ScalarUDF> {
+    Function::udf(
+        "to_real",
+        |_| Ok(vec![DataType::Float64]),
+        |_| Ok(DataType::Float32),
+        |args| {
+            by_rows(args, |arrays| {
+                let values = arrays[0].as_primitive::<Float64Type>();
+                let real =
+                    values.try_unary::<_, Float32Type, datafusion::error::DataFusionError>(|value| {
+                        let real = value as f32;
+                        match real.is_infinite() && value.is_finite() {
+                            true => exec_err!("value out of range: overflow"),
+                            false => Ok(real),
+                        }
+                    })?;
+                Ok(Arc::new(real))
+            })
+        },
+    )
 }
 
 /// What a cast to a whole number does first: floats round half to even, decimals half away from

@@ -7,8 +7,8 @@ use datafusion::sql::parser::Statement;
 use datafusion::sql::sqlparser::ast::{
     BinaryOperator, CastKind, CharacterLength, DataType, ExactNumberInfo, Expr, Fetch, Function, FunctionArg,
     FunctionArgExpr, FunctionArgumentList, FunctionArguments, Ident, LimitClause, ObjectName, Query, Select,
-    Statement as SqlStatement, TableFactor, TableSample, TableSampleKind, TableSampleMethod, UnaryOperator,
-    Value, ValueWithSpan, VisitMut, VisitorMut,
+    SetExpr, SetOperator, SetQuantifier, Statement as SqlStatement, TableFactor, TableSample,
+    TableSampleKind, TableSampleMethod, UnaryOperator, Value, ValueWithSpan, VisitMut, VisitorMut,
 };
 use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 use datafusion::sql::sqlparser::parser::Parser;
@@ -53,6 +53,14 @@ impl VisitorMut for Settler {
     fn pre_visit_query(&mut self, query: &mut Query) -> Flow {
         if query.for_clause.is_some() || query.settings.is_some() || query.format_clause.is_some() {
             return refused("a clause after the query that PostgreSQL does not have", "leave it out");
+        }
+        if let SetExpr::SetOperation {
+            op: SetOperator::Except | SetOperator::Intersect | SetOperator::Minus,
+            set_quantifier: SetQuantifier::All,
+            ..
+        } = query.body.as_ref()
+        {
+            return refused("EXCEPT ALL and INTERSECT ALL", "number equal rows with row_number() first");
         }
         let Some(fetch) = query.fetch.take() else { return ControlFlow::Continue(()) };
         let Fetch { with_ties, percent, quantity } = fetch;
@@ -150,6 +158,7 @@ impl VisitorMut for Settler {
                 Expr::BinaryOp { left, op, right: Box::new(with_text(*right, patterns::regex)) }
             }
             Expr::UnaryOp { op, expr: inner } => unary(op, *inner),
+            Expr::Function(function) => remainder(function),
             Expr::Like { negated, any, expr: text, pattern, escape_char: Some(escape) } => {
                 match escaped(*pattern, &escape) {
                     Ok(pattern) => {
@@ -169,6 +178,19 @@ impl VisitorMut for Settler {
                     },
                     Err(why) => return refused(&why, "use the escape character \\"),
                 }
+            }
+            Expr::TypedString(typed) => match (&typed.value.value, is_plain_numeric(&typed.data_type)) {
+                (Value::SingleQuotedString(_), true) => numeric(Expr::Value(typed.value)),
+                (Value::SingleQuotedString(text), false) => cast(
+                    Expr::value(Value::SingleQuotedString(literal_of(text, &typed.data_type))),
+                    typed.data_type,
+                ),
+                _ => Expr::TypedString(typed),
+            },
+            Expr::Cast { kind: CastKind::Cast | CastKind::DoubleColon, expr: inner, data_type, .. }
+                if matches!(data_type, DataType::Bytea) && bytes_of(&inner).is_some() =>
+            {
+                bytes_of(&inner).unwrap_or(*inner)
             }
             Expr::Cast { kind: CastKind::Cast | CastKind::DoubleColon, expr: inner, data_type, .. }
                 if text_length(&data_type).is_some() =>
@@ -206,6 +228,29 @@ fn with_text(expr: Expr, change: impl Fn(&str) -> String) -> Expr {
             _ => expr,
         },
         _ => expr,
+    }
+}
+
+/// `mod(a, b)` is the operator.
+fn remainder(function: Function) -> Expr {
+    let is_mod = function.name.to_string().eq_ignore_ascii_case("mod");
+    let operands = match &function.args {
+        FunctionArguments::List(list) if is_mod => match list.args.as_slice() {
+            [
+                FunctionArg::Unnamed(FunctionArgExpr::Expr(left)),
+                FunctionArg::Unnamed(FunctionArgExpr::Expr(right)),
+            ] => Some((left.clone(), right.clone())),
+            _ => None,
+        },
+        _ => None,
+    };
+    match operands {
+        Some((left, right)) => {
+            let nested = |expr| Box::new(Expr::Nested(Box::new(expr)));
+            let op = BinaryOperator::Modulo;
+            Expr::Nested(Box::new(Expr::BinaryOp { left: nested(left), op, right: nested(right) }))
+        }
+        None => Expr::Function(function),
     }
 }
 
@@ -267,6 +312,23 @@ fn shortened(inner: Expr, of: &DataType) -> Expr {
         true => call("rpad", vec![text, length()]),
         false => call("left", vec![text, length()]),
     }
+}
+
+/// A text that is cast to a time, with the seconds that the engine wants.
+fn literal_of(text: &str, of: &DataType) -> String {
+    match of {
+        DataType::Timestamp(..) | DataType::Datetime(_) => patterns::with_seconds(text),
+        _ => text.to_owned(),
+    }
+}
+
+/// The bytes of a literal such as `\\x41`.
+fn bytes_of(expr: &Expr) -> Option<Expr> {
+    let Expr::Value(literal) = plain(expr) else { return None };
+    let Value::SingleQuotedString(text) = &literal.value else { return None };
+    let digits = text.strip_prefix("\\x")?;
+    let is_hex = digits.len() % 2 == 0 && digits.bytes().all(|b| b.is_ascii_hexdigit());
+    is_hex.then(|| Expr::value(Value::HexStringLiteral(digits.to_owned())))
 }
 
 /// The share of rows that a sample keeps, between 0 and 1.

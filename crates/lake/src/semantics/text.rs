@@ -107,21 +107,21 @@ fn column(values: &ArrayRef, zone: TimeZone) -> Result<ArrayRef> {
 
 /// A float in its shortest form: words for what is no number, an exponent for the far ends.
 pub fn float_text(value: f64) -> String {
-    float_form(value, &value.to_string(), &format!("{value:e}"))
+    float_form(value, 1e15, &value.to_string(), &format!("{value:e}"))
 }
 
 /// The same for 32 bits, whose shortest form has fewer digits.
 pub fn float_text_32(value: f32) -> String {
-    float_form(f64::from(value), &value.to_string(), &format!("{value:e}"))
+    float_form(f64::from(value), 1e6, &value.to_string(), &format!("{value:e}"))
 }
 
-fn float_form(value: f64, plain: &str, exponent: &str) -> String {
+fn float_form(value: f64, plain_below: f64, plain: &str, exponent: &str) -> String {
     let size = value.abs();
     if value.is_nan() {
         "NaN".to_owned()
     } else if value.is_infinite() {
         if value > 0.0 { "Infinity".to_owned() } else { "-Infinity".to_owned() }
-    } else if size != 0.0 && !(1e-4..1e15).contains(&size) {
+    } else if size != 0.0 && !(1e-4..plain_below).contains(&size) {
         let (digits, power) = exponent.split_once('e').unwrap_or((exponent, "0"));
         let (sign, power) = power.strip_prefix('-').map_or(('+', power), |p| ('-', p));
         format!("{digits}e{sign}{power:0>2}")

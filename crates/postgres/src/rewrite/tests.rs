@@ -7,7 +7,11 @@ fn rewritten(sql: &str) -> Rewritten {
         user: "o'neil",
         database: "levada",
         number: 7,
-        setting: &|name| (name == "server_version").then(|| "15.0 (Levada)".to_owned()),
+        setting: &|name| match name {
+            "server_version" => Some("15.0 (Levada)".to_owned()),
+            "search_path" => Some("gold".to_owned()),
+            _ => None,
+        },
         oid_of: &|name| if name == "silver.orders" { 16_400 } else { 0 },
     };
     rewrite(sql, &facts)

@@ -119,7 +119,7 @@ async fn statements_about_the_session_are_answered() {
     let answer = stage.psql("lvd_acme", "levada", script).await;
     assert_eq!(
         answer.good().lines().collect::<Vec<_>>(),
-        ["tests", "UTC", "1", "t", "levada|gold|anna", "", ";"]
+        ["tests", "Europe/Vienna", "1", "t", "levada|gold|anna", "", ";"]
     );
 }
 

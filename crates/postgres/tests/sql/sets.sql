@@ -11,7 +11,7 @@ select 1 union select null order by 1;
 select 1 union select 2.5 order by 1;
 select 1 union select 'a';
 select i from silver.t intersect select i from silver.t order by 1;
-select 'a' union select 'a ';
+select 'a' as x union select 'a ' order by x;
 select distinct i, b from silver.t order by 1, 2;
 select count(*) from (select i from silver.t union select id from silver.u) q;
 (select 1) union all (select 2 order by 1 limit 1) order by 1;
