@@ -114,7 +114,7 @@ async fn a_blocked_key_is_skipped_or_parked_by_who_holds_its_tenant() {
     let letters = port.subscribe("acme/letters", &dead, |_| {}).await;
     let keyed = |body: &str| Message { ordering_key: Some("k".into()), ..message("acme", body) };
     port.try_publish(&orders, ["1", "2", "3"].map(keyed).into()).await.expect("published");
-    assert_eq!(bodies(&subscription.pull(limits(9)).await.expect("pulls")), ["1"], "one at a time");
+    assert_eq!(bodies(&subscription.pull(singly()).await.expect("pulls")), ["1"], "one at a time");
 
     let acme = principal(&["acme"]);
     let blocked = admin.blocked_keys(&acme, &ordered, 10).expect("seen");
@@ -133,9 +133,9 @@ async fn a_blocked_key_is_skipped_or_parked_by_who_holds_its_tenant() {
     assert_eq!(code(try_unblock(&principal(&[]), "nobody", "k", Unblock::Park).await), "subscription-state");
 
     try_unblock(&acme, "acme", "k", Unblock::Skip).await.expect("skipped");
-    assert_eq!(bodies(&subscription.pull(limits(9)).await.expect("pulls")), ["2"]);
+    assert_eq!(bodies(&subscription.pull(singly()).await.expect("pulls")), ["2"]);
     try_unblock(&acme, "acme", "k", Unblock::Park).await.expect("parked");
-    assert!(subscription.pull(limits(9)).await.expect("pulls").is_empty());
+    assert!(subscription.pull(singly()).await.expect("pulls").is_empty());
     assert_eq!(bodies(&letters.pull(limits(9)).await.expect("pulls")), ["2", "3"]);
 }
 

@@ -73,6 +73,11 @@ pub fn limits(max_messages: usize) -> PullLimits {
     }
 }
 
+/// A pull that brings one message of an ordering key at a time.
+pub fn singly() -> PullLimits {
+    PullLimits { consumer: Consumer::Single, ..limits(9) }
+}
+
 pub fn body(received: &Received) -> &str {
     std::str::from_utf8(&received.message.body).expect("text")
 }

@@ -33,7 +33,7 @@ async fn parked() -> (Port, Arc<dyn SubscriptionPort>, Arc<dyn SubscriptionPort>
         ..message("acme", &n.to_string())
     };
     port.try_publish(&orders, (1..=3).map(keyed).collect()).await.expect("published");
-    assert_eq!(ordered.pull(limits(9)).await.expect("pulls").len(), 1);
+    assert_eq!(ordered.pull(singly()).await.expect("pulls").len(), 1);
     ordered.unblock(&tenant("acme"), "k", Unblock::Park).await.expect("parked");
     (port, ordered, letters)
 }
@@ -51,7 +51,7 @@ async fn what_was_parked_is_delivered_again_in_order_and_as_it_was() {
     let stats = letters.stats();
     assert_eq!((stats.backlog_messages, stats.leased), (0, 0), "they left the dead letter");
     for expected in ["1", "2", "3"] {
-        let again = ordered.pull(limits(9)).await.expect("pulls");
+        let again = ordered.pull(singly()).await.expect("pulls");
         assert_eq!(bodies(&again), [expected]);
         assert_eq!(again[0].delivery_attempt, 1);
         assert_eq!(again[0].message.ordering_key.as_deref(), Some("k"));
@@ -142,7 +142,7 @@ async fn one_letter_is_edited_and_the_others_stay_as_they_are() {
     let mended = edit("mended", &[("n", None), ("by", Some("hand"))]);
     let sent = admin(&port).resend(&acme, &of, last, &mended).await.expect("sent");
     assert_eq!((sent.topic, sent.acknowledged), (name("acme/orders"), true));
-    let again = ordered.pull(limits(9)).await.expect("pulls");
+    let again = ordered.pull(singly()).await.expect("pulls");
     assert_eq!((bodies(&again), again[0].message_id), (vec!["mended"], sent.message_id));
     assert_eq!(again[0].message.attributes.iter().collect::<Vec<_>>(), [("by", "hand")]);
     assert_eq!(again[0].message.ordering_key.as_deref(), Some("k"));
@@ -153,11 +153,11 @@ async fn one_letter_is_edited_and_the_others_stay_as_they_are() {
         let refused = admin(&port).resend(&acme, &of, id, &Edit::default()).await.expect_err("refused");
         assert_eq!(refused.code, "message-not-waiting");
     }
-    assert!(ordered.pull(limits(9)).await.expect("pulls").is_empty(), "nothing was sent");
+    assert!(ordered.pull(singly()).await.expect("pulls").is_empty(), "nothing was sent");
     let sure = Edit { even_if_taken: true, ..Edit::default() };
     assert!(!admin(&port).resend(&acme, &of, last - 1, &sure).await.expect("sent").acknowledged);
     acknowledge(&ordered, &again).await;
-    assert_eq!(bodies(&ordered.pull(limits(9)).await.expect("pulls")), ["2"]);
+    assert_eq!(bodies(&ordered.pull(singly()).await.expect("pulls")), ["2"]);
 }
 
 #[tokio::test]
@@ -203,7 +203,7 @@ async fn an_event_that_was_edited_and_sent_again_leaves_its_key_to_its_senders_r
         results.remove(0)
     };
     let first = publish(&port).await.expect("accepted");
-    assert_eq!(ordered.pull(limits(9)).await.expect("pulls").len(), 1);
+    assert_eq!(ordered.pull(singly()).await.expect("pulls").len(), 1);
     ordered.unblock(&tenant("acme"), "k", Unblock::Park).await.expect("parked");
     port.visible(&dead).await;
     let id = letters.pull(limits(1)).await.expect("pulls")[0].message_id;
