@@ -55,9 +55,14 @@ fn number(text: &str, wanted: Option<&DataType>) -> Result<ScalarValue, String> 
     }
 }
 
-/// A decimal of the number's own digits; the nearest double where it has too many.
+/// A decimal of the number's own digits, zeros at the end included; the nearest double where it has
+/// too many.
 fn own(exact: &Exact, text: &str) -> Result<ScalarValue, String> {
-    let scale = u8::try_from(exact.decimals()).ok().filter(|scale| *scale <= MAX_DIGITS);
+    let written = text.split_once('.').map_or(0, |(_, fraction)| fraction.len());
+    let written = if text.contains(['e', 'E']) { 0 } else { i64::try_from(written).unwrap_or(0) };
+    let fitting = |scale: i64| u8::try_from(scale).ok().filter(|scale| *scale <= MAX_DIGITS);
+    let shown = fitting(written).filter(|scale| exact.unscaled(MAX_DIGITS, *scale).is_ok());
+    let scale = shown.or_else(|| fitting(exact.decimals()));
     let value = scale.and_then(|scale| Some((exact.unscaled(MAX_DIGITS, scale).ok()?, scale)));
     let Some((value, scale)) = value else { return own_float(text) };
     let digits = u8::try_from(value.unsigned_abs().to_string().len()).unwrap_or(MAX_DIGITS);
@@ -99,6 +104,8 @@ mod tests {
             (Param::Float(0.1), Some(&money), decimal(10, 12, 2)),
             (text("12345678901234567.89"), None, decimal(1_234_567_890_123_456_789, 19, 2)),
             (text("0.001"), None, decimal(1, 3, 3)),
+            (text("1.10"), None, decimal(110, 3, 2)),
+            (text("1.5e1"), None, decimal(15, 2, 0)),
             (text("1e300"), None, Ok(ScalarValue::Float64(Some(1e300)))),
             (
                 text("0.30000000000000004"),
