@@ -239,6 +239,7 @@ impl PubsubApi {
         request: pb::CommitSchemaRequest,
     ) -> Result<pb::Schema, ApiError> {
         let (name, _) = self.own_schema(call, &request.name)?;
+        self.schemas.get(&name, None).await?;
         let given = request.schema.ok_or_else(|| missing("schema"))?;
         Ok(schema_out(self.schemas.commit(&name, kind(&given)?, &given.definition).await?, Basic::No))
     }
@@ -347,7 +348,9 @@ impl PubsubApi {
         self.project(call, &names::project(&request.parent)?)?;
         let source = match request.schema_spec.ok_or_else(|| missing("schema_spec"))? {
             pb::validate_message_request::SchemaSpec::Name(name) => {
-                SchemaSource::Named(self.schema_name(call, &name)?.0)
+                let name = self.schema_name(call, &name)?.0;
+                self.schemas.get(&name, None).await?;
+                SchemaSource::Named(name)
             }
             pb::validate_message_request::SchemaSpec::Schema(given) => {
                 SchemaSource::Given { kind: kind(&given)?, definition: given.definition }

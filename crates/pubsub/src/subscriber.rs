@@ -178,10 +178,10 @@ impl PubsubApi {
         call: &Call,
         request: pb::ModifyPushConfigRequest,
     ) -> Result<(), ApiError> {
+        let push = convert::push_in(request.push_config.as_ref())?;
         let opened = self.open(call, &request.subscription)?;
         call.require(call.may_operate(), "engineer or admin")?;
-        let config = request.push_config.ok_or_else(|| missing("push_config"))?;
-        let push = convert::push_in(Some(&config))?;
+        request.push_config.ok_or_else(|| missing("push_config"))?;
         let kept = opened.port.spec();
         if push.is_some() && kept.exactly_once {
             return Err(ApiError::invalid(

@@ -20,7 +20,8 @@ struct Entry {
     /// Outcomes, where they differ; or values, where `field` is named.
     levada: Option<String>,
     emulator: Option<String>,
-    /// The path of a field of the answers; `*` before a dot stands for any number of parts.
+    /// The path of a field of the answers; `*` before a dot stands for any number of parts, and alone
+    /// for any path.
     field: Option<String>,
     reason: String,
 }
@@ -67,7 +68,7 @@ impl Entry {
             (Difference::Field { path, ours, theirs }, Some(field)) => {
                 let names = match field.strip_prefix("*.") {
                     Some(end) => path == end || path.ends_with(&format!(".{end}")),
-                    None => path == field,
+                    None => field == "*" || path == field,
                 };
                 names && is(&self.levada, ours) && is(&self.emulator, theirs)
             }

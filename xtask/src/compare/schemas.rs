@@ -79,6 +79,8 @@ pub fn create(script: &Script, random: &mut Random) -> Call {
     let choices = definitions();
     let choices = if random.once_in(2) { &choices[..1] } else { &choices[..] };
     let (named, schema) = random.pick(choices);
+    // In a query a plus sign is a space.
+    let id = id.replace('+', "%2B");
     let path = format!("projects/{}/schemas?schemaId={id}", script.project);
     let trait_ = (!named.is_empty()).then(|| format!("schema={named}"));
     Call::new("CreateSchema", "POST", path).body(schema.clone()).with(what).with(trait_)

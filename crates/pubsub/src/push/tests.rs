@@ -152,6 +152,7 @@ async fn a_message_is_posted_in_its_envelope_until_the_endpoint_takes_it() {
         assert_eq!(body["message"]["orderingKey"], "key");
         assert_eq!(body["message"]["messageId"], body["message"]["message_id"]);
         assert_eq!(body["subscription"], "projects/demo/subscriptions/pushed");
+        assert!(headers["user-agent"].to_str().is_ok_and(|name| name.starts_with("Levada-PubSub/")));
         let token = headers["authorization"].to_str().expect("a token");
         assert_eq!(token.strip_prefix("Bearer ").map(|t| t.split('.').count()), Some(3));
     }
@@ -179,6 +180,7 @@ async fn an_unwrapped_message_is_its_bytes_and_pushing_stops_when_it_is_turned_o
     let (headers, body) = seen(&mut posts).await;
     assert_eq!(body, b"hello");
     assert_eq!(headers["k"], "v");
+    assert_eq!(headers["user-agent"], concat!("Levada-PubSub/", env!("CARGO_PKG_VERSION")));
     assert_eq!(headers["x-goog-pubsub-ordering-key"], "key");
     assert_eq!(headers["x-goog-pubsub-subscription-name"], "projects/demo/subscriptions/pushed");
     assert!(!headers.contains_key("authorization"), "an attribute is no credential");

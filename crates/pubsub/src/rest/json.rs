@@ -111,7 +111,10 @@ fn put(field: &Field, value: &Value, path: &str, depth: usize, out: &mut Vec<u8>
             put_bytes(number, &bytes, out);
         }
         Kind::Bool => {
-            let flag = value.as_bool().ok_or_else(|| invalid(path, "TYPE_BOOL", value))?;
+            // As text too, as Google's own parsers take it: in a query everything is text.
+            let texts = [("true", true), ("false", false)];
+            let named = || texts.iter().find(|(text, _)| value.as_str() == Some(text)).map(|(_, flag)| *flag);
+            let flag = value.as_bool().or_else(named).ok_or_else(|| invalid(path, "TYPE_BOOL", value))?;
             put_number(number, flag.into(), out);
         }
         Kind::Int32 => {

@@ -196,15 +196,6 @@ fn set(shape: &Shape, into: &mut Map<String, Value>, path: &str, value: Value) -
             set(shape, inner, rest, value)
         }
         (Some(_), _) => Err(unknown()),
-        (None, Kind::Bool) => {
-            let flag = match value.as_str() {
-                Some("true") => true,
-                Some("false") => false,
-                _ => return Err(json::invalid(path, "TYPE_BOOL", &value)),
-            };
-            into.insert(key, Value::Bool(flag));
-            Ok(())
-        }
         (None, _) if field.repeated => {
             let items = into.entry(key).or_insert_with(|| Value::Array(Vec::new()));
             items.as_array_mut().ok_or_else(unknown)?.push(value);

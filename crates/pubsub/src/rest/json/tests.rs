@@ -89,6 +89,10 @@ fn what_is_read_in_several_spellings() {
     ] {
         assert_eq!(read(text).map(|s| s.ack_deadline_seconds), Ok(42), "{text}");
     }
+    for (text, expected) in [("true", true), ("\"true\"", true), ("\"false\"", false)] {
+        let document = format!(r#"{{"retainAckedMessages": {text}}}"#);
+        assert_eq!(read(&document).map(|s| s.retain_acked_messages), Ok(expected), "{text}");
+    }
     assert_eq!(read(r#"{"state": "ACTIVE"}"#).map(|s| s.state), read(r#"{"state": 1}"#).map(|s| s.state));
     let data = |text: &str| {
         let value = serde_json::json!({ "data": text });
