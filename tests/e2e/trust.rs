@@ -136,7 +136,8 @@ fn the_topic_of_a_private_pipeline_is_not_there_for_another_tenant() -> Result<(
 #[test]
 fn development_mode_obeys_no_web_page() -> Result<()> {
     let world = World::of_with(&[("levada.yaml", "name: open\n")], &[], &["--dev"])?;
-    let own = format!("http://{}", world.levada.http);
+    // The client of these tests calls the server so.
+    let own = "http://localhost";
     let put = |headers: &[(&str, &str)]| -> Result<u16> {
         let mut request = Request::new("PUT", "/v1/projects/any/topics/orders").json(&json!({}));
         for (name, value) in headers {
@@ -152,7 +153,7 @@ fn development_mode_obeys_no_web_page() -> Result<()> {
     ] {
         ensure!(put(&[foreign])? == 403, "{foreign:?}");
     }
-    ensure!(put(&[("origin", &own)])? == 200);
+    ensure!(put(&[("origin", own)])? == 200);
     ensure!(put(&[])? == 409, "it was made by the one before");
     Ok(())
 }
