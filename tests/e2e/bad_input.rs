@@ -2,6 +2,7 @@
 //! wrong, or kept as a dead letter; what is good beside it goes on.
 
 use std::fs;
+use std::io::Write;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
@@ -234,10 +235,30 @@ fn a_ragged_file_gives_its_good_rows_and_names_the_bad_lines() -> Result<()> {
     world.await_count(&engineer, "select count(*) from silver.stock", 5)?;
     world.await_dead(&engineer, "gzip-broken", 1)?;
 
+    // Another header: the file is told once, and no row of nulls appears.
+    world.land("landing", "foreign.csv", b"item;pieces;price;sold_at\ngong;12;1;NA\ngong;13;1;NA\n")?;
+    let dead = world.await_dead(&engineer, "csv-header", 1)?;
+    let reason = dead[0]["reason"].as_str().unwrap_or_default();
+    ensure!(reason.contains("delimiter: ';'") && reason.contains("`sold_at`"), "{reason}");
+
+    // What is appended is read as new rows, and the row that is cut by the pause is read whole.
+    let mut slow = fs::File::options().append(true).open(world.project.join("landing/more.csv"))?;
+    slow.write_all(b"gong,11,1,NA\nharp,1")?;
+    // The pause is the case: longer than a file must rest.
+    std::thread::sleep(std::time::Duration::from_secs(5));
+    slow.write_all(b"4,2,NA\n")?;
+    world.await_count(&engineer, "select count(*) from silver.stock", 7)?;
+    ensure!(
+        world.count(&engineer, "select count(*) from silver.stock where item = 'harp' and pieces = 14")? == 1
+    );
+
     // The same name with other content: no key tells old rows from new, so it is told, not read.
-    world.land("landing", "more.csv", b"item,pieces,price,sold_at\ngong,10,1,NA\ngong,11,1,NA\n")?;
+    world.land("landing", "more.csv", b"item,pieces,price,sold_at\ngong,12,1,NA\ngong,11,1,NA\n")?;
     world.await_dead(&engineer, "file-changed", 1)?;
-    ensure!(world.count(&engineer, "select count(*) from silver.stock")? == 5);
+    ensure!(world.count(&engineer, "select count(*) from silver.stock")? == 7);
+    // Neither the broken file nor an empty one hides the others in bronze.
+    world.land("landing", "empty.csv.gz", b"")?;
+    ensure!(world.count(&engineer, "select count(*) from bronze.stock where payload like 'gong%'")? >= 4);
     Ok(())
 }
 
