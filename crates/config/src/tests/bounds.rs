@@ -41,7 +41,7 @@ fn keys_written_twice_or_unknown_are_counted_beyond_what_is_shown() {
     let flow = format!("name: x\nlimits: {{{}}}\n", "é: 1, ".repeat(80_000));
     assert!(findings("levada.yaml", flow).len() <= 1_001);
     let json = format!("{{\"fields\": [], {}\"version\": \"1\"}}", "\"version\": \"é\", ".repeat(80_000));
-    let schema = "pipeline: p\nsource: {events: {topic: p}}\nschema: {file: schemas/s.json}\n";
+    let schema = "pipeline: p\nsource: {events: {topic: ppp}}\nschema: {file: schemas/s.json}\n";
     let files = [
         ("levada.yaml", "name: x\n".to_owned()),
         ("pipelines/p.yaml", schema.to_owned()),
@@ -53,12 +53,15 @@ fn keys_written_twice_or_unknown_are_counted_beyond_what_is_shown() {
 #[test]
 fn long_lists_are_read_in_one_pass() {
     let mut tenants = "name: x\ntenants:\n".to_owned();
-    let mut types = "pipeline: p\nsource:\n  events:\n    topic: p\n    event_types:\n".to_owned();
+    let mut types = "pipeline: p\nsource:\n  events:\n    topic: ppp\n    event_types:\n".to_owned();
     for i in 0..90_000 {
         writeln!(tenants, "- t{i}").expect("a text");
         writeln!(types, "    - a.b").expect("a text");
     }
-    let found = check(project([("levada.yaml", tenants), ("pipelines/p.yaml", types)]).path());
+    types.push_str("schema: {file: schemas/s.json}\n");
+    let schema = r#"{"fields": [{"name": "id", "type": "STRING"}]}"#.to_owned();
+    let files = [("levada.yaml", tenants), ("pipelines/p.yaml", types), ("schemas/s.json", schema)];
+    let found = check(project(files).path());
     assert!(found.diagnostics.is_empty(), "{:?}", found.diagnostics.first());
 }
 
@@ -76,14 +79,21 @@ fn aliases_cannot_multiply_values_or_texts() {
     refused(format!("name: x\na: {nested}{}\n", "]".repeat(60)));
 }
 
+/// The reader of YAML has a bound of its own for some of these.
+#[track_caller]
+fn first_error(text: String) -> Diagnostic {
+    let found = findings("levada.yaml", text);
+    found.into_iter().find(|d| matches!(d.code, "E0002" | "E0005")).expect("refused")
+}
+
 #[test]
 fn nesting_is_refused_at_its_depth() {
     for (open, close) in [("[", "]"), ("{a: ", "}")] {
         let text = format!("name: x\na: {}1{}\n", open.repeat(100_000), close.repeat(100_000));
-        assert_eq!(refused(text).line, 2);
+        assert_eq!(first_error(text).line, 2);
     }
     let dashes = format!("name: x\na:\n{}1\n", "- ".repeat(100_000));
-    assert_eq!(refused(dashes).line, 3);
+    assert_eq!(first_error(dashes).line, 3);
 }
 
 #[test]
@@ -94,7 +104,7 @@ fn a_schema_of_too_many_fields_names_the_first_beyond() {
     let properties: Vec<String> = (0..6_000).map(|i| format!("\"f{i}\": {{\"type\": \"string\"}}")).collect();
     let document = format!("{{\"type\": \"object\", \"properties\": {{\n{}}}}}", properties.join(",\n"));
     for schema in [list, document] {
-        let pipeline = "pipeline: p\nsource: {events: {topic: p}}\nschema: {file: schemas/s.json}\n";
+        let pipeline = "pipeline: p\nsource: {events: {topic: ppp}}\nschema: {file: schemas/s.json}\n";
         let files = [
             ("levada.yaml", "name: x\n".to_owned()),
             ("pipelines/p.yaml", pipeline.to_owned()),

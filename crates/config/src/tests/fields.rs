@@ -5,7 +5,7 @@ use crate::model::{Check, Field, FieldType, Step, TimeNumber};
 
 /// The fields of a schema, or the codes of what is wrong with it.
 fn read(schema: &str) -> Result<Vec<Field>, Vec<String>> {
-    let pipeline = "pipeline: p\nsource: {events: {topic: p}}\nschema: {file: schemas/s.json}\n";
+    let pipeline = "pipeline: p\nsource: {events: {topic: ppp}}\nschema: {file: schemas/s.json}\n";
     let dir =
         project([("levada.yaml", "name: x\n"), ("pipelines/p.yaml", pipeline), ("schemas/s.json", schema)]);
     let mut loaded = check(dir.path());
@@ -57,7 +57,7 @@ fn decimals_have_their_digits() {
         r#""type": "DECIMALS(5)""#,
     ] {
         let found = one(keys).expect_err(keys);
-        assert!(found[0].starts_with("E0112 "), "{keys}: {found:?}");
+        assert!(found.iter().any(|f| f.starts_with("E0112 ")), "{keys}: {found:?}");
     }
 }
 
@@ -91,7 +91,7 @@ fn numbers_mean_a_time_by_unit_or_format() {
         r#""type": "DATE", "format": "YYYYMMDDHHMMSS""#,
     ] {
         let found = one(keys).expect_err(keys);
-        assert!(found[0].starts_with("E0013 "), "{keys}: {found:?}");
+        assert!(found.iter().any(|f| f.starts_with("E0013 ")), "{keys}: {found:?}");
     }
     assert_eq!(
         one(r#""type": "STRING", "format": "email""#),
@@ -117,7 +117,7 @@ fn a_json_schema_names_the_unit_of_a_date_time() {
 
 #[test]
 fn bounds_of_a_range_stay_as_written() {
-    let pipeline = "pipeline: p\nsource: {events: {topic: p}}\nschema: {file: schemas/s.json}\nsteps:\n- quality:\n    \
+    let pipeline = "pipeline: p\nsource: {events: {topic: ppp}}\nschema: {file: schemas/s.json}\nsteps:\n- quality:\n    \
         rules:\n    - {field: f, check: range, min: 9007199254740993, max: 99999999999999999999.99}\n    \
         - {field: f, check: one_of, values: [1.50, 2]}\n";
     let schema = r#"{"fields": [{"name": "f", "type": "DECIMAL(30,2)"}]}"#;
