@@ -131,7 +131,7 @@ impl Lake {
         let physical = physical.map_err(|e| answer::problem(&e))?;
         let timed = asks_time(&plan).map_err(|e| answer::problem(&e))?;
         let (lake, schema) = (self.clone(), physical.schema());
-        purse.planned();
+        purse.only_compare();
         let made = Some(Made { state, plan, timed, physical, purse });
         Ok(Program { inner: Arc::new(Inner { lake, input, schema, weight, lane, made }) })
     }
@@ -189,9 +189,7 @@ impl Program {
             }
         };
         let task = lake.inner.engine.task(&made.state, made.purse.pool());
-        let rows = collect(with_batch(plan, batch)?, task).await;
-        made.purse.settle();
-        rows
+        collect(with_batch(plan, batch)?, task).await
     }
 }
 

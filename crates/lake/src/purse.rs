@@ -2,8 +2,8 @@
 //!
 //! Operators ask before they keep rows. A function is evaluated within an operator and asks for
 //! nothing, however large its result is. So functions take the size of their results here
-//! (`guarded`), and give it back when the operator that called them hands on its rows: what
-//! lives on is in those rows by then. Results that the optimiser computes stay in the plan, so
+//! (`guarded`), and give it back when an operator asks for more rows or hands some on: what lives
+//! on is in rows by then. Results that the optimiser computes stay in the plan, so
 //! they are kept until the query ends, and only small ones are computed there.
 
 use std::any::Any;
@@ -22,8 +22,9 @@ use crate::limits::QueryPool;
 
 /// A text, a binary or a list has at most so many bytes.
 const MAX_VALUE_BYTES: u64 = 64 << 20;
-/// Larger results are computed when the query runs, not while it is planned.
-const MAX_CONSTANT_BYTES: u64 = 64 << 10;
+/// Larger results are computed when the query runs, not while it is planned: a constant becomes a
+/// part of the names that the planner makes over and over.
+const MAX_CONSTANT_BYTES: u64 = 1 << 10;
 
 /// One query's. Cheap to clone; clones are one.
 #[derive(Debug, Clone)]
@@ -33,6 +34,7 @@ pub(crate) struct Purse(Arc<Inner>);
 struct Inner {
     pool: Arc<QueryPool>,
     planning: AtomicBool,
+    comparing: AtomicBool,
     held: Mutex<Held>,
 }
 
@@ -40,20 +42,19 @@ struct Inner {
 struct Held {
     /// What the plan keeps.
     kept: usize,
-    threads: HashMap<ThreadId, Calls>,
-}
-
-/// Operators that call each other on one thread, and what functions took meanwhile.
-#[derive(Debug, Default, Clone, Copy)]
-struct Calls {
-    depth: usize,
-    bytes: usize,
+    /// What functions took on each thread since an operator was last asked for rows there.
+    taken: HashMap<ThreadId, usize>,
 }
 
 impl Purse {
     /// A purse for a query that is yet to be planned.
     pub fn new(pool: Arc<QueryPool>) -> Self {
-        Self(Arc::new(Inner { pool, planning: AtomicBool::new(true), held: Mutex::default() }))
+        Self(Arc::new(Inner {
+            pool,
+            planning: AtomicBool::new(true),
+            comparing: AtomicBool::new(false),
+            held: Mutex::default(),
+        }))
     }
 
     /// The purse of the query whose settings these are.
@@ -71,10 +72,11 @@ impl Purse {
         self.0.planning.store(false, Ordering::Relaxed);
     }
 
-    /// Gives back what functions took, where no operator told that it ended.
-    pub fn settle(&self) {
-        let threads = std::mem::take(&mut self.0.held.lock().threads);
-        self.0.pool.give_back(threads.values().map(|calls| calls.bytes).sum());
+    /// From now on results are compared with the limit and not kept in account: for plans whose
+    /// operators tell nothing.
+    pub fn only_compare(&self) {
+        self.planned();
+        self.0.comparing.store(true, Ordering::Relaxed);
     }
 
     /// Bytes that the query may hold at all.
@@ -106,11 +108,15 @@ impl Purse {
     pub fn charge(&self, bytes: usize) -> Result<()> {
         self.plannable(bytes as u64)?;
         self.0.pool.take(bytes)?;
+        if self.0.comparing.load(Ordering::Relaxed) {
+            self.0.pool.give_back(bytes);
+            return Ok(());
+        }
         let mut held = self.0.held.lock();
         if self.0.planning.load(Ordering::Relaxed) {
             held.kept += bytes;
         } else {
-            held.threads.entry(current().id()).or_default().bytes += bytes;
+            *held.taken.entry(current().id()).or_default() += bytes;
         }
         Ok(())
     }
@@ -122,43 +128,22 @@ impl Purse {
         Ok(())
     }
 
-    /// An operator is asked for rows. What functions take until [`Purse::left`] is given back then.
-    pub fn entered(&self) -> Entered {
-        let mut held = self.0.held.lock();
-        let calls = held.threads.entry(current().id()).or_default();
-        calls.depth += 1;
-        Entered { bytes_before: calls.bytes }
-    }
-
-    /// The operator answered.
-    pub fn left(&self, entered: Entered) {
-        let mut held = self.0.held.lock();
-        let Some(calls) = held.threads.get_mut(&current().id()) else { return };
-        calls.depth = calls.depth.saturating_sub(1);
-        // What was taken between operators ends with the outermost one at the latest.
-        let kept = if calls.depth == 0 { 0 } else { entered.bytes_before.min(calls.bytes) };
-        let bytes = calls.bytes - kept;
-        calls.bytes = kept;
-        if calls.depth == 0 {
-            held.threads.remove(&current().id());
+    /// An operator is asked for rows on this thread, or hands some on: what was computed before
+    /// lives in rows by now, or nowhere.
+    pub fn pass(&self) {
+        let taken = self.0.held.lock().taken.remove(&current().id());
+        if let Some(bytes) = taken {
+            self.0.pool.give_back(bytes);
         }
-        drop(held);
-        self.0.pool.give_back(bytes);
     }
 }
 
 impl Drop for Inner {
     fn drop(&mut self) {
         let held = self.held.get_mut();
-        let bytes = held.kept + held.threads.values().map(|calls| calls.bytes).sum::<usize>();
+        let bytes = held.kept + held.taken.values().sum::<usize>();
         self.pool.give_back(bytes);
     }
-}
-
-/// See [`Purse::entered`].
-#[derive(Debug)]
-pub(crate) struct Entered {
-    bytes_before: usize,
 }
 
 /// A purse is equal to itself only: what carries one belongs to one query.

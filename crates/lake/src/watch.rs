@@ -140,7 +140,7 @@ pub(crate) fn install(
     let installed = plan.transform_up(|node| {
         // The operator above was made for these properties and shall see no others.
         let properties = Arc::clone(node.properties());
-        let input = with_watched_filter(with_charged_input(node, purse)?, watch)?;
+        let input = with_watched_filter(with_charged_input(node, purse)?, watch, purse)?;
         let operator = WatchExec { watch: watch.clone(), purse: purse.clone(), widths };
         let watched = Node::new(operator, input, properties);
         Ok(Transformed::yes(Arc::new(watched) as Arc<dyn ExecutionPlan>))
@@ -197,18 +197,22 @@ impl Operator for ChargeExec {
 
 /// The join with its filter watched. The symmetric join is not among them, since it is for
 /// endless inputs, nor is the piecewise merge join, which the engine's settings leave off.
-fn with_watched_filter(node: Arc<dyn ExecutionPlan>, watch: &Watch) -> Result<Arc<dyn ExecutionPlan>> {
+fn with_watched_filter(
+    node: Arc<dyn ExecutionPlan>,
+    watch: &Watch,
+    purse: &Purse,
+) -> Result<Arc<dyn ExecutionPlan>> {
     if let Some(join) = node.downcast_ref::<NestedLoopJoinExec>() {
-        let filter = filter_of_pairs(join.filter(), *join.join_type(), watch);
+        let filter = filter_of_pairs(join.filter(), *join.join_type(), watch, purse);
         return Ok(Arc::new(NestedLoopJoinExecBuilder::from(join).with_filter(filter).build()?));
     }
     if let Some(join) = node.downcast_ref::<HashJoinExec>() {
-        let filter = filter_of_pairs(join.filter(), *join.join_type(), watch);
+        let filter = filter_of_pairs(join.filter(), *join.join_type(), watch, purse);
         return join.builder().with_filter(filter).build_exec();
     }
     if let Some(join) = node.downcast_ref::<SortMergeJoinExec>() {
         let mut join = join.clone();
-        join.filter = join.filter.map(|filter| watched_filter(&filter, watch));
+        join.filter = join.filter.map(|filter| watched_filter(&filter, watch, purse));
         return Ok(Arc::new(join));
     }
     Ok(node)
@@ -217,19 +221,25 @@ fn with_watched_filter(node: Arc<dyn ExecutionPlan>, watch: &Watch) -> Result<Ar
 /// The filter of a join that goes through pairs of rows. One that gives them out meets the
 /// watch with each batch and needs no filter for it; one that only marks which rows have a
 /// match gets a filter that all pairs pass.
-fn filter_of_pairs(filter: Option<&JoinFilter>, kind: JoinType, watch: &Watch) -> Option<JoinFilter> {
+fn filter_of_pairs(
+    filter: Option<&JoinFilter>,
+    kind: JoinType,
+    watch: &Watch,
+    purse: &Purse,
+) -> Option<JoinFilter> {
     match (filter, kind) {
-        (Some(filter), _) => Some(watched_filter(filter, watch)),
+        (Some(filter), _) => Some(watched_filter(filter, watch, purse)),
         (None, JoinType::Inner | JoinType::Left | JoinType::Right | JoinType::Full) => None,
         (None, _) => {
             let all = JoinFilter::new(lit(true), Vec::new(), Arc::new(Schema::empty()));
-            Some(watched_filter(&all, watch))
+            Some(watched_filter(&all, watch, purse))
         }
     }
 }
 
-fn watched_filter(filter: &JoinFilter, watch: &Watch) -> JoinFilter {
-    let watched = WatchExpr { inner: Arc::clone(filter.expression()), watch: watch.clone() };
+fn watched_filter(filter: &JoinFilter, watch: &Watch, purse: &Purse) -> JoinFilter {
+    let watched =
+        WatchExpr { inner: Arc::clone(filter.expression()), watch: watch.clone(), purse: purse.clone() };
     JoinFilter::new(Arc::new(watched), filter.column_indices().to_vec(), Arc::clone(filter.schema()))
 }
 
@@ -238,6 +248,7 @@ fn watched_filter(filter: &JoinFilter, watch: &Watch) -> JoinFilter {
 struct WatchExpr {
     inner: Arc<dyn PhysicalExpr>,
     watch: Watch,
+    purse: Purse,
 }
 
 impl fmt::Display for WatchExpr {
@@ -263,6 +274,7 @@ impl Hash for WatchExpr {
 impl PhysicalExpr for WatchExpr {
     fn evaluate(&self, batch: &RecordBatch) -> Result<ColumnarValue> {
         self.watch.check()?;
+        self.purse.pass();
         self.inner.evaluate(batch)
     }
 
@@ -279,7 +291,7 @@ impl PhysicalExpr for WatchExpr {
         mut children: Vec<Arc<dyn PhysicalExpr>>,
     ) -> Result<Arc<dyn PhysicalExpr>> {
         let Some(inner) = children.pop() else { return internal_err!("a watch without expression") };
-        Ok(Arc::new(Self { inner, watch: self.watch.clone() }))
+        Ok(Arc::new(Self { inner, watch: self.watch.clone(), purse: self.purse.clone() }))
     }
 
     fn fmt_sql(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -335,9 +347,9 @@ impl Stream for Watched {
             self.ended = true;
             return Poll::Ready(Some(Err(error)));
         }
-        let entered = self.operator.purse.entered();
+        self.operator.purse.pass();
         let polled = self.input.poll_next_unpin(cx);
-        self.operator.purse.left(entered);
+        self.operator.purse.pass();
         if let Poll::Ready(Some(Ok(batch))) = &polled
             && let Err(error) = self.operator.widths.check(batch, self.operator.purse.limit())
         {
