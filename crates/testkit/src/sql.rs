@@ -165,7 +165,8 @@ pub fn listed(page: &Path) -> Result<Vec<Listed>> {
     let mut found: Vec<Listed> = Vec::new();
     let mut is_in_block = false;
     for line in text.lines() {
-        match line.trim_end() {
+        // Spaces at the end of an answer are part of it.
+        match line {
             "```sql" => is_in_block = true,
             "```" => is_in_block = false,
             line if !is_in_block || line.is_empty() => {}

@@ -30,6 +30,7 @@ pub(super) struct Settle {
     as_text: Arc<ScalarUDF>,
     timezone: Arc<ScalarUDF>,
     to_real: Arc<ScalarUDF>,
+    same: Arc<ScalarUDF>,
 }
 
 impl Settle {
@@ -39,6 +40,7 @@ impl Settle {
             as_text: text::as_text(),
             timezone: zone::timezone(),
             to_real: to_real(),
+            same: same(),
         }
     }
 }
@@ -83,6 +85,7 @@ impl Settle {
                     None => Transformed::no(Expr::BinaryExpr(binary)),
                 })
             }
+            Expr::BinaryExpr(binary) if sees_nan(&binary, schema) => Ok(self.unpruned(binary)),
             Expr::ScalarFunction(call) => match zone {
                 Some(zone) => self.local_function(call, schema, zone),
                 None => Ok(Transformed::no(Expr::ScalarFunction(call))),
@@ -98,11 +101,17 @@ impl Settle {
         let (from, to) = (cast.expr.get_type(schema)?, cast.field.data_type().clone());
         let Cast { expr, field } = cast;
         if to.is_integer() && (from.is_floating() || matches!(from, DataType::Decimal128(..))) {
-            let rounded = call(&self.round, vec![*expr]);
+            // Types are settled: nothing casts the arguments of a function that is put in now.
+            let number = match from.is_floating() {
+                true => Expr::Cast(Cast::new(expr, DataType::Float64)),
+                false => *expr,
+            };
+            let rounded = call(&self.round, vec![number]);
             return Ok(Transformed::yes(Expr::Cast(Cast { expr: Box::new(rounded), field })));
         }
         if to == DataType::Float32 && (from == DataType::Float64 || from.is_decimal()) {
-            return Ok(Transformed::yes(call(&self.to_real, vec![*expr])));
+            let wide = Expr::Cast(Cast::new(expr, DataType::Float64));
+            return Ok(Transformed::yes(call(&self.to_real, vec![wide])));
         }
         if to.is_string() && text::differs(&from) {
             let written = call(&self.as_text, vec![*expr]);
@@ -118,7 +127,8 @@ impl Settle {
         let is_local =
             |of: &DataType| matches!(of, DataType::Timestamp(_, None) | DataType::Date32 | DataType::Date64);
         if is_instant(&from) && (is_local(&to) || matches!(to, DataType::Time32(_) | DataType::Time64(_))) {
-            let local = self.convert(*expr, zone);
+            let instant = Expr::Cast(Cast::new(expr, instant_type()));
+            let local = self.convert(instant, zone);
             return Ok(Transformed::yes(Expr::Cast(Cast { expr: Box::new(local), field })));
         }
         if is_local(&from) && is_instant(&to) {
@@ -134,6 +144,17 @@ impl Settle {
             return Ok(Transformed::yes(Expr::Cast(Cast { expr: Box::new(instant), field })));
         }
         Ok(Transformed::no(Expr::Cast(Cast { expr, field })))
+    }
+
+    /// A comparison that a NaN may pass, in a form that no statistics of files answer: they leave
+    /// NaN out.
+    fn unpruned(&self, binary: BinaryExpr) -> Transformed<Expr> {
+        let hidden = |expr: Box<Expr>| match *expr {
+            Expr::Column(_) => Box::new(call(&self.same, vec![*expr])),
+            other => Box::new(other),
+        };
+        let BinaryExpr { left, op, right } = binary;
+        Transformed::yes(Expr::BinaryExpr(BinaryExpr::new(hidden(left), op, hidden(right))))
     }
 
     /// Between an instant and the session's local time.
@@ -208,6 +229,35 @@ impl Settle {
 
 fn call(function: &Arc<ScalarUDF>, args: Vec<Expr>) -> Expr {
     Expr::ScalarFunction(ScalarFunction::new_udf(Arc::clone(function), args))
+}
+
+/// Whether a column of floats is compared with a constant in a way that NaN, the greatest value,
+/// may pass.
+fn sees_nan(binary: &BinaryExpr, schema: &DFSchema) -> bool {
+    use Operator as O;
+    let is_column = |expr: &Expr| {
+        matches!(expr, Expr::Column(_)) && expr.get_type(schema).is_ok_and(|of| of.is_floating())
+    };
+    let is_value = |expr: &Expr| !expr.any_column_refs();
+    (is_column(&binary.left)
+        && is_value(&binary.right)
+        && matches!(binary.op, O::Eq | O::NotEq | O::Gt | O::GtEq))
+        || (is_value(&binary.left)
+            && is_column(&binary.right)
+            && matches!(binary.op, O::Eq | O::NotEq | O::Lt | O::LtEq))
+}
+
+/// `same(x)` is x.
+fn same() -> Arc<ScalarUDF> {
+    Function::udf(
+        "same",
+        |types| Ok(types.to_vec()),
+        |args| type_of(args, 0),
+        |args| match args.args.first() {
+            Some(value) => Ok(value.clone()),
+            None => exec_err!("same takes one value"),
+        },
+    )
 }
 
 fn is_shift_of_instant(binary: &BinaryExpr, schema: &DFSchema) -> bool {

@@ -205,7 +205,10 @@ impl VisitorMut for Settler {
                 format,
             } => match is_plain_numeric(&data_type) {
                 true => numeric(*inner),
-                false => Expr::Cast { kind: CastKind::Cast, expr: inner, data_type, array, format },
+                false => {
+                    let inner = Box::new(with_text(*inner, |text| literal_of(text, &data_type)));
+                    Expr::Cast { kind: CastKind::Cast, expr: inner, data_type, array, format }
+                }
             },
             other => other,
         };
