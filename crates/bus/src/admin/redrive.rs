@@ -148,7 +148,13 @@ impl SubscriptionAdmin {
                 Err(refusal) => Err(refusal),
             };
             match sent {
-                Ok((topic, item)) => by_topic.entry(topic).or_default().push((letter.ack_id, item)),
+                Ok((topic, item)) => match self.take_token(&item) {
+                    Ok(()) => by_topic.entry(topic).or_default().push((letter.ack_id, item)),
+                    Err(problem) => {
+                        run.held.push(letter.ack_id);
+                        run.limited.get_or_insert(problem);
+                    }
+                },
                 Err(refusal) => run.refuse(letter.ack_id, refusal),
             }
         }

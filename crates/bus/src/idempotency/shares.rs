@@ -150,7 +150,7 @@ mod tests {
     use super::*;
 
     fn key(n: usize) -> KeyHash {
-        let topic = TopicName::new("t").expect("a name");
+        let topic = TopicName::new("topic").expect("a name");
         KeyHash::new(&topic, &TenantId::default_tenant(), &n.to_string())
     }
 

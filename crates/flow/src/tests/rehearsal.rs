@@ -49,6 +49,9 @@ fn project(pipelines: Vec<Pipeline>, models: Vec<Model>) -> Project {
                 max_rows: 10,
             },
             namespaces: Vec::new(),
+            memory_bytes: None,
+            quotas: Vec::new(),
+            egress: Vec::new(),
         },
         tenants: vec![TenantConfig {
             id: tenant("acme"),

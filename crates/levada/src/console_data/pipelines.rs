@@ -266,7 +266,7 @@ mod tests {
     fn rules_and_spans_read_as_text() {
         let values = vec!["EWR".to_owned(), "JFK".to_owned()];
         assert_eq!(check_text(&Check::OneOf { values }), "is one of EWR, JFK");
-        assert_eq!(check_text(&Check::Range { min: Some(0.5), max: None }), "is at least 0.5");
+        assert_eq!(check_text(&Check::Range { min: Some("0.5".to_owned()), max: None }), "is at least 0.5");
         let allowance = Duration::from_secs(300);
         assert_eq!(check_text(&Check::NotInFuture { allowance }), "is at most 5 min in the future");
         let spans = [86_400_000, 7_200_000, 90_000, 1_500, 0].map(|ms| span(Duration::from_millis(ms)));
