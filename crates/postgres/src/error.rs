@@ -103,7 +103,11 @@ pub(crate) fn sqlstate(problem: &Problem) -> &'static str {
         "sql-memory" => "53200",
         "sql-too-deep" | "sql-too-large" => "54001",
         "sql-execution" if problem.detail.contains("division by zero") => "22012",
-        "sql-execution" if problem.detail.contains("out of range") => "22003",
+        "sql-execution"
+            if ["out of range", "overflow"].iter().any(|words| problem.detail.contains(words)) =>
+        {
+            "22003"
+        }
         "sql-execution" => "22000",
         "sql-invalid" => "42000",
         "sql-storage" => "58030",

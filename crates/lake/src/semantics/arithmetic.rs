@@ -158,6 +158,9 @@ impl ScalarUDFImpl for Checked {
     }
 }
 
+/// The exponent of a float; all of it is set in what is not finite.
+const EXPONENT: u64 = 0x7ff0_0000_0000_0000;
+
 type ArrowResult<T> = std::result::Result<T, arrow::error::ArrowError>;
 
 fn compute(op: Op, left: &dyn Datum, right: &dyn Datum) -> ArrowResult<ArrayRef> {
@@ -270,10 +273,11 @@ fn floats(op: Op, left: &dyn Datum, right: &dyn Datum) -> ArrowResult<ArrayRef> 
             Op::Multiply => a * b,
             _ => a / b,
         };
-        (value, !value.is_finite())
+        // As whole numbers, the flags of many rows are gathered at once.
+        (value, u64::from(value.to_bits() & EXPONENT == EXPONENT))
     };
-    let (values, unusual) = pairs::<Float64Type, bool>(left, right, run);
-    if !unusual {
+    let (values, unusual) = pairs::<Float64Type, u64>(left, right, run);
+    if unusual == 0 {
         return Ok(Arc::new(values));
     }
     let ((left, left_is_one), (right, right_is_one)) = (left.get(), right.get());
