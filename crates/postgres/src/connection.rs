@@ -8,6 +8,7 @@ use std::time::Duration;
 use futures::{SinkExt, StreamExt};
 use pgwire::error::ErrorInfo;
 use pgwire::messages::response::{NoticeResponse, ReadyForQuery, TransactionStatus};
+use pgwire::messages::startup::ParameterStatus;
 use pgwire::messages::{PgWireBackendMessage, PgWireFrontendMessage};
 use tokio::net::TcpStream;
 use tokio_util::codec::Framed;
@@ -220,6 +221,17 @@ impl Connection<'_> {
             self.status = TransactionStatus::Error;
         }
         self.io.send(PgWireBackendMessage::ErrorResponse((*info).into())).await?;
+        Ok(())
+    }
+
+    /// Tells the client which of the settings that it follows have changed.
+    pub async fn report(&mut self, before: &[(String, String)]) -> Outcome<()> {
+        for (name, value) in self.session.settings.reported() {
+            if !before.contains(&(name.clone(), value.clone())) {
+                let changed = ParameterStatus::new(name, value);
+                self.io.feed(PgWireBackendMessage::ParameterStatus(changed)).await?;
+            }
+        }
         Ok(())
     }
 

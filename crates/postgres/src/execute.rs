@@ -13,14 +13,15 @@ use pgwire::messages::extendedquery::{
     Bind, BindComplete, Close, CloseComplete, Describe, Execute, Parse, ParseComplete, PortalSuspended,
 };
 use pgwire::messages::response::{CommandComplete, EmptyQueryResponse, TransactionStatus};
-use pgwire::messages::startup::ParameterStatus;
 use tokio_util::sync::CancellationToken;
 
 use crate::connection::Connection;
 use crate::error::{Failure, Outcome, refuse, refuse_with};
 use crate::metrics;
 use crate::params;
-use crate::portal::{Deadline, Flow, Portal, Prepared, cancelled, text_schema};
+use crate::portal::{
+    Deadline, Flow, Portal, Prepared, cancelled, no_portal, no_statement, show_columns, tagged, text_schema,
+};
 use crate::settings::Until;
 use crate::statement::{Hold, Rows, Statement, classify};
 use crate::tokens::split;
@@ -337,17 +338,6 @@ impl Connection<'_> {
         }
     }
 
-    /// Tells the client which of the settings that it follows have changed.
-    async fn report(&mut self, before: &[(String, String)]) -> Outcome<()> {
-        for (name, value) in self.session.settings.reported() {
-            if !before.contains(&(name.clone(), value.clone())) {
-                let changed = ParameterStatus::new(name, value);
-                self.io.feed(PgWireBackendMessage::ParameterStatus(changed)).await?;
-            }
-        }
-        Ok(())
-    }
-
     /// Statements about the session alone; the answer is their tag.
     fn manage(&mut self, statement: &Statement) -> Outcome<&'static str> {
         match statement {
@@ -497,15 +487,6 @@ impl Connection<'_> {
     }
 }
 
-/// `SELECT 3`; `SHOW` is told without a count.
-fn tagged(word: &str, rows: u64) -> String {
-    if word == "SHOW" { word.to_owned() } else { format!("{word} {rows}") }
-}
-
-fn show_columns(name: &str) -> Vec<&str> {
-    if name == "all" { vec!["name", "setting", "description"] } else { vec![name] }
-}
-
 fn count(outcome: &Outcome<()>, started: Instant) {
     let code = match outcome {
         Ok(()) => "ok".to_owned(),
@@ -513,12 +494,4 @@ fn count(outcome: &Outcome<()>, started: Instant) {
         Err(Failure::Wire(_)) => "disconnected".to_owned(),
     };
     metrics::statement(code, started.elapsed());
-}
-
-fn no_statement(name: &str) -> Failure {
-    refuse("26000", format!("prepared statement \"{name}\" does not exist"))
-}
-
-fn no_portal(name: &str) -> Failure {
-    refuse("34000", format!("cursor \"{name}\" does not exist"))
 }

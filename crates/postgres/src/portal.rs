@@ -211,6 +211,24 @@ pub(crate) fn cancelled() -> crate::error::Failure {
     refuse("57014", "canceling statement due to user request")
 }
 
+pub(crate) fn no_statement(name: &str) -> crate::error::Failure {
+    refuse("26000", format!("prepared statement \"{name}\" does not exist"))
+}
+
+pub(crate) fn no_portal(name: &str) -> crate::error::Failure {
+    refuse("34000", format!("cursor \"{name}\" does not exist"))
+}
+
+/// `SELECT 3`; `SHOW` is told without a count.
+pub(crate) fn tagged(word: &str, rows: u64) -> String {
+    if word == "SHOW" { word.to_owned() } else { format!("{word} {rows}") }
+}
+
+/// The columns of the answer to SHOW.
+pub(crate) fn show_columns(name: &str) -> Vec<&str> {
+    if name == "all" { vec!["name", "setting", "description"] } else { vec![name] }
+}
+
 pub(crate) fn text_schema(names: &[&str]) -> SchemaRef {
     Arc::new(Schema::new(names.iter().map(|n| Field::new(*n, DataType::Utf8, true)).collect::<Vec<_>>()))
 }

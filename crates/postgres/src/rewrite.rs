@@ -9,8 +9,7 @@
 mod empty;
 
 use crate::catalog;
-use crate::settings::Until;
-use crate::tokens::{Kind, Token, significant, tokens};
+use crate::tokens::{Kind, Token, nesting, significant, tokens};
 
 /// What replacements depend on.
 pub(crate) struct Facts<'a> {
@@ -72,36 +71,6 @@ pub(crate) fn rewrite(sql: &str, facts: &Facts<'_>) -> Rewritten {
     }
     let sql = rewriter.range(0, all.len());
     Rewritten { sql, needs_catalog: rewriter.needs_catalog }
-}
-
-/// The settings that a statement sets with `set_config(name, value, is_local)`.
-pub(crate) fn settings_of(sql: &str) -> Vec<(String, String, Until)> {
-    if !sql.to_ascii_lowercase().contains("set_config") {
-        return Vec::new();
-    }
-    let all = significant(sql);
-    let calls = all.windows(8).filter(|part| part[0].is("set_config") && part[1].is_mark("("));
-    calls
-        .filter(|part| part[2].kind == Kind::Text && part[4].kind == Kind::Text)
-        .map(|part| {
-            let until = if part[6].is("true") { Until::Transaction } else { Until::Session };
-            (part[2].value(), part[4].value(), until)
-        })
-        .collect()
-}
-
-/// How deep the parentheses of a text nest.
-fn nesting(tokens: &[Token<'_>]) -> usize {
-    let (mut depth, mut deepest) = (0_usize, 0);
-    for token in tokens {
-        if token.is_mark("(") {
-            depth += 1;
-            deepest = deepest.max(depth);
-        } else if token.is_mark(")") {
-            depth = depth.saturating_sub(1);
-        }
-    }
-    deepest
 }
 
 fn is_marker(token: &Token<'_>) -> bool {

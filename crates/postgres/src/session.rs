@@ -9,8 +9,8 @@ use levada_lake::{Lake, QueryLimits, SqlSession, SqlSettings};
 use crate::catalog;
 use crate::encode::Shown;
 use crate::error::{Failure, Outcome, fatal, info};
-use crate::rewrite::{Facts, rewrite, settings_of};
-use crate::settings::Settings;
+use crate::rewrite::{Facts, rewrite};
+use crate::settings::{Settings, settings_of};
 
 /// Database names that mean all tenants of the key; tools insist on having one.
 const EVERYTHING: [&str; 3] = ["", "levada", "postgres"];

@@ -265,6 +265,22 @@ impl Settings {
     }
 }
 
+/// The settings that a statement sets with `set_config(name, value, is_local)`.
+pub(crate) fn settings_of(sql: &str) -> Vec<(String, String, Until)> {
+    if !sql.to_ascii_lowercase().contains("set_config") {
+        return Vec::new();
+    }
+    let all = significant(sql);
+    let calls = all.windows(8).filter(|part| part[0].is("set_config") && part[1].is_mark("("));
+    calls
+        .filter(|part| part[2].kind == Kind::Text && part[4].kind == Kind::Text)
+        .map(|part| {
+            let until = if part[6].is("true") { Until::Transaction } else { Until::Session };
+            (part[2].value(), part[4].value(), until)
+        })
+        .collect()
+}
+
 fn unfollowed(name: &str, value: &str, mend: &str) -> crate::error::Failure {
     refuse_with("0A000", format!("{name} = \"{value}\" is not offered here"), mend)
 }

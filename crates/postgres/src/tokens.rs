@@ -69,6 +69,20 @@ pub(crate) fn significant(sql: &str) -> Vec<Token<'_>> {
     tokens(sql).into_iter().filter(|t| t.kind != Kind::Space).collect()
 }
 
+/// How deep the parentheses of a text nest.
+pub(crate) fn nesting(tokens: &[Token<'_>]) -> usize {
+    let (mut depth, mut deepest) = (0_usize, 0);
+    for token in tokens {
+        if token.is_mark("(") {
+            depth += 1;
+            deepest = deepest.max(depth);
+        } else if token.is_mark(")") {
+            depth = depth.saturating_sub(1);
+        }
+    }
+    deepest
+}
+
 /// The statements of a text, without their semicolons; empty ones are left out.
 pub(crate) fn split(sql: &str) -> Vec<&str> {
     let mut out = Vec::new();
