@@ -62,8 +62,7 @@ impl Lake {
             None => self.scrub_tables(None, &mut left, &mut new).await,
         };
         self.inner.scrubber.state.lock().next = next;
-        self.note(&new);
-        new
+        self.note(new)
     }
 
     /// What the walks have found and is still so: files that left their table do not count.
@@ -218,19 +217,22 @@ impl Lake {
         });
     }
 
-    fn note(&self, new: &[Damage]) {
+    /// Keeps what was not known yet, and returns it.
+    fn note(&self, found: Vec<Damage>) -> Vec<Damage> {
         let mut walk = self.inner.scrubber.state.lock();
-        for damage in new {
-            let known = walk.found.iter().any(|found| found.file == damage.file);
-            if !known {
-                let Damage { owner, table, file, reason } = damage;
-                tracing::error!(owner = owner.as_str(), %table, %file, %reason, "a file of the lake is damaged");
+        let mut new: Vec<Damage> = Vec::new();
+        for damage in found {
+            if walk.found.iter().chain(&new).any(|known| known.file == damage.file) {
+                continue;
             }
-            if !known && walk.found.len() < MAX_SHOWN {
-                walk.found.push(damage.clone());
-            }
+            let Damage { owner, table, file, reason } = &damage;
+            tracing::error!(owner = owner.as_str(), %table, %file, %reason, "a file of the lake is damaged");
+            new.push(damage);
         }
+        let room = MAX_SHOWN.saturating_sub(walk.found.len());
+        walk.found.extend(new.iter().take(room).cloned());
         crate::metrics::damaged(walk.found.len());
+        new
     }
 
     /// All tables in order, from one on.

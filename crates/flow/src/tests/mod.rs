@@ -1,6 +1,7 @@
 //! Whole pipelines over a real bus and a real lake, on simulated and real disks.
 
 mod crash;
+mod decimals;
 mod figures;
 mod models;
 mod rehearsal;
