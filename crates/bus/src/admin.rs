@@ -21,12 +21,12 @@ use std::time::Duration;
 
 use levada_core::{Principal, Problem, ProjectId, ResourceName, TenantId, TenantSet};
 
-use crate::shared_names;
-use crate::rate::TakeTokens;
 use crate::port::{
     BlockedKey, BusPort, LaneDelivery, Page, PageRequest, PortError, SubscriptionPort, SubscriptionSpec,
     SubscriptionStats, Unblock,
 };
+use crate::rate::TakeTokens;
+use crate::shared_names;
 
 pub use browse::{Browsed, MAX_BROWSE};
 pub use change::{MAX_RATE_PER_S, MAX_WEIGHED_TENANTS, MAX_WEIGHT, SubscriptionChange, Weighing};
@@ -283,7 +283,8 @@ impl SubscriptionAdmin {
     pub fn count_of(&self, tenant: &TenantId) -> u64 {
         let owned = ProjectOwner::Tenant(tenant.clone());
         let is_its = |spec: &SubscriptionSpec| {
-            spec.tenant.as_ref() == Some(tenant) || (self.owner_of)(&spec.name.project).as_ref() == Some(&owned)
+            spec.tenant.as_ref() == Some(tenant)
+                || (self.owner_of)(&spec.name.project).as_ref() == Some(&owned)
         };
         let (mut request, mut count) = (PageRequest { size: MAX_LIST, after: None }, 0);
         loop {

@@ -68,7 +68,10 @@ impl BusConfig {
         let most = Self::default();
         Self {
             idempotency_keys: most.idempotency_keys.min(bytes / 5 * 2 / IDEMPOTENCY_KEY_BYTES).max(1_000),
-            deduplication_keys: most.deduplication_keys.min(bytes / 5 * 2 / DEDUPLICATION_KEY_BYTES).max(1_000),
+            deduplication_keys: most
+                .deduplication_keys
+                .min(bytes / 5 * 2 / DEDUPLICATION_KEY_BYTES)
+                .max(1_000),
             cache_bytes: most.cache_bytes.min(bytes / 5).max(1 << 20),
             ..most
         }

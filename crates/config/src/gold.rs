@@ -238,7 +238,8 @@ fn metric_expression(gold: &GoldDraft, metric: &Metric, joins: &[&Join]) -> Resu
         None => "*".to_owned(),
         Some(name) => {
             if let Lookup::Column(found) = gold.columns.find(name) {
-                let number = matches!(found.kind, FieldType::Int64 | FieldType::Float64 | FieldType::Decimal { .. });
+                let number =
+                    matches!(found.kind, FieldType::Int64 | FieldType::Float64 | FieldType::Decimal { .. });
                 if matches!(metric.function.as_str(), "sum" | "avg") && !number {
                     return Err(unclear(
                         &metric.span,

@@ -19,8 +19,8 @@ use tokio::time::Instant;
 use crate::chain::{Chain, Failed};
 use crate::commit::{Committer, RETRY, Roll, Target, blocking};
 use crate::counts::StepCounts;
-use crate::epoch::{Cut, OpenEpoch};
 use crate::doubles;
+use crate::epoch::{Cut, OpenEpoch};
 use crate::error::FlowError;
 use crate::intake::Intake;
 use crate::journal::{Journal, Recovered};
@@ -122,7 +122,8 @@ pub async fn run(
 ) -> Result<(), FlowError> {
     let pipeline = Arc::clone(cell.pipeline());
     let sealing = cell.sealing().await;
-    let mut works = build(&Maker { lake: &parts.lake, enrich: &parts.enrich, owner: &pipeline.owner }, &pipeline)?;
+    let mut works =
+        build(&Maker { lake: &parts.lake, enrich: &parts.enrich, owner: &pipeline.owner }, &pipeline)?;
     let target = works.as_ref().map(|w| table_spec(&pipeline, &w.chain)).transpose()?;
     if let Some(spec) = &target {
         doubles::report(&parts.lake, &pipeline, spec);
@@ -275,7 +276,8 @@ impl Engine {
             self.accept_all().await?;
             self.remember(stop).await?;
             let due = self.open.due(self.last_cut, self.pipeline.epoch);
-            let full = self.open.bytes >= self.pipeline.epoch_bytes || !self.memory.reach(self.open.held_bytes);
+            let full =
+                self.open.bytes >= self.pipeline.epoch_bytes || !self.memory.reach(self.open.held_bytes);
             if full || due.is_some_and(|at| at <= Instant::now()) {
                 self.cut().await?;
             }

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use levada_access::{KeyRing, RateLimiter};
 use levada_bus::Bus;
-use levada_core::{Admission, Authenticator, Clock, IdSource, MemoryBudget, OwnedMemory, Principal, Quotas, SignIns};
+use levada_core::{
+    Admission, Authenticator, Clock, IdSource, MemoryBudget, OwnedMemory, Principal, Quotas, SignIns,
+};
 use levada_lake::Lake;
 use levada_telemetry::Ingest;
 use metrics_exporter_prometheus::PrometheusHandle;

@@ -43,6 +43,7 @@ mod blocks;
 pub mod bronze;
 mod catalog;
 mod commit;
+mod dialect;
 mod diskstore;
 mod engine;
 mod error;

@@ -7,7 +7,6 @@ use datafusion::sql::parser::{DFParserBuilder, Statement};
 use datafusion::sql::sqlparser::ast::{
     Query, Select, SetExpr, Statement as SqlStatement, TableFactor, Visit, Visitor,
 };
-use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 use levada_core::Problem;
 
 use crate::answer::{not_allowed, problem, syntax};
@@ -20,8 +19,9 @@ const TABLE_FUNCTIONS: [&str; 3] = ["generate_series", "range", "unnest"];
 /// Parses one statement and refuses whatever does not only read.
 pub(crate) fn parse(sql: &str) -> Result<Statement, Problem> {
     shape::weigh(sql)?;
+    let dialect = Bounded::for_text(sql);
     let parsed = DFParserBuilder::new(sql)
-        .with_dialect(&PostgreSqlDialect {})
+        .with_dialect(&dialect)
         .with_recursion_limit(NESTING)
         .build()
         .and_then(|mut parser| parser.parse_statements());
@@ -228,5 +228,17 @@ mod tests {
         let deep = format!("select {}1{}", "(".repeat(5000), ")".repeat(5000));
         assert_eq!(parse(&deep).map_err(|p| p.code), Err("sql-too-deep".into()));
         assert!(parse(&format!("select '{}'", "x".repeat(shape::SQL_BYTES))).is_err());
+    }
+
+    #[test]
+    fn what_the_parser_would_read_twice_on_every_level_is_read_once_or_refused() {
+        for (open, close) in [("abs(", ")"), ("coalesce(", ",2)"), ("(select ", ")"), ("make_array(", ")")] {
+            let nested = |levels| format!("select {}1{}", open.repeat(levels), close.repeat(levels));
+            assert!(parse(&nested(15)).is_ok(), "{open}");
+            let began = std::time::Instant::now();
+            let answer = parse(&nested(45)).map(drop).map_err(|p| p.code);
+            assert!(answer.is_ok() || answer == Err("sql-too-deep".into()), "{open}: {answer:?}");
+            assert!(began.elapsed() < std::time::Duration::from_secs(5), "{open}: {:?}", began.elapsed());
+        }
     }
 }

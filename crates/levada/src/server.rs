@@ -13,7 +13,8 @@ use levada_config::Secrets;
 use levada_config::model::{Limits, Owner, Pipeline, Project, Source};
 use levada_connect::{FileReader, FileReaderConfig};
 use levada_core::{
-    Backoff, Clock, Egress, IdSource, MemoryHold, Principal, ProjectId, RandomIds, ReadError, SystemClock, TenantId,
+    Backoff, Clock, Egress, IdSource, MemoryHold, Principal, ProjectId, RandomIds, ReadError, SystemClock,
+    TenantId,
 };
 use levada_disk::{Disk, RealDisk};
 use levada_flow::{FileReaders, Models, ModelsConfig, Pipelines};
@@ -109,7 +110,8 @@ impl Server {
         let lake = Lake::open(disk.clone(), LAKE_DIR, shared.lake_config(), clock.clone())
             .context("cannot open the lake")?;
         let key_store = open_store(&disk, KEYS_DIR).await?;
-        let keys = Arc::new(KeyRing::open(key_store.clone(), clock.clone()).context("cannot open the API keys")?);
+        let keys =
+            Arc::new(KeyRing::open(key_store.clone(), clock.clone()).context("cannot open the API keys")?);
         let admin =
             keys.ensure_admin(|secret| data.write_admin_key(secret.expose()).map_err(std::io::Error::other))?;
 
@@ -148,7 +150,8 @@ impl Server {
             None => None,
         };
 
-        let engines = Arc::new(start_engines(&options, &shared, &bus, &lake, &disk, &clock, data.root()).await?);
+        let engines =
+            Arc::new(start_engines(&options, &shared, &bus, &lake, &disk, &clock, data.root()).await?);
         let sampler = Sampler::start(bus.clone(), stopped.clone());
         let (census, counting) = Census::start(disk.clone(), LAKE_DIR, clock.clone(), stopped.clone());
         tasks.push(counting);
@@ -239,7 +242,12 @@ impl Server {
         let push = push_config(&data, &format!("http://{}", http.local_addr()?))?;
         let doors = console.merge(levada_pubsub::router(&pubsub)).merge(levada_pubsub::push_router(&push));
         let app = levada_http::app_with(state.clone(), doors);
-        tasks.push(maintenance::count_stock(pubsub.clone(), keys.clone(), shared.quotas.clone(), stopped.clone()));
+        tasks.push(maintenance::count_stock(
+            pubsub.clone(),
+            keys.clone(),
+            shared.quotas.clone(),
+            stopped.clone(),
+        ));
         let pushing = pubsub.clone();
         tasks.push(tokio::spawn(async move { pushing.push(push).await }));
         let serve = levada_http::serve(http, app, until(stopped), levada_http::ServerConfig::default());

@@ -56,7 +56,11 @@ fn default_memory_bytes() -> u64 {
     // Version 2 and version 1 of control groups.
     let files = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"];
     let groups = files.into_iter().filter_map(|file| read(file)?.trim().parse::<u64>().ok());
-    machine.into_iter().chain(groups).min().map_or(FALLBACK_BYTES, |bytes| (bytes / 2).max(FALLBACK_BYTES / 4))
+    machine
+        .into_iter()
+        .chain(groups)
+        .min()
+        .map_or(FALLBACK_BYTES, |bytes| (bytes / 2).max(FALLBACK_BYTES / 4))
 }
 
 /// `MemTotal` of a text in the form of /proc/meminfo.

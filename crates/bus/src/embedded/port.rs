@@ -10,8 +10,8 @@ use crate::embedded::EmbeddedBus;
 use crate::embedded::catalog::page;
 use crate::embedded::deliver::Handle;
 use crate::port::{
-    BusPort, KeyScope, Page, PageRequest, Peeked, PortError, Publication, SeekTo, SnapshotSpec, SubscriptionPort,
-    SubscriptionSpec, TopicSpec,
+    BusPort, KeyScope, Page, PageRequest, Peeked, PortError, Publication, SeekTo, SnapshotSpec,
+    SubscriptionPort, SubscriptionSpec, TopicSpec,
 };
 
 impl BusPort for EmbeddedBus {

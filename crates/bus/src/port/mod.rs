@@ -21,8 +21,8 @@ pub use delivery::{
     SubscriptionStats, Unblock,
 };
 pub use spec::{
-    DeadLetterPolicy, Deduplication, Durability, Encoding, KeyScope, NoWrapper, OidcToken, PushConfig, Replay,
-    RetryPolicy, SchemaSettings, SnapshotSpec, SubscriptionSpec, TopicSpec,
+    DeadLetterPolicy, Deduplication, Durability, Encoding, KeyScope, NoWrapper, OidcToken, PushConfig,
+    Replay, RetryPolicy, SchemaSettings, SnapshotSpec, SubscriptionSpec, TopicSpec,
 };
 
 /// Why a call on the port failed. Edges turn the kind into a status code.

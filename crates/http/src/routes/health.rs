@@ -49,8 +49,8 @@ pub async fn readyz(State(state): State<AppState>, request: Request) -> Response
 
 /// Failed pipelines and models and damaged tables, counted; with the names and reasons that the caller may see.
 fn degraded(caller: Option<&Caller>, failing: Vec<Failing>) -> Vec<Value> {
-    let kinds =
-        ["pipeline", "model", "table", "document"].map(|kind| (kind, failing.iter().filter(|f| f.kind == kind).count()));
+    let kinds = ["pipeline", "model", "table", "document"]
+        .map(|kind| (kind, failing.iter().filter(|f| f.kind == kind).count()));
     let seen = caller.map(|caller| visible_failing(&caller.principal, failing));
     let mut told = Vec::new();
     for (kind, count) in kinds.into_iter().filter(|(_, count)| *count > 0) {

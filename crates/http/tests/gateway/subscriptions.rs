@@ -6,8 +6,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::Method;
 use levada_bus::port::{
-    BusPort, Consumer, DeadLetterPolicy, Publication, PullLimits, Received, SubscriptionPort, SubscriptionSpec,
-    TopicSpec,
+    BusPort, Consumer, DeadLetterPolicy, Publication, PullLimits, Received, SubscriptionPort,
+    SubscriptionSpec, TopicSpec,
 };
 use levada_core::{Attributes, Message, ResourceName, TenantContext};
 use serde_json::{Value, json};
@@ -66,13 +66,25 @@ pub async fn publish(gateway: &Gateway, topic: &str, owner: &str, key: Option<&s
 }
 
 pub async fn pull(subscription: &Arc<dyn SubscriptionPort>, max_messages: usize) -> Vec<Received> {
-    let limits = PullLimits { max_messages, max_bytes: 1 << 20, wait: Duration::ZERO, ack_deadline: None, consumer: Consumer::Call };
+    let limits = PullLimits {
+        max_messages,
+        max_bytes: 1 << 20,
+        wait: Duration::ZERO,
+        ack_deadline: None,
+        consumer: Consumer::Call,
+    };
     subscription.pull(limits).await.expect("pulls")
 }
 
 /// What comes first, when it comes.
 pub async fn pull_some(subscription: &Arc<dyn SubscriptionPort>) -> Vec<Received> {
-    let limits = PullLimits { max_messages: 10, max_bytes: 1 << 20, wait: PATIENCE, ack_deadline: None, consumer: Consumer::Call };
+    let limits = PullLimits {
+        max_messages: 10,
+        max_bytes: 1 << 20,
+        wait: PATIENCE,
+        ack_deadline: None,
+        consumer: Consumer::Call,
+    };
     subscription.pull(limits).await.expect("pulls")
 }
 

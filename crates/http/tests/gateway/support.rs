@@ -15,7 +15,8 @@ use levada_access::{KeyRing, NewKey, RateLimiter};
 use levada_bus::admin::{ProjectOwner, SubscriptionAdmin};
 use levada_bus::{Bus, BusConfig, EmbeddedBus};
 use levada_core::{
-    ManualClock, MemoryBudget, Problem, ProjectId, Quota, Quotas, RandomIds, Role, TenantId, TenantSet, TopicName,
+    ManualClock, MemoryBudget, Problem, ProjectId, Quota, Quotas, RandomIds, Role, TenantId, TenantSet,
+    TopicName,
 };
 use levada_disk::{Disk, SimDisk};
 use levada_http::{

@@ -19,8 +19,11 @@ async fn a_long_query_is_stopped_at_its_deadline() {
     let session = session(&lake, &["a"]);
     let timeout = Duration::from_millis(300);
     let began = std::time::Instant::now();
-    let output = session.query(ENDLESS, vec![], QueryLimits { timeout, ..limits() }).await.unwrap();
-    let problem = output.collect().await.unwrap_err();
+    // On a busy machine the time may be over before the query has begun.
+    let problem = match session.query(ENDLESS, vec![], QueryLimits { timeout, ..limits() }).await {
+        Ok(output) => output.collect().await.unwrap_err(),
+        Err(problem) => problem,
+    };
     assert_eq!(problem.code, "sql-timeout");
     assert!(began.elapsed() < Duration::from_secs(20), "took {:?}", began.elapsed());
 }

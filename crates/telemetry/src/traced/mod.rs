@@ -14,8 +14,8 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use levada_bus::port::{
-    BusPort, KeyScope, Page, PageRequest, Peeked, PortError, Publication, SeekTo, SnapshotSpec, SubscriptionPort,
-    SubscriptionSpec, TopicSpec,
+    BusPort, KeyScope, Page, PageRequest, Peeked, PortError, Publication, SeekTo, SnapshotSpec,
+    SubscriptionPort, SubscriptionSpec, TopicSpec,
 };
 use levada_core::{Problem, ProjectId, ResourceName, TenantSet};
 use parking_lot::Mutex;

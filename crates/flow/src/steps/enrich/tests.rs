@@ -77,7 +77,14 @@ impl Server {
 
 fn field(name: &str, kind: FieldType, required: bool) -> Field {
     let path = vec![name.to_owned()];
-    Field { name: SourceName::new(name).expect("a name"), path, kind, numbers: None, required, description: None }
+    Field {
+        name: SourceName::new(name).expect("a name"),
+        path,
+        kind,
+        numbers: None,
+        required,
+        description: None,
+    }
 }
 
 fn config(url: &str) -> Enrich {
