@@ -10,6 +10,7 @@ use datafusion::sql::sqlparser::ast::{
 use levada_core::Problem;
 
 use crate::answer::{not_allowed, problem, syntax};
+use crate::dialect::Bounded;
 use crate::{semantics, shape};
 
 const NESTING: usize = 50;
