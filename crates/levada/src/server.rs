@@ -396,7 +396,6 @@ fn gateway_config(project: &Project, limits: QueryLimits, open: Option<Arc<Princ
             memory_bytes: limits.memory_bytes,
             timeout: limits.timeout,
             max_rows: limits.max_rows,
-            ..QueryConfig::default()
         },
         metrics: if open.is_some() { MetricsAccess::Loopback } else { MetricsAccess::Key },
         loopback_principal: open,
