@@ -71,6 +71,17 @@ impl Settle {
         })?;
         let settled = settled.transform_data(|plan| match plan {
             LogicalPlan::Filter(filter) => guard(filter),
+            LogicalPlan::Join(mut join) => {
+                let hide = |key| self.hidden(key, &schema);
+                join.on = join.on.into_iter().map(|(left, right)| (hide(left), hide(right))).collect();
+                Ok(Transformed::yes(LogicalPlan::Join(join)))
+            }
+            LogicalPlan::Sort(mut sort) => {
+                for key in &mut sort.expr {
+                    key.expr = self.hidden(std::mem::take(&mut key.expr), &schema);
+                }
+                Ok(Transformed::yes(LogicalPlan::Sort(sort)))
+            }
             plan => Ok(Transformed::no(plan)),
         })?;
         settled.map_data(LogicalPlan::recompute_schema)
@@ -81,11 +92,16 @@ impl Settle {
             Expr::Cast(cast) => self.cast(cast, schema, zone),
             Expr::BinaryExpr(binary) if zone.is_some() && is_shift_of_instant(&binary, schema) => {
                 Ok(match zone {
-                    Some(zone) => self.shift(binary, zone),
+                    Some(zone) => self.shift(binary, schema, zone)?,
                     None => Transformed::no(Expr::BinaryExpr(binary)),
                 })
             }
-            Expr::BinaryExpr(binary) if sees_nan(&binary, schema) => Ok(self.unpruned(binary)),
+            Expr::BinaryExpr(binary) if sees_nan(&binary, schema) => Ok(self.unpruned(binary, schema)),
+            Expr::AggregateFunction(mut call) if call.func.name() == "max" => {
+                let args = std::mem::take(&mut call.params.args);
+                call.params.args = args.into_iter().map(|arg| self.hidden(arg, schema)).collect();
+                Ok(Transformed::yes(Expr::AggregateFunction(call)))
+            }
             Expr::ScalarFunction(call) => match zone {
                 Some(zone) => self.local_function(call, schema, zone),
                 None => Ok(Transformed::no(Expr::ScalarFunction(call))),
@@ -146,15 +162,19 @@ impl Settle {
         Ok(Transformed::no(Expr::Cast(Cast { expr, field })))
     }
 
-    /// A comparison that a NaN may pass, in a form that no statistics of files answer: they leave
-    /// NaN out.
-    fn unpruned(&self, binary: BinaryExpr) -> Transformed<Expr> {
-        let hidden = |expr: Box<Expr>| match *expr {
-            Expr::Column(_) => Box::new(call(&self.same, vec![*expr])),
-            other => Box::new(other),
-        };
+    /// A column of floats in a form that no statistics of files answer: they leave NaN out, which
+    /// is the greatest value. Other expressions stay as they are.
+    fn hidden(&self, expr: Expr, schema: &DFSchema) -> Expr {
+        let is_float =
+            matches!(expr, Expr::Column(_)) && expr.get_type(schema).is_ok_and(|of| of.is_floating());
+        if is_float { call(&self.same, vec![expr]) } else { expr }
+    }
+
+    /// A comparison that a NaN may pass.
+    fn unpruned(&self, binary: BinaryExpr, schema: &DFSchema) -> Transformed<Expr> {
         let BinaryExpr { left, op, right } = binary;
-        Transformed::yes(Expr::BinaryExpr(BinaryExpr::new(hidden(left), op, hidden(right))))
+        let (left, right) = (self.hidden(*left, schema), self.hidden(*right, schema));
+        Transformed::yes(Expr::BinaryExpr(BinaryExpr::new(Box::new(left), op, Box::new(right))))
     }
 
     /// Between an instant and the session's local time.
@@ -205,25 +225,26 @@ impl Settle {
 
     /// An instant plus or minus an interval: months and days go by the calendar of the session,
     /// hours and less by the clock.
-    fn shift(&self, binary: BinaryExpr, zone: TimeZone) -> Transformed<Expr> {
+    fn shift(&self, binary: BinaryExpr, schema: &DFSchema, zone: TimeZone) -> Result<Transformed<Expr>> {
+        let of = binary.left.get_type(schema)?;
         let BinaryExpr { left, op, right } = binary;
         let Expr::Literal(ScalarValue::IntervalMonthDayNano(Some(interval)), _) = right.as_ref() else {
-            return Transformed::no(Expr::BinaryExpr(BinaryExpr { left, op, right }));
+            return Ok(Transformed::no(Expr::BinaryExpr(BinaryExpr { left, op, right })));
         };
         if interval.months == 0 && interval.days == 0 {
-            return Transformed::no(Expr::BinaryExpr(BinaryExpr { left, op, right }));
+            return Ok(Transformed::no(Expr::BinaryExpr(BinaryExpr { left, op, right })));
         }
         let part = |months, days, nanos| lit(ScalarValue::new_interval_mdn(months, days, nanos));
         let local = self.convert(Expr::Cast(Cast::new(left, instant_type())), zone);
         let calendar = part(interval.months, interval.days, 0);
         let moved = Expr::BinaryExpr(BinaryExpr::new(Box::new(local), op, Box::new(calendar)));
         let moved = Expr::Cast(Cast::new(Box::new(moved), zone::local_type()));
-        let instant = self.convert(moved, zone);
+        let instant = Expr::Cast(Cast::new(Box::new(self.convert(moved, zone)), of));
         if interval.nanoseconds == 0 {
-            return Transformed::yes(instant);
+            return Ok(Transformed::yes(instant));
         }
         let clock = part(0, 0, interval.nanoseconds);
-        Transformed::yes(Expr::BinaryExpr(BinaryExpr::new(Box::new(instant), op, Box::new(clock))))
+        Ok(Transformed::yes(Expr::BinaryExpr(BinaryExpr::new(Box::new(instant), op, Box::new(clock)))))
     }
 }
 

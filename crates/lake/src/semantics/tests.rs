@@ -110,6 +110,9 @@ async fn floats_have_one_nan_and_fail_where_they_leave_their_range() {
         ("select count(*) from numbers where f - f > 100", "2"),
         ("select count(*) from (select f - f as g from numbers group by 1)", "2"),
         ("select max(f) from numbers", "NaN"),
+        ("select f from numbers order by f desc limit 1", "NaN"),
+        ("select count(*) from (select f from numbers intersect select 'NaN'::float8)", "1"),
+        ("select count(*) from numbers where f = 'NaN'", "1"),
         ("select count(*) from numbers where f <> 0 and 1 / f < 1", "2"),
     ] {
         assert_eq!(one(&session, sql).await, answer, "{sql}");

@@ -114,4 +114,4 @@ select sum(x) from (values (1), (2.5)) v(x);
 select x from (values (1), (2.5), (null)) v(x) order by x;
 select count(*) from (select 1.0 union select 1.00) q;
 select 1 union select 1.5 order by 1;
-select 1.5 union all select 2::float8;
+select 1.5 as x union all select 2::float8 order by x;
