@@ -71,7 +71,7 @@ pub async fn pull(subscription: &Arc<dyn SubscriptionPort>, max_messages: usize)
         max_bytes: 1 << 20,
         wait: Duration::ZERO,
         ack_deadline: None,
-        consumer: Consumer::Call,
+        consumer: Consumer::Single,
     };
     subscription.pull(limits).await.expect("pulls")
 }
@@ -83,7 +83,7 @@ pub async fn pull_some(subscription: &Arc<dyn SubscriptionPort>) -> Vec<Received
         max_bytes: 1 << 20,
         wait: PATIENCE,
         ack_deadline: None,
-        consumer: Consumer::Call,
+        consumer: Consumer::Single,
     };
     subscription.pull(limits).await.expect("pulls")
 }
@@ -105,7 +105,7 @@ pub async fn blocked_subscription_of_a(gateway: &Gateway) {
     subscribe(gateway, "home/of-tenant-b", "home/shared", |s| s.tenant = Some(tenant("b"))).await;
     subscribe(gateway, OF_A[2], "home/shared", |_| {}).await;
     publish(gateway, "project-a/orders", "a", Some("k"), &["1", "2", "3"]).await;
-    assert_eq!(pull(&ordered, 1).await.len(), 1);
+    assert_eq!(pull(&ordered, 10).await.len(), 1);
 }
 
 async fn names(gateway: &Gateway, key: &str, query: &str) -> Value {

@@ -114,7 +114,9 @@ const SIZES: [usize; 5] = [3, 40, 300, 3_000, 30_000];
 /// Answers that a statement may get; anything else is a fault.
 fn judged(what: &str, answer: Result<(), Problem>) {
     if let Err(problem) = answer {
-        assert!(problem.code.starts_with("sql-"), "{what}: {problem}");
+        // A statement whose time is over keeps its place until its plan is made: the next may wait in vain.
+        let told = problem.code.starts_with("sql-") || problem.code == "quota-exceeded";
+        assert!(told, "{what}: {problem}");
         assert_ne!(problem.code, "sql-internal", "{what}: {problem}");
     }
 }
