@@ -139,7 +139,9 @@ fn attempts(gateway: &Gateway, method: &str, path: &str, key_of_a: &str) -> Vec<
             };
             places.into_iter().map(call).collect()
         }
-        ("get", "/v1/topics" | "/v1/keys" | "/v1/pipelines" | "/v1/models" | "/v1/status") => vec![get(path)],
+        ("get", "/v1/topics" | "/v1/keys" | "/v1/pipelines" | "/v1/models" | "/v1/status" | "/v1/quotas") => {
+            vec![get(path)]
+        }
         ("get", "/healthz" | "/readyz" | "/metrics" | "/openapi.json") => vec![get(path)],
         _ => panic!("{method} {path} has no isolation case: add one"),
     }
