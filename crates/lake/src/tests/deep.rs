@@ -108,8 +108,14 @@ const KINDS: [(&str, Make); 49] = [
     ("columns", |n| chained(n, "select 1 as c", &|i| format!(",{i} as c{i}"))),
 ];
 
-/// Few, some, many, and as many as a text may hold.
-const SIZES: [usize; 5] = [3, 40, 300, 3_000, 30_000];
+/// Some, nearly as many as may nest, many, and as many as a text may hold. `LEVADA_DEEP=all` tries
+/// more sizes and has more patience.
+const SIZES: [usize; 4] = [40, 160, 4_000, 30_000];
+const ALL_SIZES: [usize; 7] = [3, 40, 160, 300, 1_000, 4_000, 30_000];
+
+fn is_campaign() -> bool {
+    std::env::var("LEVADA_DEEP").is_ok_and(|wanted| wanted == "all")
+}
 
 /// Answers that a statement may get; anything else is a fault.
 fn judged(what: &str, answer: Result<(), Problem>) {
@@ -127,7 +133,9 @@ fn one_at_a_time() -> LakeConfig {
 }
 
 async fn every_entry(lake: &Lake, session: &SqlSession, what: &str, sql: &str) {
-    let limits = QueryLimits { timeout: std::time::Duration::from_secs(20), ..QueryLimits::default() };
+    let patience_s = if is_campaign() { 20 } else { 3 };
+    let timeout = std::time::Duration::from_secs(patience_s);
+    let limits = QueryLimits { timeout, ..QueryLimits::default() };
     let began = std::time::Instant::now();
     let queried = match session.query(sql, Vec::new(), limits).await {
         Ok(output) => output.collect().await.map(drop),
@@ -153,7 +161,8 @@ async fn no_statement_overflows_a_stack() {
     println!("seed {seed}");
     let mut numbers = Numbers(seed);
     for (kind, make) in KINDS {
-        for size in SIZES {
+        let sizes: &[usize] = if is_campaign() { &ALL_SIZES } else { &SIZES };
+        for &size in sizes {
             let size = size + numbers.next(size / 2);
             every_entry(&lake, &session, &format!("{kind} of {size}"), &make(size)).await;
         }
