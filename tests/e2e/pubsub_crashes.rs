@@ -158,14 +158,16 @@ fn pull(connection: &mut Connection, key: &str, known: &Mutex<Known>) -> Result<
         let message = &received["message"];
         let named = message["orderingKey"].as_str().context("no key")?.to_owned();
         let n: u64 = message["attributes"]["n"].as_str().context("no number")?.parse()?;
-        known.lock().unwrap().check(&named, n)?;
+        let mut known = known.lock().unwrap();
+        known.check(&named, n)?;
+        // A pull brings several of a key, in order. From here on each is acknowledged.
+        known.doubtful.insert((named.clone(), n));
         messages.push((named, n, received["ackId"].clone()));
     }
     if messages.is_empty() {
         return Ok(Some(0));
     }
     let names = || messages.iter().map(|(key, n, _)| (key.clone(), *n));
-    known.lock().unwrap().doubtful.extend(names());
     let ids: Vec<&Value> = messages.iter().map(|(_, _, id)| id).collect();
     let request =
         Request::post(&format!("{SUBSCRIPTION}:acknowledge")).key(key).json(&json!({ "ackIds": ids }));
