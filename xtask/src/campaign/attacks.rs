@@ -128,12 +128,26 @@ where
     said
 }
 
+/// Two connections that ask the texts in turn, with the key of the lowest role.
+async fn ask_in_turn(scene: Arc<Scene>, texts: Arc<[String]>, until: Instant) -> Answers {
+    beside(2, |i| {
+        let (scene, texts) = (Arc::clone(&scene), Arc::clone(&texts));
+        async move {
+            repeat(scene.http, until, |n| {
+                query(&scene.analyst, &texts[((n * 2 + i) % texts.len() as u64) as usize])
+            })
+            .await
+        }
+    })
+    .await
+}
+
 async fn deep_queries(scene: Arc<Scene>, until: Instant) -> Answers {
     let repeat_text = |first: &str, part: &str, count: usize| format!("select {first}{}", part.repeat(count));
     let nested = |open: &str, close: &str, count: usize| {
         format!("select {}1{}", open.repeat(count), close.repeat(count))
     };
-    let texts = Arc::new([
+    let texts: Arc<[String]> = Arc::new([
         repeat_text("1", "+1", 3_000),
         repeat_text("1", "::int", 2_500),
         repeat_text("true", " or true", 8_000),
@@ -150,22 +164,13 @@ async fn deep_queries(scene: Arc<Scene>, until: Instant) -> Answers {
             (1..2_000).map(|i| format!(", c{i} as (select x from c{})", i - 1)).collect::<String>()
         ),
     ]);
-    beside(2, |i| {
-        let (scene, texts) = (Arc::clone(&scene), Arc::clone(&texts));
-        async move {
-            repeat(scene.http, until, |n| {
-                query(&scene.analyst, &texts[((n * 2 + i) % texts.len() as u64) as usize])
-            })
-            .await
-        }
-    })
-    .await
+    ask_in_turn(scene, texts, until).await
 }
 
 async fn hungry_queries(scene: Arc<Scene>, until: Instant) -> Answers {
     let doubled =
         (1..26).map(|i| format!(", c{i} as (select x from c{0} union all select x from c{0})", i - 1));
-    let texts = Arc::new([
+    let texts: Arc<[String]> = Arc::new([
         "select array_length(range(0, 1000000000))".to_owned(),
         "select length(repeat('x', 2000000000))".to_owned(),
         "select length(lpad('x', 2000000000, 'y'))".to_owned(),
@@ -176,16 +181,7 @@ async fn hungry_queries(scene: Arc<Scene>, until: Instant) -> Answers {
         "select array_length(array_agg(value)) from generate_series(1, 1000000000)".to_owned(),
         format!("with c0 as (select 1 as x){} select count(*) from c25", doubled.collect::<String>()),
     ]);
-    beside(2, |i| {
-        let (scene, texts) = (Arc::clone(&scene), Arc::clone(&texts));
-        async move {
-            repeat(scene.http, until, |n| {
-                query(&scene.analyst, &texts[((n * 2 + i) % texts.len() as u64) as usize])
-            })
-            .await
-        }
-    })
-    .await
+    ask_in_turn(scene, texts, until).await
 }
 
 async fn long_queries(scene: Arc<Scene>, until: Instant) -> Answers {
