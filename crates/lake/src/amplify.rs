@@ -4,6 +4,11 @@
 //! out of little (`repeat('x', 1000000000)`); without an estimate the memory would be gone
 //! before anybody could count it. An estimate is an upper bound. Where it is a loose one
 //! (`replace`), the rows are computed in parts, so that few are refused that would have fitted.
+//!
+//! The same holds for the time of a call, in which nobody can stop it: [`steps`] tells of functions
+//! that may take long for a text that is not.
+
+use std::collections::HashSet;
 
 use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::compute::cast;
@@ -12,6 +17,9 @@ use datafusion::common::ScalarValue;
 use datafusion::logical_expr::ColumnarValue;
 
 use crate::limits::array_bytes;
+
+/// The operators `~`, `~*`, `!~` and `!~*` as a function.
+pub(crate) const MATCHES: &str = "regexp_matches";
 
 /// The bytes of a result: of all rows, and of the largest value.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -24,7 +32,7 @@ pub(crate) struct Bound {
 
 /// Whether a function is one of those here.
 pub(crate) fn is_amplifier(name: &str) -> bool {
-    kind(name).is_some()
+    kind(name).is_some_and(|kind| kind != Kind::RegexpTest)
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,6 +50,8 @@ enum Kind {
     Replace,
     RegexpReplace,
     RegexpMatch,
+    /// Yes, no, or a number: only the patterns are large.
+    RegexpTest,
     Join,
     ReplaceElements,
     /// Some bytes for each byte of the second.
@@ -60,6 +70,7 @@ fn kind(name: &str) -> Option<Kind> {
         "replace" => Kind::Replace,
         "regexp_replace" => Kind::RegexpReplace,
         "regexp_match" => Kind::RegexpMatch,
+        "regexp_like" | "regexp_count" | "regexp_instr" | MATCHES => Kind::RegexpTest,
         "array_to_string" => Kind::Join,
         "array_replace" | "array_replace_n" | "array_replace_all" => Kind::ReplaceElements,
         "to_char" => Kind::Format,
@@ -79,7 +90,12 @@ pub(crate) fn bound(name: &str, args: &[ColumnarValue], rows: usize) -> Option<B
     let rows = if args.iter().all(|arg| arg.is_constant) { 1 } else { rows };
     let is_loose = matches!(
         kind,
-        Kind::Replace | Kind::RegexpReplace | Kind::RegexpMatch | Kind::ReplaceElements | Kind::Format
+        Kind::Replace
+            | Kind::RegexpReplace
+            | Kind::RegexpMatch
+            | Kind::RegexpTest
+            | Kind::ReplaceElements
+            | Kind::Format
     );
     let mut bound = Bound { is_loose, ..Bound::default() };
     let integers: Vec<Option<Whole>> = args.iter().map(Whole::of).collect();
@@ -88,7 +104,60 @@ pub(crate) fn bound(name: &str, args: &[ColumnarValue], rows: usize) -> Option<B
         bound.bytes = bound.bytes.saturating_add(bytes);
         bound.largest = bound.largest.max(bytes);
     }
+    if let (Kind::RegexpReplace | Kind::RegexpMatch | Kind::RegexpTest, Some(patterns)) = (kind, args.get(1))
+    {
+        bound.bytes = bound.bytes.saturating_add(patterns_bytes(patterns, rows));
+    }
     Some(bound)
+}
+
+/// How long the longest and all calls may take, in steps of about a nanosecond; `None` for
+/// functions that take a step or so for each byte.
+pub(crate) fn steps(name: &str, args: &[ColumnarValue], rows: usize) -> Option<(u64, u64)> {
+    let is_regexp = match kind(name) {
+        Some(Kind::RegexpReplace | Kind::RegexpMatch | Kind::RegexpTest) => true,
+        _ if name == "levenshtein" => false,
+        _ => return None,
+    };
+    let args: Vec<Values> = args.iter().take(2).map(Values::of).collect();
+    let [text, other] = &args[..] else { return None };
+    let rows = if text.is_constant && other.is_constant { 1 } else { rows };
+    let (mut longest, mut all) = (0_u64, 0_u64);
+    for row in 0..rows {
+        let per_byte = match (is_regexp, other.text(row)) {
+            (true, Some(pattern)) => states(pattern),
+            _ => other.size(row),
+        };
+        let steps = text.size(row).saturating_mul(per_byte);
+        longest = longest.max(steps);
+        all = all.saturating_add(steps);
+    }
+    Some((longest, all))
+}
+
+/// The states of a regular expression's automaton, at most, by its length and the counts of its
+/// repetitions: `(a{100}){50}` is `a` 5,000 times.
+fn states(pattern: &str) -> u64 {
+    let mut times = 1_u64;
+    for part in pattern.split('{').skip(1) {
+        let Some((counts, _)) = part.split_once('}') else { continue };
+        let largest = counts.split(',').filter_map(|count| count.trim().parse::<u64>().ok()).max();
+        times = times.saturating_mul(largest.unwrap_or(1).max(1));
+    }
+    times.saturating_mul(pattern.len() as u64)
+}
+
+/// The memory of compiled patterns. The engine keeps each different one of a batch for as long as
+/// it computes the batch, and bounds each by 10 MiB, besides what a search of it caches.
+fn patterns_bytes(patterns: &Values, rows: usize) -> u64 {
+    const ONE: u64 = 12 << 20;
+    let rows = if patterns.is_constant { 1 } else { rows };
+    let different: HashSet<&str> = (0..rows).filter_map(|row| patterns.text(row)).collect();
+    if different.len() <= 1 {
+        return 0;
+    }
+    let bytes = |pattern: &&str| (64 << 10) + states(pattern).saturating_mul(2 << 10).min(ONE);
+    different.iter().map(bytes).fold(0, u64::saturating_add)
 }
 
 fn sum(kind: Kind, args: &[Values], rows: usize) -> Bound {
@@ -127,6 +196,7 @@ fn row_bytes(kind: Kind, args: &[Values], integers: &[Option<Whole>], row: usize
             let times = if all { text.saturating_add(1) } else { 1 };
             times.saturating_mul(to).saturating_add(text.saturating_mul(references.saturating_add(1)))
         }
+        Kind::RegexpTest => 16,
         Kind::RegexpMatch => size(0)?.saturating_mul(size(1)?.max(1)),
         Kind::Join => {
             let (list, separator, null) = (size(0)?, size(1)?, size(2).unwrap_or(0));
@@ -178,6 +248,17 @@ impl Values {
             },
         };
         bytes as u64
+    }
+
+    /// A text, `None` where it is null or none.
+    fn text(&self, row: usize) -> Option<&str> {
+        let row = self.at(row)?;
+        match self.array.data_type() {
+            DataType::Utf8 => Some(self.array.as_string::<i32>().value(row)),
+            DataType::LargeUtf8 => Some(self.array.as_string::<i64>().value(row)),
+            DataType::Utf8View => Some(self.array.as_string_view().value(row)),
+            _ => None,
+        }
     }
 
     /// The elements of a list.

@@ -129,5 +129,7 @@ fn options(partitions: usize) -> ConfigOptions {
     // Answers tell where in the query the fault lies.
     options.sql_parser.collect_spans = true;
     options.sql_parser.map_string_types_to_utf8view = false;
+    // It takes room for as many groups as LIMIT says, before there are any.
+    options.optimizer.enable_topk_aggregation = false;
     options
 }

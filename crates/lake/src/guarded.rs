@@ -7,13 +7,16 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, AsArray, LargeStringArray, StringViewArray};
+use std::iter::repeat_n;
+
+use arrow::array::{ArrayRef, AsArray, BooleanArray, LargeStringArray, StringArray, StringViewArray};
 use arrow::compute::kernels::concat_elements::concat_elements_utf8;
-use arrow::compute::{cast, concat};
+use arrow::compute::kernels::regexp::{regexp_is_match, regexp_is_match_scalar};
+use arrow::compute::{cast, concat, not};
 use arrow::datatypes::{DataType, FieldRef};
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
-use datafusion::common::{internal_err, plan_err};
+use datafusion::common::{internal_err, plan_err, resources_err};
 use datafusion::error::Result;
 use datafusion::logical_expr::expr::ScalarFunction;
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
@@ -28,12 +31,23 @@ use datafusion::logical_expr::{
 use datafusion::optimizer::analyzer::AnalyzerRule;
 use datafusion::scalar::ScalarValue;
 
-use crate::amplify::{self, Bound};
+use crate::amplify::{self, Bound, MATCHES};
 use crate::limits::array_bytes;
+use crate::pace;
 use crate::purse::Purse;
 
 /// Results with a loose bound beyond this are computed in parts.
 const PART_BYTES: u64 = 4 << 20;
+/// Calls that may take longer, in steps of about a nanosecond, are computed in parts, between which
+/// the query can end.
+const PART_STEPS: u64 = 400_000_000;
+/// One call may take so many.
+const MAX_STEPS: u64 = 4_000_000_000;
+/// A value of a fixed size has at most so many bytes.
+const MAX_TYPE_BYTES: u64 = 4 << 10;
+const MAX_CENTROIDS: i64 = 10_000;
+/// Whoever computes with larger values does it calmly (see `pace`).
+const BRISK_BYTES: usize = 1 << 20;
 
 /// The rule of the engine's analysis that guards amplifiers.
 #[derive(Debug)]
@@ -45,10 +59,82 @@ impl AnalyzerRule for GuardAmplifiers {
     }
 
     fn analyze(&self, plan: LogicalPlan, config: &ConfigOptions) -> Result<LogicalPlan> {
+        refuse_large_constants(&plan)?;
         match Purse::of(config) {
             Some(purse) => guard(plan, &purse, &|name| amplify::is_amplifier(name)),
             None => Ok(plan),
         }
+    }
+}
+
+/// Refuses constants by which the engine takes room in advance: types of which a single null is
+/// large, such as `int[1000000]` and `FixedSizeBinary(1000000)`, and the centroids of
+/// `approx_percentile_cont`.
+fn refuse_large_constants(plan: &LogicalPlan) -> Result<()> {
+    plan.apply_with_subqueries(|node| {
+        node.apply_expressions(|expr| {
+            expr.apply(|expr| {
+                refuse_wide_type(expr)?;
+                refuse_many_centroids(expr)?;
+                Ok(TreeNodeRecursion::Continue)
+            })
+        })
+    })?;
+    Ok(())
+}
+
+fn refuse_wide_type(expr: &Expr) -> Result<()> {
+    let wanted = match expr {
+        Expr::Cast(cast) => Some(cast.field.data_type().clone()),
+        Expr::TryCast(cast) => Some(cast.field.data_type().clone()),
+        Expr::ScalarFunction(call) if call.func.name().starts_with("arrow_") => match call.args.get(1) {
+            Some(Expr::Literal(text, _)) => text.try_as_str().flatten().and_then(|text| text.parse().ok()),
+            _ => None,
+        },
+        _ => None,
+    };
+    match wanted {
+        Some(wanted) if fixed_bytes(&wanted) > MAX_TYPE_BYTES => plan_err!(
+            "a value of type {wanted} has {} bytes, and {MAX_TYPE_BYTES} are allowed",
+            fixed_bytes(&wanted)
+        ),
+        _ => Ok(()),
+    }
+}
+
+fn refuse_many_centroids(expr: &Expr) -> Result<()> {
+    let (name, args) = match expr {
+        Expr::AggregateFunction(call) => (call.func.name(), &call.params.args),
+        Expr::WindowFunction(call) => (call.fun.name(), &call.params.args),
+        _ => return Ok(()),
+    };
+    if !name.starts_with("approx_percentile") {
+        return Ok(());
+    }
+    for arg in args {
+        let Expr::Literal(value, _) = arg else { continue };
+        if let Ok(ScalarValue::Int64(Some(count))) = value.cast_to(&DataType::Int64)
+            && count > MAX_CENTROIDS
+        {
+            return plan_err!("{name} with {count} centroids, and {MAX_CENTROIDS} are allowed");
+        }
+    }
+    Ok(())
+}
+
+/// Bytes of any value of a type, be it null.
+fn fixed_bytes(of: &DataType) -> u64 {
+    match of {
+        DataType::FixedSizeBinary(bytes) => u64::try_from(*bytes).unwrap_or(0),
+        DataType::FixedSizeList(element, count) => {
+            fixed_bytes(element.data_type()).max(1).saturating_mul(u64::try_from(*count).unwrap_or(0))
+        }
+        DataType::Struct(fields) => fields.iter().map(|field| fixed_bytes(field.data_type())).sum(),
+        DataType::List(element) | DataType::LargeList(element) | DataType::Map(element, _) => {
+            fixed_bytes(element.data_type())
+        }
+        DataType::Dictionary(_, values) => fixed_bytes(values),
+        other => other.primitive_width().unwrap_or(16) as u64,
     }
 }
 
@@ -57,6 +143,7 @@ impl AnalyzerRule for GuardAmplifiers {
 /// # Errors
 /// When a plan cannot be rebuilt.
 pub(crate) fn guard_all(plan: LogicalPlan, purse: &Purse) -> Result<LogicalPlan> {
+    refuse_large_constants(&plan)?;
     guard(plan, purse, &|_| true)
 }
 
@@ -86,6 +173,11 @@ fn guard_expr(expr: Expr, purse: &Purse, chosen: &dyn Fn(&str) -> bool) -> Trans
         Expr::BinaryExpr(BinaryExpr { left, op: Operator::StringConcat, right }) => {
             let concat = ScalarUDF::new_from_impl(Concat::new());
             let (func, args) = (guarded(&concat, purse), vec![*left, *right]);
+            Transformed::yes(Expr::ScalarFunction(ScalarFunction { func, args }))
+        }
+        Expr::BinaryExpr(BinaryExpr { left, op, right }) if chosen(MATCHES) && Matches::is_for(op) => {
+            let matches = ScalarUDF::new_from_impl(Matches::new(op));
+            let (func, args) = (guarded(&matches, purse), vec![*left, *right]);
             Transformed::yes(Expr::ScalarFunction(ScalarFunction { func, args }))
         }
         other => Transformed::no(other),
@@ -141,6 +233,14 @@ fn part(args: &ScalarFunctionArgs, from: usize, rows: usize) -> ScalarFunctionAr
     }
 }
 
+/// Bytes of a constant, or of a value of a column on average.
+fn value_bytes(value: &ColumnarValue) -> usize {
+    match value {
+        ColumnarValue::Scalar(scalar) => scalar_bytes(scalar),
+        ColumnarValue::Array(array) => array_bytes(array) / array.len().max(1),
+    }
+}
+
 pub(crate) fn scalar_bytes(scalar: &ScalarValue) -> usize {
     match scalar {
         ScalarValue::Utf8(Some(text))
@@ -185,13 +285,27 @@ impl ScalarUDFImpl for Guarded {
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        if let Some(Bound { bytes, largest, is_loose }) =
-            amplify::bound(self.name(), &args.args, args.number_rows)
-        {
-            if is_loose && bytes > PART_BYTES && args.number_rows > 1 && largest < bytes {
+        self.purse.check()?;
+        let (name, rows) = (self.name(), args.number_rows);
+        let is_divisible = rows > 1 && args.args.iter().any(|arg| matches!(arg, ColumnarValue::Array(_)));
+        if let Some((longest, all)) = amplify::steps(name, &args.args, rows) {
+            if longest > MAX_STEPS {
+                return resources_err!(
+                    "a call of {name} would take {longest} steps, and {MAX_STEPS} are allowed"
+                );
+            }
+            if all > PART_STEPS && is_divisible && longest < all {
                 return self.halves(&args);
             }
-            self.purse.expect(self.name(), bytes, largest)?;
+        }
+        if let Some(Bound { bytes, largest, is_loose }) = amplify::bound(name, &args.args, rows) {
+            if is_loose && bytes > PART_BYTES && is_divisible && largest < bytes {
+                return self.halves(&args);
+            }
+            self.purse.expect(name, bytes, largest)?;
+        }
+        if args.args.iter().any(|arg| value_bytes(arg) > BRISK_BYTES) {
+            pace::calm_down();
         }
         self.invoke(args)
     }
@@ -298,6 +412,74 @@ impl ScalarUDFImpl for Concat {
         match is_constant {
             true => Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(&joined, 0)?)),
             false => Ok(ColumnarValue::Array(joined)),
+        }
+    }
+}
+
+/// The operators `~`, `~*`, `!~` and `!~*` on two texts. The engine's own keep a compiled pattern
+/// for each row, and ask nobody.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Matches {
+    op: Operator,
+    signature: Signature,
+}
+
+impl Matches {
+    fn is_for(op: Operator) -> bool {
+        use Operator::{RegexIMatch, RegexMatch, RegexNotIMatch, RegexNotMatch};
+        matches!(op, RegexMatch | RegexIMatch | RegexNotMatch | RegexNotIMatch)
+    }
+
+    fn new(op: Operator) -> Self {
+        Self { op, signature: Signature::any(2, Volatility::Immutable) }
+    }
+}
+
+impl ScalarUDFImpl for Matches {
+    fn name(&self) -> &str {
+        MATCHES
+    }
+
+    fn schema_name(&self, args: &[Expr]) -> Result<String> {
+        let [left, right] = args else { return internal_err!("{} has two operands", self.op) };
+        Ok(format!("{} {} {}", left.schema_name(), self.op, right.schema_name()))
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, _: &[DataType]) -> Result<DataType> {
+        Ok(DataType::Boolean)
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let [text, pattern] = &args.args[..] else { return internal_err!("{} has two operands", self.op) };
+        let is_constant = [text, pattern].iter().all(|arg| matches!(arg, ColumnarValue::Scalar(_)));
+        let rows = if is_constant { 1 } else { args.number_rows };
+        let column =
+            |arg: &ColumnarValue| -> Result<ArrayRef> { Ok(cast(&arg.to_array(rows)?, &DataType::Utf8)?) };
+        let flags = matches!(self.op, Operator::RegexIMatch | Operator::RegexNotIMatch).then_some("i");
+        let texts = column(text)?;
+        let texts = texts.as_string::<i32>();
+        let found = match pattern {
+            ColumnarValue::Scalar(scalar) => match scalar.try_as_str() {
+                Some(Some(pattern)) => regexp_is_match_scalar(texts, pattern, flags)?,
+                _ => BooleanArray::new_null(rows),
+            },
+            ColumnarValue::Array(_) => {
+                let patterns = column(pattern)?;
+                let flags = flags.map(|flags| StringArray::from_iter_values(repeat_n(flags, rows)));
+                regexp_is_match(texts, patterns.as_string::<i32>(), flags.as_ref())?
+            }
+        };
+        let found = match self.op {
+            Operator::RegexNotMatch | Operator::RegexNotIMatch => not(&found)?,
+            _ => found,
+        };
+        match is_constant {
+            true => Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(&found, 0)?)),
+            false => Ok(ColumnarValue::Array(Arc::new(found))),
         }
     }
 }

@@ -3,7 +3,7 @@
 //! A query computes for as long as it likes between two pauses, and there is no taking a thread
 //! away from it. On threads of its own it only keeps itself waiting; between the threads of many
 //! queries the operating system shares the processors, so a short query of one caller does not
-//! wait for the long ones of another. A lane goes to the next query when nothing of the last one
+//! wait for the long ones of another; `pace` tells which of them go first. A lane goes to the next query when nothing of the last one
 //! runs on it any more, and so does the place that the query had among its owner's.
 
 use std::io;
@@ -17,6 +17,7 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument;
 
 use crate::answer;
+use crate::pace::{self, Pace};
 use crate::shape::Weight;
 use crate::stack;
 use crate::turns::Place;
@@ -34,7 +35,20 @@ pub(crate) struct Lanes(Arc<Inner>);
 
 struct Inner {
     threads: usize,
-    idle: Mutex<Vec<Lane>>,
+    idle: Mutex<Idle>,
+}
+
+/// Lanes that wait for a query.
+#[derive(Default)]
+struct Idle {
+    brisk: Vec<Lane>,
+    calm: Vec<Lane>,
+}
+
+impl Idle {
+    fn of(&mut self, is_calm: bool) -> &mut Vec<Lane> {
+        if is_calm { &mut self.calm } else { &mut self.brisk }
+    }
 }
 
 impl Lanes {
@@ -43,23 +57,25 @@ impl Lanes {
         Self(Arc::new(Inner { threads: threads.max(1), idle: Mutex::default() }))
     }
 
-    /// A lane of its own for a statement of this weight.
+    /// A lane of its own for a statement of this weight, calm or brisk (see `pace`).
     ///
     /// # Errors
     /// `overloaded` when the system gives no threads.
-    pub fn take(&self, weight: Weight) -> Result<Lane, Problem> {
+    pub fn take(&self, weight: Weight, is_calm: bool) -> Result<Lane, Problem> {
         let idle = match weight {
-            Weight::Plain => self.0.idle.lock().pop(),
+            Weight::Plain => self.0.idle.lock().of(is_calm).pop(),
             Weight::Heavy => None,
         };
+        let pace = if is_calm { Pace::calm() } else { Pace::brisk() };
         match idle {
             Some(lane) => Ok(lane),
-            None => Lane::new(self.0.threads, weight).map_err(|e| answer::no_thread(&e)),
+            None => Lane::at(pace, self.0.threads, weight).map_err(|e| answer::no_thread(&e)),
         }
     }
 
     fn put_back(&self, lane: Lane) {
         let mut idle = self.0.idle.lock();
+        let idle = idle.of(lane.pace.is_calm());
         // The stack of a heavy statement goes back to the system with its thread.
         if lane.weight == Weight::Plain && idle.len() < MAX_IDLE {
             idle.push(lane);
@@ -73,25 +89,32 @@ pub(crate) struct Lane {
     runtime: Option<Runtime>,
     handle: Handle,
     weight: Weight,
+    pace: Pace,
 }
 
 impl Lane {
     /// # Errors
     /// When the system gives no threads.
     pub fn new(threads: usize, weight: Weight) -> io::Result<Self> {
+        Self::at(Pace::brisk(), threads, weight)
+    }
+
+    fn at(pace: Pace, threads: usize, weight: Weight) -> io::Result<Self> {
         let threads = match weight {
             Weight::Plain => threads,
             Weight::Heavy => 1,
         };
+        let its_pace = pace.clone();
         let runtime = Builder::new_multi_thread()
             .worker_threads(threads)
             .max_blocking_threads(BLOCKING_THREADS)
             .thread_stack_size(stack::bytes(weight))
             .thread_name("levada-query")
+            .on_thread_start(move || its_pace.begin())
             .enable_time()
             .build()?;
         let handle = runtime.handle().clone();
-        Ok(Self { runtime: Some(runtime), handle, weight })
+        Ok(Self { runtime: Some(runtime), handle, weight, pace })
     }
 
     pub fn handle(&self) -> &Handle {
@@ -133,6 +156,7 @@ impl Turn {
         let work = work.in_current_span();
         AbortOnDropHandle::new(handle.spawn(async move {
             let turn = self;
+            pace::follow();
             let done = work.await;
             drop(turn);
             done

@@ -39,6 +39,8 @@ use crate::session::set_time;
 use crate::shape::{self, Weight};
 use crate::stack::{drop_on_large_stack, on_large_stack, unbroken};
 use crate::statement;
+use crate::values;
+use crate::widths::BatchRows;
 
 /// The name under which the query finds its input.
 pub const INPUT: &str = "input";
@@ -199,7 +201,8 @@ async fn physical_plan(
     purse: &Purse,
 ) -> Result<Arc<dyn ExecutionPlan>> {
     let plan = guard_all(state.optimize(plan)?, purse)?;
-    state.query_planner().create_physical_plan(&plan, state).await
+    let physical = state.query_planner().create_physical_plan(&plan, state).await?;
+    values::bound(physical, BatchRows::Given)
 }
 
 /// A copy of the plan that reads the batch.

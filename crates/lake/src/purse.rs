@@ -8,8 +8,8 @@
 
 use std::any::Any;
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread::{ThreadId, current};
 
 use datafusion::common::config::{ConfigEntry, ExtensionOptions};
@@ -19,6 +19,7 @@ use datafusion::error::Result;
 use parking_lot::Mutex;
 
 use crate::limits::QueryPool;
+use crate::watch::Watch;
 
 /// A text, a binary or a list has at most so many bytes.
 const MAX_VALUE_BYTES: u64 = 64 << 20;
@@ -36,6 +37,8 @@ struct Inner {
     planning: AtomicBool,
     comparing: AtomicBool,
     held: Mutex<Held>,
+    /// Looked at with each call of a function, of which one may take long.
+    watch: OnceLock<Watch>,
 }
 
 #[derive(Debug, Default)]
@@ -54,6 +57,7 @@ impl Purse {
             planning: AtomicBool::new(true),
             comparing: AtomicBool::new(false),
             held: Mutex::default(),
+            watch: OnceLock::new(),
         }))
     }
 
@@ -65,6 +69,20 @@ impl Purse {
     /// What it takes from.
     pub fn pool(&self) -> &Arc<QueryPool> {
         &self.0.pool
+    }
+
+    /// From now on functions end with the watch.
+    pub fn watch(&self, watch: &Watch) {
+        // The first one stays: a query has one.
+        let _ = self.0.watch.set(watch.clone());
+    }
+
+    /// To be asked before each call of a function.
+    ///
+    /// # Errors
+    /// `sql-timeout` when the query has to end.
+    pub fn check(&self) -> Result<()> {
+        self.0.watch.get().map_or(Ok(()), Watch::check)
     }
 
     /// Planning is over: from now on results come and go.

@@ -66,10 +66,11 @@ impl QueryRuntime {
             (Some(turns), Some(owner)) => Some(turns.enter(owner, watch.deadline()).await?),
             _ => None,
         };
+        let is_calm = place.as_ref().is_some_and(|place| !place.is_first() || weight == Weight::Heavy);
         let in_place = self.turns.is_none() && weight == Weight::Plain;
         let lane = match in_place {
             true => None,
-            false => Some((self.lanes.take(weight)?, self.lanes.clone())),
+            false => Some((self.lanes.take(weight, is_calm)?, self.lanes.clone())),
         };
         Ok(Turn::new(lane, place))
     }

@@ -5,7 +5,7 @@
 //! of the memory pool and a deadline. It is planned and run on the threads of queries;
 //! what is here of it waits for them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -43,7 +43,10 @@ use crate::types::{ColumnInfo, Description, Owner, Param, QueryLimits, TableInfo
 use crate::watch::{self, Watch};
 use crate::widths::BatchRows;
 use crate::windows::watch_windows;
-use crate::{inlined, params, semantics, shape, statement};
+use crate::{inlined, params, semantics, shape, statement, values};
+
+/// Parameters of a query at most, as many as PostgreSQL's protocol can tell.
+const MAX_PARAMS: usize = 65_535;
 
 const INFORMATION_SCHEMA: &str = "information_schema";
 
@@ -222,7 +225,7 @@ impl SqlSession {
         let described = async move {
             let planned = session.plan(&sql, pins, &pool).await?;
             let types = planned.plan.get_parameter_types().map_err(|e| answer::problem(&e))?;
-            let count = types.keys().filter_map(|name| position(name)).max().unwrap_or(0);
+            let count = count_params(&types)?;
             let params = (1..=count).map(|i| types.get(&format!("${i}")).cloned().flatten()).collect();
             let schema = match &planned.plan {
                 LogicalPlan::DescribeTable(_) => describe_rows(&planned.plan)?.schema(),
@@ -302,6 +305,7 @@ impl SqlSession {
             return Ok(Begun { rows: Box::pin(rows), as_of: Vec::new(), pool });
         }
         let plan = bind(plan, params)?;
+        purse.watch(&watch);
         let rows = self.execute(&mut state, &plan, &purse, &watch, batch_rows).await;
         Ok(Begun { rows: rows.map_err(|e| answer::problem(&e))?, as_of: pins.as_of(), pool })
     }
@@ -315,7 +319,9 @@ impl SqlSession {
         batch_rows: BatchRows,
     ) -> Result<SendableRecordBatchStream, DataFusionError> {
         let plan = guard_all(watch_windows(state.optimize(plan)?, watch, purse)?, purse)?;
-        let rows = ConfigNonZeroUsize::try_new(batch_rows.beside(constant_bytes(&plan)?))?;
+        let value_bytes = if values::are_in(&plan)? { batch_rows.value_bytes() } else { 0 };
+        let repeated = constant_bytes(&plan)?.saturating_add(value_bytes);
+        let rows = ConfigNonZeroUsize::try_new(batch_rows.beside(repeated))?;
         state.config_mut().options_mut().execution.batch_size = rows;
         let physical = state.query_planner().create_physical_plan(&plan, state).await?;
         let installed = watch::install(physical, watch, purse, batch_rows)?;
@@ -393,6 +399,17 @@ pub(crate) fn set_time(state: &mut SessionState, lake: &Lake) {
     props.query_execution_start_time = chrono::DateTime::from_timestamp_millis(lake.clock().now_ms());
 }
 
+/// The parameters of a query: as many as the largest number among them says.
+fn count_params(types: &HashMap<String, Option<DataType>>) -> Result<usize, Problem> {
+    let count = types.keys().filter_map(|name| position(name)).max().unwrap_or(0);
+    match count <= MAX_PARAMS {
+        true => Ok(count),
+        false => Err(Problem::new(400, "sql-parameters", format!("there is no parameter ${count}")).hint(
+            format!("a query has {MAX_PARAMS} parameters at most; they are written $1, $2, and so on"),
+        )),
+    }
+}
+
 fn position(name: &str) -> Option<usize> {
     name.strip_prefix('$')?.parse().ok()
 }
@@ -400,7 +417,7 @@ fn position(name: &str) -> Option<usize> {
 /// Puts the parameters in their places, cast to the types that the query wants.
 fn bind(plan: LogicalPlan, params: Vec<Param>) -> Result<LogicalPlan, Problem> {
     let types = plan.get_parameter_types().map_err(|e| answer::problem(&e))?;
-    let wanted = types.keys().filter_map(|name| position(name)).max().unwrap_or(0);
+    let wanted = count_params(&types)?;
     if wanted != params.len() || types.keys().any(|name| position(name).is_none()) {
         return Err(Problem::new(
             400,

@@ -54,6 +54,14 @@ pub(crate) struct Place {
     owner: QuotaOwner,
     /// `None` only while it is dropped.
     quota: Option<QuotaPlace>,
+    is_first: bool,
+}
+
+impl Place {
+    /// Whether the owner ran no other query when this one began.
+    pub fn is_first(&self) -> bool {
+        self.is_first
+    }
 }
 
 impl Turns {
@@ -96,9 +104,11 @@ impl Turns {
 
     fn start(&self, state: &mut State, owner: &QuotaOwner) -> Result<Place, Problem> {
         let quota = self.0.quotas.take(owner, Quota::Queries)?;
-        state.owners.entry(owner.clone()).or_default().running += 1;
+        let own = state.owners.entry(owner.clone()).or_default();
+        let is_first = own.running == 0;
+        own.running += 1;
         state.running += 1;
-        Ok(Place { turns: self.clone(), owner: owner.clone(), quota: Some(quota) })
+        Ok(Place { turns: self.clone(), owner: owner.clone(), quota: Some(quota), is_first })
     }
 
     fn waited(&self, owner: &QuotaOwner) -> Problem {

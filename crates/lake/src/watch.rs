@@ -11,8 +11,8 @@
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -38,7 +38,9 @@ use futures::{Stream, StreamExt};
 use crate::answer;
 use crate::limits::batch_bytes;
 use crate::node::{Node, Operator};
+use crate::pace;
 use crate::purse::Purse;
+use crate::values;
 use crate::widths::{BatchRows, Widths};
 
 /// See [`Watch::check_often`].
@@ -51,6 +53,8 @@ pub(crate) struct Watch(Arc<State>);
 #[derive(Debug)]
 struct State {
     stopped: AtomicBool,
+    /// When the query looked at the watch for the first time.
+    computing: OnceLock<Instant>,
     deadline: Instant,
     limit: Duration,
 }
@@ -58,7 +62,13 @@ struct State {
 impl Watch {
     /// A watch that begins now.
     pub fn new(limit: Duration) -> Self {
-        Self(Arc::new(State { stopped: AtomicBool::new(false), deadline: Instant::now() + limit, limit }))
+        let state = State {
+            stopped: AtomicBool::new(false),
+            computing: OnceLock::new(),
+            deadline: Instant::now() + limit,
+            limit,
+        };
+        Self(Arc::new(state))
     }
 
     pub fn deadline(&self) -> tokio::time::Instant {
@@ -79,7 +89,11 @@ impl Watch {
     /// `sql-timeout` when the query has to end. Where it ends because nobody waits for it,
     /// nobody reads the error either.
     pub fn check(&self) -> Result<()> {
-        match self.0.stopped.load(Ordering::Relaxed) || Instant::now() >= self.0.deadline {
+        let now = Instant::now();
+        if now.saturating_duration_since(*self.0.computing.get_or_init(|| now)) > pace::BRISK {
+            pace::calm_down();
+        }
+        match self.0.stopped.load(Ordering::Relaxed) || now >= self.0.deadline {
             true => Err(self.over()),
             false => Ok(()),
         }
@@ -137,7 +151,7 @@ pub(crate) fn install(
     batch_rows: BatchRows,
 ) -> Result<Arc<dyn ExecutionPlan>> {
     let widths = Widths::of(&plan, batch_rows)?;
-    let installed = plan.transform_up(|node| {
+    let installed = values::bound(plan, batch_rows)?.transform_up(|node| {
         // The operator above was made for these properties and shall see no others.
         let properties = Arc::clone(node.properties());
         let input = with_watched_filter(with_charged_input(node, purse)?, watch, purse)?;

@@ -32,13 +32,24 @@ const TOO_WIDE: &str = "sql-wide-rows";
 pub(crate) enum BatchRows {
     Usual,
     Few,
+    /// As many as usual, in a plan that cannot begin again.
+    Given,
 }
 
 impl BatchRows {
     fn rows(self) -> usize {
         match self {
-            BatchRows::Usual => 8192,
+            BatchRows::Usual | BatchRows::Given => 8192,
             BatchRows::Few => 64,
+        }
+    }
+
+    /// Bytes of all values of subqueries, each of which an operator may repeat for each row.
+    pub fn value_bytes(self) -> usize {
+        match self {
+            BatchRows::Usual => 4 << 10,
+            BatchRows::Given => 16 << 10,
+            BatchRows::Few => 2 << 20,
         }
     }
 
@@ -92,17 +103,27 @@ impl Widths {
         if !self.joins || bytes <= allowed {
             return Ok(());
         }
-        let width: usize = batch.columns().iter().map(width).sum();
-        match (width <= allowed, self.batch_rows) {
-            (true, _) => Ok(()),
-            (false, BatchRows::Usual) => {
-                let problem = Problem::new(422, TOO_WIDE, format!("a row of {width} bytes is joined"));
-                Err(DataFusionError::External(Box::new(problem)))
-            }
-            (false, BatchRows::Few) => {
-                Err(resources_datafusion_err!("a row of {width} bytes is joined, and {allowed} are allowed"))
-            }
+        let width = row_bytes(batch);
+        match width <= allowed {
+            true => Ok(()),
+            false => Err(too_wide(self.batch_rows, "a row that is joined has", width, allowed)),
         }
+    }
+}
+
+/// Bytes of a row that has the widest value of each column.
+pub(crate) fn row_bytes(batch: &RecordBatch) -> usize {
+    batch.columns().iter().map(width).sum()
+}
+
+/// The refusal of something wide. With batches of the usual size the query begins again.
+pub(crate) fn too_wide(batch_rows: BatchRows, what: &str, bytes: usize, allowed: usize) -> DataFusionError {
+    match batch_rows {
+        BatchRows::Usual => {
+            let problem = Problem::new(422, TOO_WIDE, format!("{what} {bytes} bytes"));
+            DataFusionError::External(Box::new(problem))
+        }
+        _ => resources_datafusion_err!("{what} {bytes} bytes, and {allowed} are allowed"),
     }
 }
 

@@ -84,12 +84,6 @@ pub(crate) async fn log_in<'a>(
         _ => return Err(fatal("28P01", "no password was given", Some("the password is an API key"))),
     };
     let (address, account) = (Some(from.ip()), SignIns::account(&secret).to_owned());
-    shared.config.sign_ins.check(address, &account).map_err(|problem| {
-        crate::metrics::login("delayed");
-        let mut told = info("FATAL", &problem);
-        "28000".clone_into(&mut told.code);
-        Failure::Fatal(Box::new(told))
-    })?;
     let login = Login { user, database: parameter("database").unwrap_or_default(), secret };
     let opened = Session::new(
         shared.lake.clone(),
@@ -102,10 +96,15 @@ pub(crate) async fn log_in<'a>(
     let mut session = match opened {
         Ok(session) => session,
         Err(failure) => {
-            crate::metrics::login("refused");
             if failure.is_wrong_key() {
-                shared.config.sign_ins.failed(address, &account);
+                shared.config.sign_ins.failed(address, &account).map_err(|problem| {
+                    crate::metrics::login("delayed");
+                    let mut told = info("FATAL", &problem);
+                    "28000".clone_into(&mut told.code);
+                    Failure::Fatal(Box::new(told))
+                })?;
             }
+            crate::metrics::login("refused");
             tracing::info!(%from, %failure, "postgres login refused");
             return Err(failure);
         }

@@ -9,28 +9,28 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::client::{self, Client, connect, post, query};
-use super::victim::Victim;
 
 /// The address of the attacker; the victim is at 127.0.0.1.
 const FROM: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// Addresses and keys.
+/// Addresses, and keys of tenant `a`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Scene {
     pub http: SocketAddr,
     pub postgres: SocketAddr,
     pub analyst: String,
     pub service: String,
     pub engineer: String,
-    pub b: Victim,
 }
 
 type Running = Pin<Box<dyn Future<Output = Answers> + Send>>;
@@ -55,7 +55,7 @@ pub const ALL: &[Attack] = &[
 ];
 
 /// How often each answer came.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Answers(BTreeMap<String, u64>);
 
 impl Answers {
@@ -63,7 +63,7 @@ impl Answers {
         *self.0.entry(what.into()).or_default() += 1;
     }
 
-    pub fn add(&mut self, other: Self) {
+    fn add(&mut self, other: Self) {
         for (what, count) in other.0 {
             *self.0.entry(what).or_default() += count;
         }
@@ -72,8 +72,10 @@ impl Answers {
     fn answer(&mut self, answer: Result<client::Answer>) {
         match answer {
             Ok(answer) => {
-                let code = answer.body.split("\"code\":\"").nth(1).and_then(|rest| rest.split('"').next());
-                self.count(format!("{} {}", answer.status, code.unwrap_or_default()).trim().to_owned());
+                let text =
+                    |name: &str| answer.body.split(&format!("\"{name}\":\"")).nth(1)?.split('"').next();
+                let why = text("code").or_else(|| text("message")).unwrap_or_default();
+                self.count(format!("{} {why}", answer.status).trim().to_owned());
             }
             Err(_) => self.count("cut"),
         }
@@ -85,6 +87,34 @@ impl fmt::Display for Answers {
         let shown: Vec<String> = self.0.iter().map(|(what, count)| format!("{what}: {count}")).collect();
         f.write_str(&shown.join(", "))
     }
+}
+
+/// What a process of an attacker is told to do.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Order {
+    pub scene: Scene,
+    /// Names of the attacks that run beside one another.
+    pub attacks: Vec<String>,
+    pub seconds: f64,
+}
+
+/// Carries an order out.
+///
+/// # Errors
+/// When an attack panics, or its name is unknown.
+pub async fn carry_out(order: Order) -> Result<Answers> {
+    let until = Instant::now() + Duration::from_secs_f64(order.seconds);
+    let scene = Arc::new(order.scene);
+    let mut running = Vec::new();
+    for name in &order.attacks {
+        let attack = ALL.iter().find(|attack| attack.name == name).context("no such attack")?;
+        running.push(tokio::spawn((attack.run)(Arc::clone(&scene), until)));
+    }
+    let mut said = Answers::default();
+    for attack in running {
+        said.add(attack.await?);
+    }
+    Ok(said)
 }
 
 /// Sends requests one after another over one connection, a new one after each cut.

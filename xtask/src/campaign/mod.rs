@@ -2,25 +2,27 @@
 //!
 //! Tenant `b` publishes 500 events and asks 20 queries a second, open loop: by a timetable that
 //! does not wait for answers. Tenant `a`, from another address and with keys of low roles, runs
-//! one attack after another, then all of them at once. Each phase prints `b`'s p99 beside its
+//! one attack after another, then all of them at once. It is a process of its own with a low
+//! priority (nice 19): it stands for a machine elsewhere, whose own work costs the server nothing.
+//! Each phase prints `b`'s p99 beside its
 //! quiet value, what `a` was answered, and the memory of the server, which runs with
 //! `memory: 1GiB` in a control group of 2 GiB where the machine allows one.
 
+mod attacker;
 mod attacks;
 mod cage;
 mod client;
 mod victim;
 
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use levada_testkit::{Levada, Options, Request};
 use serde_json::json;
 
 use crate::bench::machine;
-use attacks::{Attack, Scene};
-use victim::Latencies;
+use attacks::{Order, Scene};
+use victim::{Latencies, Victim};
 
 /// How much later than on a quiet server an answer may come, at the 99th percentile.
 const TOLERATED_MS: f64 = 20.0;
@@ -37,6 +39,9 @@ pub struct Args {
     /// Only this attack, and not all at once
     #[arg(long)]
     only: Option<String>,
+    /// Be the attacker: carry out the order on the standard input
+    #[arg(long, hide = true)]
+    attack: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -47,6 +52,9 @@ enum Campaign {
 
 pub fn run(args: &Args) -> Result<()> {
     let Campaign::Attacks = args.campaign;
+    if args.attack {
+        return attacker::obey();
+    }
     let parent = levada_testkit::program::workspace().join("target/campaign");
     std::fs::create_dir_all(&parent)?;
     let folder = tempfile::Builder::new().prefix("run-").tempdir_in(&parent)?;
@@ -86,26 +94,27 @@ fn write_project(project: &std::path::Path) -> Result<()> {
 }
 
 async fn phases(args: &Args, levada: &Levada) -> Result<()> {
-    let scene = Arc::new(scene(levada)?);
+    let (scene, b) = scene(levada)?;
     let time = Duration::from_secs(args.seconds);
     // The first answers warm caches, files and the table.
-    victim::work(&scene.b, Duration::from_secs(5)).await?;
-    let quiet = victim::work(&scene.b, time).await?;
+    victim::work(&b, Duration::from_secs(5)).await?;
+    let quiet = victim::work(&b, time).await?;
     report("quiet", &quiet, &quiet, levada, "")?;
     let mut late = Vec::new();
     for attack in attacks::ALL {
         if args.only.as_deref().is_some_and(|only| only != attack.name) {
             continue;
         }
-        let (meanwhile, said) = under_attack(&scene, &[attack], time).await?;
+        let (meanwhile, said) = under_attack(&scene, &b, &[attack.name], time).await?;
         if report(attack.name, &meanwhile, &quiet, levada, &said)? {
             late.push(attack.name);
         }
-        victim::work(&scene.b, Duration::from_secs(3)).await?;
+        victim::work(&b, Duration::from_secs(3)).await?;
     }
     if args.only.is_none() {
-        let all: Vec<&'static Attack> = attacks::ALL.iter().collect();
-        let (meanwhile, said) = under_attack(&scene, &all, Duration::from_secs(args.all_seconds)).await?;
+        let all: Vec<&'static str> = attacks::ALL.iter().map(|attack| attack.name).collect();
+        let time = Duration::from_secs(args.all_seconds);
+        let (meanwhile, said) = under_attack(&scene, &b, &all, time).await?;
         if report("all", &meanwhile, &quiet, levada, &said)? {
             late.push("all");
         }
@@ -120,19 +129,18 @@ async fn phases(args: &Args, levada: &Levada) -> Result<()> {
 
 /// Runs attacks until the victim's time is over.
 async fn under_attack(
-    scene: &Arc<Scene>,
-    attacks: &[&'static Attack],
+    scene: &Scene,
+    b: &Victim,
+    attacks: &[&str],
     time: Duration,
 ) -> Result<(Latencies, String)> {
-    let until = Instant::now() + time + Duration::from_millis(500);
-    let running: Vec<_> =
-        attacks.iter().map(|attack| tokio::spawn((attack.run)(Arc::clone(scene), until))).collect();
-    tokio::time::sleep(Duration::from_millis(500)).await;
-    let meanwhile = victim::work(&scene.b, time).await;
-    let mut said = attacks::Answers::default();
-    for attack in running {
-        said.add(attack.await?);
-    }
+    let before = Duration::from_millis(500);
+    let attacks = attacks.iter().map(|name| (*name).to_owned()).collect();
+    let order = Order { scene: scene.clone(), attacks, seconds: (time + before).as_secs_f64() };
+    let attacker = attacker::Attacker::start(&order)?;
+    tokio::time::sleep(before).await;
+    let meanwhile = victim::work(b, time).await;
+    let said = tokio::task::spawn_blocking(|| attacker.said()).await??;
     Ok((meanwhile?, said.to_string()))
 }
 
@@ -158,19 +166,20 @@ fn report(name: &str, now: &Latencies, quiet: &Latencies, levada: &Levada, said:
     Ok(suffered)
 }
 
-fn scene(levada: &Levada) -> Result<Scene> {
+fn scene(levada: &Levada) -> Result<(Scene, Victim)> {
     let admin = levada.admin_key()?;
     let key = |tenant: &str, roles: &[&str]| -> Result<String> {
         let body = json!({ "name": "campaign", "tenants": [tenant], "roles": roles });
         let answer = levada.send(&Request::post("/v1/keys").key(&admin).json(&body))?.expect(201)?.json()?;
         Ok(answer["key"].as_str().unwrap_or_default().to_owned())
     };
-    Ok(Scene {
+    let scene = Scene {
         http: levada.http.parse()?,
         postgres: levada.postgres.as_deref().unwrap_or_default().parse()?,
         analyst: key("a", &["analyst"])?,
         service: key("a", &["service"])?,
         engineer: key("a", &["engineer"])?,
-        b: victim::Victim { http: levada.http.parse()?, key: key("b", &["engineer"])? },
-    })
+    };
+    let b = Victim { http: levada.http.parse()?, key: key("b", &["engineer"])? };
+    Ok((scene, b))
 }

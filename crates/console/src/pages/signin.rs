@@ -44,11 +44,6 @@ pub(crate) async fn submit(
     let address = address(&extensions);
     let key = fields.get("key").unwrap_or_default().trim();
     let account = SignIns::account(key);
-    if let Err(problem) = app.sign_ins.check(address, account) {
-        let seconds = problem.retry_after_s.unwrap_or(1);
-        let retry = [(header::RETRY_AFTER, seconds.to_string())];
-        return (StatusCode::TOO_MANY_REQUESTS, retry, form(&app, &next, Some(&problem))).into_response();
-    }
     let answer = if key.is_empty() || key.len() > MAX_KEY_BYTES {
         Err(Problem::new(401, "unauthenticated", "this is not an API key"))
     } else {
@@ -62,8 +57,13 @@ pub(crate) async fn submit(
             ([(header::SET_COOKIE, cookie)], Redirect::to(&next)).into_response()
         }
         Err(problem) => {
-            if problem.status == 401 {
-                app.sign_ins.failed(address, account);
+            if problem.status == 401
+                && let Err(problem) = app.sign_ins.failed(address, account)
+            {
+                let seconds = problem.retry_after_s.unwrap_or(1);
+                let retry = [(header::RETRY_AFTER, seconds.to_string())];
+                return (StatusCode::TOO_MANY_REQUESTS, retry, form(&app, &next, Some(&problem)))
+                    .into_response();
             }
             tracing::info!(code = %problem.code, "console sign-in refused");
             (status(&problem), form(&app, &next, Some(&problem))).into_response()

@@ -1,9 +1,10 @@
-//! API keys that fail again and again: the next attempts of that key from that address wait.
+//! API keys that fail again and again: further attempts of that key from that address are told to
+//! wait. A right key always comes in.
 //!
 //! One place for every door on the port, the gateway's routes, Pub/Sub over REST and over gRPC.
 //! What is not shaped like a key names no account and costs nothing to refuse.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use axum::extract::{ConnectInfo, Request, State};
 use axum::middleware::Next;
@@ -19,20 +20,19 @@ const UNAUTHENTICATED: &str = "16";
 pub async fn sign_ins(State(state): State<AppState>, request: Request, next: Next) -> Response {
     let Some(account) = account(request.headers()) else { return next.run(request).await };
     let address = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip());
-    if let Err(problem) = state.sign_ins.check(address, &account) {
-        return ApiProblem::from(problem).into_response();
-    }
     let response = next.run(request).await;
-    note(&state.sign_ins, address, &account, &response);
-    response
+    if !is_refused(&response) {
+        return response;
+    }
+    match state.sign_ins.failed(address, &account) {
+        Ok(()) => response,
+        Err(problem) => ApiProblem::from(problem).into_response(),
+    }
 }
 
-fn note(sign_ins: &SignIns, address: Option<IpAddr>, account: &str, response: &Response) {
-    let refused = response.status() == StatusCode::UNAUTHORIZED
-        || response.headers().get("grpc-status").is_some_and(|status| status == UNAUTHENTICATED);
-    if refused {
-        sign_ins.failed(address, account);
-    }
+fn is_refused(response: &Response) -> bool {
+    response.status() == StatusCode::UNAUTHORIZED
+        || response.headers().get("grpc-status").is_some_and(|status| status == UNAUTHENTICATED)
 }
 
 /// The account that the credential of a request claims, wherever it stands.

@@ -285,6 +285,16 @@ async fn a_key_that_fails_again_and_again_waits_and_no_other_one_does() {
     let answer = gateway.call(Method::GET, "/v1/status").bearer(wrong).send().await;
     answer.problem(429, "too-many-sign-ins");
     assert_eq!(attempt(gateway.key("admin")).await, 200, "from the same address");
+    for n in 0..200 {
+        attempt(&format!("lvd_crowd{n:05}_wrong")).await;
+    }
+    let own = gateway.key("admin").split('_').nth(1).expect("its public part");
+    for _ in 0..101 {
+        attempt(&format!("lvd_{own}_wrong")).await;
+    }
+    assert_eq!(attempt(&format!("lvd_{own}_wrong")).await, 429);
+    assert_eq!(attempt(gateway.key("admin")).await, 200, "a right key always comes in");
+    gateway.clock.advance(std::time::Duration::from_secs(200));
     assert_eq!(attempt("lvd_bbbbbbbbbb_wrong").await, 401);
     assert_eq!(attempt("no key").await, 401);
     gateway.clock.advance(std::time::Duration::from_secs(1));

@@ -65,6 +65,17 @@ fn hungry() -> Vec<(&'static str, String)> {
         ("a wide row in a window", format!("select max(length(m)) from (select max(x) over () as m from (select repeat('x', 1000000) as x union all select 'a' {rows}) t) t")),
         ("a window of everything", "select max(m) from (select max(value) over () as m from generate_series(1, 100000000) g) t".to_owned()),
         ("a growing window", "select max(length(m)) from (select string_agg(value::text, ',') over (order by value) as m from generate_series(1, 100000) g) t".to_owned()),
+        ("a list of a subquery for each row", "select max(array_length((select range(0, 2000000))[1:value])) from generate_series(1, 8192) g".to_owned()),
+        ("a text of a subquery for each row", "select max(length(greatest((select repeat('x', 10000000)), value::text))) from generate_series(1, 100000) g".to_owned()),
+        ("a case of a subquery", "select max(length(case when value % 2 = 0 then (select repeat('x', 9000000)) else value::text end)) from generate_series(1, 100000) g".to_owned()),
+        ("many values of subqueries", format!("select {} from generate_series(1, 8192) g", vec!["(select repeat('x', 100000))"; 50].join(", "))),
+        ("a type of two gigabytes", format!("select arrow_cast(null, 'FixedSizeList(2147483647, Int64)') {rows}")),
+        ("a binary of two gigabytes", format!("select arrow_try_cast(null, 'FixedSizeBinary(2147483647)') {rows}")),
+        ("an array type with a size", format!("select cast(null as int[2147483647]) {rows}")),
+        ("a nested type with sizes", format!("select null::int[60000][60000] {rows}")),
+        ("levenshtein", "select levenshtein(repeat('x', 1000000), repeat('y', 1000000))".to_owned()),
+        ("a large pattern on a long text", "select regexp_like(repeat('a', 60000000), '(a{1,100}){1,50}b')".to_owned()),
+        ("the same by the operator", "select count(*) from generate_series(1, 3) where repeat('a', 60000000) ~ '(a{1,100}){1,50}b'".to_owned()),
         ("filters that grow", format!("{filters} select * from c30 where x > 5")),
     ]);
     all
@@ -88,11 +99,66 @@ async fn little_text_does_not_take_much_memory() {
         let code = answer.map(|rows| cells(&rows)).map_err(|p| p.code.clone());
         println!("{name}: {code:?}, {} MiB more", resident_bytes().saturating_sub(before) >> 20);
         let refused = code.expect_err(name);
-        assert!(["sql-memory", "sql-too-large"].contains(&refused.as_str()), "{name}: {refused}");
+        assert!(
+            ["sql-memory", "sql-too-large", "sql-invalid"].contains(&refused.as_str()),
+            "{name}: {refused}"
+        );
         super::limits::released(&lake).await;
     }
     // Everything above together stays within a few times what one query may hold.
     assert!(peak_bytes() < 20 * MEMORY_BYTES, "the process held {} MiB", peak_bytes() >> 20);
+}
+
+/// These work on little at a time, however many patterns, groups and rows they are told of: they
+/// come to an end, or to their deadline.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_told_of_much_takes_little() {
+    let (lake, _dir) = real_lake();
+    let session = session(&lake, &["a"]);
+    let timeout = Duration::from_secs(3);
+    let limits = QueryLimits { memory_bytes: MEMORY_BYTES, timeout, ..QueryLimits::default() };
+    let patterns = "(a{1,100}){1,50}' || value";
+    let before = resident_bytes();
+    for sql in [
+        format!("select max(length(regexp_replace('aaa' || value, '{patterns}, 'x'))) from generate_series(1, 100000)"),
+        format!("select count(*) from generate_series(1, 100000) where 'aaa' || value ~ ('{patterns})"),
+        format!("select count(*) from generate_series(1, 100000) where 'aaa' || value !~* ('{patterns})"),
+        format!("select count(*) from generate_series(1, 100000) where regexp_like('aaa' || value, '{patterns})"),
+        format!("select sum(regexp_count('aaa' || value, '{patterns})) from generate_series(1, 100000)"),
+        format!("select count(*) from generate_series(1, 100000) where 'aaa' || value similar to ('{patterns})"),
+        "select sum(levenshtein(repeat('x', 2000), repeat('y', 2000) || value)) from generate_series(1, 100000)".to_owned(),
+        "select value, max(value) m from generate_series(1, 10) group by value order by 2 desc limit 4000000000".to_owned(),
+        "select value from generate_series(1, 10) group by value order by 1 desc limit 400000000".to_owned(),
+        "select distinct value from generate_series(1, 10) order by 1 limit 4000000000".to_owned(),
+        "select value from generate_series(1, 10) order by 1 desc limit 4000000000 offset 3".to_owned(),
+        "select approx_percentile_cont(value, 0.5, 2000000000) from generate_series(1, 10)".to_owned(),
+        "select approx_percentile_cont(value, 0.5, 20000 * 100000) from generate_series(1, 10)".to_owned(),
+        "select approx_percentile_cont_with_weight(value, 1, 0.5, 2000000000) from generate_series(1, 10)".to_owned(),
+        "select approx_percentile_cont(value, 0.5, 2000000000) over () from generate_series(1, 10)".to_owned(),
+        "select ntile(2000000000) over (order by value) from generate_series(1, 10)".to_owned(),
+        "select lag(value, 2000000000) over (order by value) from generate_series(1, 10)".to_owned(),
+        "select nth_value(value, 2000000000) over (order by value) from generate_series(1, 10)".to_owned(),
+        "select sum(value) over (order by value rows 2000000000 preceding) from generate_series(1, 10)".to_owned(),
+        "select round(1.5, 2000000000), trunc(1.5, -2000000000)".to_owned(),
+        "select max(split_part(value::text, '1', 2000000000)) from generate_series(1, 10)".to_owned(),
+        "select max(substr(value::text, 1, 2000000000)) from generate_series(1, 10)".to_owned(),
+        "select max(left(value::text, 2000000000)) from generate_series(1, 10)".to_owned(),
+    ] {
+        let began = std::time::Instant::now();
+        let answer = match session.query(&sql, Vec::new(), limits).await {
+            Ok(output) => output.collect().await,
+            Err(problem) => Err(problem),
+        };
+        let answer = answer.map(|rows| rows.iter().map(|batch| batch.num_rows()).sum::<usize>());
+        let more = resident_bytes().saturating_sub(before) >> 20;
+        println!("{sql}: {answer:?}, {:?}, {more} MiB more", began.elapsed());
+        if let Err(problem) = answer {
+            assert!(problem.code.starts_with("sql-") && problem.code != "sql-internal", "{sql}: {problem}");
+        }
+        assert!(more < 500, "{sql}: {more} MiB more");
+        // The memory is given back when the call in which the deadline came is over.
+        super::limits::released(&lake).await;
+    }
 }
 
 /// A line of the process's own account, in bytes.
@@ -148,6 +214,22 @@ async fn what_is_guarded_answers_right() {
         ),
         ("select max(m) from (select max('ab' || value::text) over () as m from range(0, 30)) t", "ab9"),
         ("select count(*) from range(0, 100) where value::text || 'x' = '7x'", "1"),
+        ("select count(*) from range(0, 100) where value::text ~ '^1.$'", "10"),
+        ("select count(*) from range(0, 100) where value::text !~ '^1.$'", "90"),
+        ("select count(*) from range(0, 100) where 'X' || value ~* ('^x' || (value % 10) || '$')", "10"),
+        ("select count(*) from range(0, 100) where 'X' || value !~* ('^x' || (value % 10) || '$')", "90"),
+        ("select count(*) from range(0, 100) where value::text ~ ('^' || (value % 10) || '+$')", "19"),
+        ("select 'a' ~ null", "NULL"),
+        ("select count(*) from range(0, 100) where value::text ~ null", "0"),
+        ("select count(*) from range(0, 100) where value::text similar to '(1|2)%'", "22"),
+        ("select max(length((select repeat('x', 100000)) || value::text)) from range(0, 9000)", "100004"),
+        ("select max((select range(0, 100000))[value]) from range(1, 9000)", "8998"),
+        ("select length((select string_agg(repeat('x', 1000), '') from range(0, 1000)))", "1000000"),
+        ("select levenshtein('kitten', 'sitting')", "3"),
+        (
+            "select max(value) from (select value from range(0, 30) group by value order by 1 desc limit 3) t",
+            "29",
+        ),
         (
             "select count(*) from (select value::text || '' as k from range(0, 100) group by value::text || '') t",
             "100",
