@@ -56,6 +56,8 @@ enum Kind {
     ReplaceElements,
     /// Some bytes for each byte of the second.
     Format,
+    /// An element for each byte.
+    Split,
 }
 
 fn kind(name: &str) -> Option<Kind> {
@@ -74,6 +76,7 @@ fn kind(name: &str) -> Option<Kind> {
         "array_to_string" => Kind::Join,
         "array_replace" | "array_replace_n" | "array_replace_all" => Kind::ReplaceElements,
         "to_char" => Kind::Format,
+        "string_to_array" => Kind::Split,
         _ => return None,
     })
 }
@@ -96,6 +99,7 @@ pub(crate) fn bound(name: &str, args: &[ColumnarValue], rows: usize) -> Option<B
             | Kind::RegexpTest
             | Kind::ReplaceElements
             | Kind::Format
+            | Kind::Split
     );
     let mut bound = Bound { is_loose, ..Bound::default() };
     let integers: Vec<Option<Whole>> = args.iter().map(Whole::of).collect();
@@ -116,7 +120,7 @@ pub(crate) fn bound(name: &str, args: &[ColumnarValue], rows: usize) -> Option<B
 pub(crate) fn steps(name: &str, args: &[ColumnarValue], rows: usize) -> Option<(u64, u64)> {
     let is_regexp = match kind(name) {
         Some(Kind::RegexpReplace | Kind::RegexpMatch | Kind::RegexpTest) => true,
-        _ if name == "levenshtein" => false,
+        _ if COMPARE_ALL.contains(&name) => false,
         _ => return None,
     };
     let args: Vec<Values> = args.iter().take(2).map(Values::of).collect();
@@ -135,8 +139,21 @@ pub(crate) fn steps(name: &str, args: &[ColumnarValue], rows: usize) -> Option<(
     Some((longest, all))
 }
 
-/// The states of a regular expression's automaton, at most, by its length and the counts of its
-/// repetitions: `(a{100}){50}` is `a` 5,000 times.
+/// Functions that may compare each part of the first argument with each of the second.
+const COMPARE_ALL: [&str; 9] = [
+    "levenshtein",
+    "btrim",
+    "ltrim",
+    "rtrim",
+    "strpos",
+    "translate",
+    "array_has_all",
+    "array_has_any",
+    "arrays_overlap",
+];
+
+/// The states of a regular expression's automaton, about, by its length, its classes (`\w` has
+/// hundreds of ranges) and the counts of its repetitions: `(a{100}){50}` is `a` 5,000 times.
 fn states(pattern: &str) -> u64 {
     let mut times = 1_u64;
     for part in pattern.split('{').skip(1) {
@@ -144,7 +161,8 @@ fn states(pattern: &str) -> u64 {
         let largest = counts.split(',').filter_map(|count| count.trim().parse::<u64>().ok()).max();
         times = times.saturating_mul(largest.unwrap_or(1).max(1));
     }
-    times.saturating_mul(pattern.len() as u64)
+    let classes = pattern.bytes().filter(|byte| matches!(byte, b'\\' | b'[' | b'.')).count() as u64;
+    times.saturating_mul(pattern.len() as u64 + 200 * classes)
 }
 
 /// The memory of compiled patterns. The engine keeps each different one of a batch for as long as
@@ -209,6 +227,7 @@ fn row_bytes(kind: Kind, args: &[Values], integers: &[Option<Whole>], row: usize
             size(0)?.saturating_add(args.first()?.elements(row).saturating_mul(size(2)?))
         }
         Kind::Format => size(1)?.saturating_mul(16),
+        Kind::Split => size(0)?.saturating_mul(24),
     })
 }
 

@@ -121,9 +121,14 @@ fn external(inner: &(dyn std::error::Error + Send + Sync + 'static), error: &Dat
     if let Some(problem) = inner.downcast_ref::<Problem>() {
         return problem.clone();
     }
-    match inner.downcast_ref::<DataFusionError>() {
-        Some(inner) => problem(inner),
-        None => internal(error),
+    if let Some(inner) = inner.downcast_ref::<DataFusionError>() {
+        return problem(inner);
+    }
+    // The errors of a pattern come as they are.
+    let text = inner.to_string();
+    match text.starts_with("Compiled regex exceeds") || text.starts_with("regex parse error") {
+        true => execution(&text),
+        false => internal(error),
     }
 }
 

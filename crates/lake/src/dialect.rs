@@ -61,13 +61,18 @@ impl Dialect for Bounded {
         false
     }
 
+    /// What begins with these words is nothing else, so what is wrong with it is told.
+    fn is_reserved_for_identifier(&self, keyword: Keyword) -> bool {
+        matches!(keyword, Keyword::CASE | Keyword::CAST | Keyword::NOT)
+            || self.inner.is_reserved_for_identifier(keyword)
+    }
+
     as_postgres! {
         identifier_quote_style(identifier: &str) -> Option<char>;
         is_delimited_identifier_start(ch: char) -> bool;
         is_identifier_start(ch: char) -> bool;
         is_identifier_part(ch: char) -> bool;
         supports_unicode_string_literal() -> bool;
-        is_reserved_for_identifier(keyword: Keyword) -> bool;
         is_custom_operator_part(ch: char) -> bool;
         get_next_precedence(parser: &Parser<'_>) -> Option<Result<u8, ParserError>>;
         supports_filter_during_aggregation() -> bool;

@@ -108,6 +108,11 @@ impl Engine {
     }
 
     #[cfg(test)]
+    pub fn functions(&self) -> Vec<String> {
+        self.base.scalar_functions().keys().cloned().collect()
+    }
+
+    #[cfg(test)]
     pub fn reserved_bytes(&self) -> usize {
         self.memory.share().used()
     }

@@ -20,7 +20,7 @@ use thread_priority::{ThreadPriority, ThreadPriorityValue, set_current_thread_pr
 pub(crate) const BRISK: Duration = Duration::from_millis(100);
 /// On a scale from 0 to 99, where 50 is usual. With Linux it is a nice value of 10, which means a
 /// tenth of the share of a usual thread.
-const CALM: u8 = 24;
+const CALM: u8 = 22;
 
 thread_local! {
     /// `None` on threads that belong to no lane, and on calm ones: these stay as they are.

@@ -13,6 +13,7 @@ use chrono::DateTime;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::pruning::PruningStatistics;
 use datafusion::common::stats::Precision;
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, ColumnStatistics, DFSchema, ScalarValue, Statistics, project_schema};
 use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::physical_plan::parquet::CachedParquetFileReaderFactory;
@@ -37,6 +38,9 @@ use crate::types::TableSpec;
 
 /// More tenants than this are not worth a pruning predicate.
 const PRUNED_TENANTS: usize = 20;
+/// Expressions of filters that files and their parts are judged by; further filters are left to the
+/// rows.
+const PRUNING_EXPRESSIONS: usize = 500;
 
 /// See the module's description.
 #[derive(Debug)]
@@ -61,7 +65,17 @@ impl LakeTable {
             self.spec.schema.field_with_name(&column.name).is_ok_and(|field| field.data_type().is_floating())
         };
         let tells = |filter: &&Expr| !filter.column_refs().iter().any(is_float);
-        let mut all: Vec<Expr> = filters.iter().filter(tells).cloned().collect();
+        // What passes is filtered again, so leaving one out costs reading and nothing else; with
+        // thousands the engine would think for longer than it reads.
+        let mut left = PRUNING_EXPRESSIONS;
+        let fits = |filter: &&Expr| match left.checked_sub(size(filter)) {
+            Some(rest) => {
+                left = rest;
+                true
+            }
+            None => false,
+        };
+        let mut all: Vec<Expr> = filters.iter().filter(tells).filter(fits).cloned().collect();
         if let (Some(tenants), Some(column)) = (&self.tenants, &self.spec.tenant_column)
             && tenants.len() <= PRUNED_TENANTS
         {
@@ -166,6 +180,20 @@ impl TableProvider for LakeTable {
             })
             .collect())
     }
+}
+
+/// The expressions of a filter; a list of constants is one.
+fn size(filter: &Expr) -> usize {
+    let mut size = 0;
+    let counted = filter.apply(|expr| {
+        size += 1;
+        Ok(if matches!(expr, Expr::InList(_)) {
+            TreeNodeRecursion::Jump
+        } else {
+            TreeNodeRecursion::Continue
+        })
+    });
+    counted.map_or(usize::MAX, |_| size)
 }
 
 /// Whether a filter only compares columns with constants. Such a filter cannot fail on a

@@ -350,6 +350,7 @@ impl SqlSession {
             SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
         read_only.verify_plan(&plan).map_err(|_| answer::not_allowed("this statement"))?;
         inlined::check(&plan)?;
+        semantics::check_ambiguous(&plan)?;
         Ok(Planned { state, plan, purse })
     }
 

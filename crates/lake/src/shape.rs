@@ -42,6 +42,9 @@ const MAX_TYPE_LEVELS: usize = 50;
 pub(crate) const MAX_LEVELS: usize = 250;
 /// Sets that GROUP BY with CUBE, ROLLUP and GROUPING SETS comes to.
 const MAX_GROUPING_SETS: u64 = 1_000;
+/// Levels of WITH inside the queries of WITH. The engine reads each of them twice as often as the
+/// one around it.
+const MAX_WITH_LEVELS: usize = 8;
 /// Expressions, counted as often as the engine plans them.
 pub(crate) const MAX_EXPRESSIONS: u64 = 150_000;
 /// Tables and queries, counted as often as the engine plans them.
@@ -118,7 +121,7 @@ pub(crate) struct Shape {
 /// # Errors
 /// `sql-too-deep` and `sql-too-large`, with the bound that it passes.
 pub(crate) fn check(statement: &SqlStatement) -> Result<Shape, Problem> {
-    let mut measure = Measure { level: 0, frames: vec![Frame::default()] };
+    let mut measure = Measure { level: 0, frames: vec![Frame::default()], times: 1 };
     if let ControlFlow::Break(problem) = statement.visit(&mut measure) {
         return Err(*problem);
     }
@@ -153,6 +156,7 @@ struct Frame {
     deepest: usize,
     expressions: u64,
     relations: u64,
+    windows: usize,
     /// The name under which the query above can be named, if it is a common table expression.
     named: Option<String>,
     /// Common table expressions that are still to be visited, by their address.
@@ -175,6 +179,8 @@ impl Frame {
 struct Measure {
     level: usize,
     frames: Vec<Frame>,
+    /// How often the engine plans what is being visited.
+    times: u64,
 }
 
 impl Measure {
@@ -202,7 +208,12 @@ impl Measure {
     }
 
     fn count(&mut self, shape: Shape) -> ControlFlow<Box<Problem>> {
-        self.frame().add(shape);
+        let times = self.times;
+        self.frame().add(Shape {
+            expressions: shape.expressions.saturating_mul(times),
+            relations: shape.relations.saturating_mul(times),
+            ..shape
+        });
         let all = self.frames.iter().fold(Shape::default(), |mut sum, frame| {
             sum.expressions = sum.expressions.saturating_add(frame.expressions);
             sum.relations = sum.relations.saturating_add(frame.relations);
@@ -224,6 +235,11 @@ impl Visitor for Measure {
 
     fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<Self::Break> {
         let named = self.frame().coming.remove(&std::ptr::from_ref(query));
+        let defined = self.frames.iter().filter(|frame| frame.named.is_some()).count();
+        if query.with.is_some() && defined + usize::from(named.is_some()) > MAX_WITH_LEVELS {
+            let what = format!("WITH inside of WITH nests deeper than {MAX_WITH_LEVELS} levels");
+            return ControlFlow::Break(Box::new(too_deep(&what)));
+        }
         let coming = query.with.iter().flat_map(|with| &with.cte_tables);
         let coming = coming.map(|cte| (std::ptr::from_ref(&*cte.query), name_of(&cte.alias.name)));
         let frame = Frame { base: self.level, named, coming: coming.collect(), ..Frame::default() };
@@ -281,12 +297,42 @@ impl Visitor for Measure {
 
     fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<Self::Break> {
         self.count(Shape { expressions: 1, ..Shape::default() })?;
+        self.times = self.times.saturating_mul(copies_of_operands(expr));
+        if matches!(expr, Expr::Function(function) if function.over.is_some()) {
+            // Each may be a step of the plan of its own, above those before it.
+            self.frame().windows += 1;
+            if self.frame().windows > MAX_LEVELS {
+                let what = format!("a query has more than {MAX_LEVELS} window functions");
+                return ControlFlow::Break(Box::new(too_large(&what)));
+            }
+        }
         self.deepen(levels_of(expr))
     }
 
     fn post_visit_expr(&mut self, expr: &Expr) -> ControlFlow<Self::Break> {
         self.level = self.level.saturating_sub(levels_of(expr));
+        self.times /= copies_of_operands(expr);
         ControlFlow::Continue(())
+    }
+}
+
+/// Functions that the planner puts into words which name an argument more than once.
+const REPEATING: [&str; 8] = ["coalesce", "nvl", "ifnull", "nvl2", "nullif", "map", "make_map", "struct"];
+
+/// How often the planner repeats the operands of an expression.
+fn copies_of_operands(expr: &Expr) -> u64 {
+    match expr {
+        Expr::Function(function) => match function.name.0.as_slice() {
+            [part] => {
+                let name = part.as_ident().map(name_of).unwrap_or_default();
+                if REPEATING.contains(&name.as_str()) { 2 } else { 1 }
+            }
+            _ => 1,
+        },
+        // A short list is a chain of comparisons.
+        Expr::InList { list, .. } if (2..=3).contains(&list.len()) => list.len() as u64,
+        Expr::Between { .. } | Expr::InSubquery { negated: true, .. } => 2,
+        _ => 1,
     }
 }
 
@@ -324,9 +370,11 @@ fn grouping_sets(select: &Select) -> u64 {
     sets.fold(1, |product, sets| product.saturating_mul(sets.unwrap_or(u64::MAX)))
 }
 
-/// The relations that a SELECT joins one after the other.
+/// The levels of the relations that a SELECT joins one after the other: two for each but the first,
+/// since the time for a join's plan grows with the columns of all before it.
 fn joined(select: &Select) -> usize {
-    select.from.iter().map(|from| 1 + from.joins.len()).sum()
+    let relations: usize = select.from.iter().map(|from| 1 + from.joins.len()).sum();
+    (2 * relations).saturating_sub(1)
 }
 
 /// Rebuilds left-deep chains of one operator as balanced trees. The operands keep their order.

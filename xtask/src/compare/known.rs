@@ -53,8 +53,13 @@ impl Known {
 
 impl Entry {
     fn fits(&self, call: &Call, difference: &Difference) -> bool {
-        let is =
-            |wanted: &Option<String>, value: &str| wanted.as_deref().is_none_or(|wanted| wanted == value);
+        // `*part*` is whatever has the part.
+        let is = |wanted: &Option<String>, value: &str| {
+            wanted.as_deref().is_none_or(|wanted| {
+                let part = wanted.strip_prefix('*').and_then(|rest| rest.strip_suffix('*'));
+                part.map_or(wanted == value, |part| value.contains(part))
+            })
+        };
         let has = |wanted: &String| {
             call.traits.iter().any(|known| match wanted.strip_suffix('*') {
                 Some(start) => known.starts_with(start),

@@ -8,6 +8,8 @@
 //! known to the engine (`NOT IN`, lists that mix decimals and floats). The rule of [`settle`](
 //! settle::Settle) comes last, when all types are known (overflow, casts, time zones).
 
+mod aliases;
+mod ambiguous;
 mod arithmetic;
 mod function;
 mod math;
@@ -38,8 +40,9 @@ use datafusion::logical_expr::expr::{Between, Case, InList};
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::registry::FunctionRegistry;
 use datafusion::logical_expr::utils::merge_schema;
-use datafusion::logical_expr::{Expr, LogicalPlan};
+use datafusion::logical_expr::{Expr, LogicalPlan, ScalarUDF};
 
+pub(crate) use ambiguous::check_plan as check_ambiguous;
 pub use settings::SqlSettings;
 pub(crate) use syntax::settle_syntax;
 pub use text::{duration_text, float_text, float_text_32, interval_text, timestamp_text};
@@ -55,16 +58,26 @@ pub(crate) fn prepare(builder: SessionStateBuilder) -> SessionStateBuilder {
 /// # Errors
 /// When the engine takes no functions, which it does.
 pub(crate) fn install(state: &mut SessionState) -> Result<()> {
-    let own =
-        [zone::timezone(), similar::similar_to_escape(), numeric::cast_to_numeric(), parts::date_part()];
-    for function in own.into_iter().chain(template::functions()).chain(math::functions()) {
+    for function in own_functions() {
         state.register_udf(function)?;
     }
-    // PostgreSQL's function removes every such element.
-    let remove = datafusion::functions_nested::remove::array_remove_all_udf();
-    state.register_udf(Arc::new(remove.as_ref().clone().with_aliases(["array_remove"])))?;
     state.register_udaf(sum::sum())?;
     state.register_expr_planner(Arc::new(numeric::Numbers))
+}
+
+fn own_functions() -> Vec<Arc<ScalarUDF>> {
+    let mut own =
+        vec![zone::timezone(), similar::similar_to_escape(), numeric::cast_to_numeric(), parts::date_part()];
+    own.extend(template::functions());
+    own.extend(math::functions());
+    // PostgreSQL's function removes every such element.
+    let remove = datafusion::functions_nested::remove::array_remove_all_udf();
+    own.push(Arc::new(remove.as_ref().clone().with_aliases([
+        "array_remove",
+        "list_remove",
+        "list_remove_all",
+    ])));
+    own
 }
 
 /// Rewrites a plan that was just made, before the engine looks at its types.

@@ -6,15 +6,16 @@ use std::ops::ControlFlow;
 use datafusion::sql::parser::Statement;
 use datafusion::sql::sqlparser::ast::{
     BinaryOperator, CastKind, CharacterLength, DataType, ExactNumberInfo, Expr, Fetch, Function, FunctionArg,
-    FunctionArgExpr, FunctionArgumentList, FunctionArguments, Ident, LimitClause, ObjectName, Query, Select,
-    SetExpr, SetOperator, SetQuantifier, Statement as SqlStatement, TableFactor, TableSample,
+    FunctionArgExpr, FunctionArgumentList, FunctionArguments, Ident, LimitClause, ObjectName, OrderBy, Query,
+    Select, SetExpr, SetOperator, SetQuantifier, Statement as SqlStatement, TableFactor, TableSample,
     TableSampleKind, TableSampleMethod, UnaryOperator, Value, ValueWithSpan, VisitMut, VisitorMut,
 };
 use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 use datafusion::sql::sqlparser::parser::Parser;
 use levada_core::Problem;
 
-use super::patterns;
+use super::aliases::by_first_name;
+use super::{ambiguous, patterns};
 
 /// The most digits that a decimal of the engine holds.
 const MAX_DIGITS: usize = 76;
@@ -32,19 +33,30 @@ pub(crate) fn settle_syntax(statement: &mut Statement) -> Result<(), Problem> {
 }
 
 fn settle_sql(statement: &mut SqlStatement) -> Result<(), Problem> {
-    match statement.visit(&mut Settler) {
+    match statement.visit(&mut Settler { level: 0 }) {
         ControlFlow::Continue(()) => Ok(()),
         ControlFlow::Break(problem) => Err(*problem),
     }
 }
 
-struct Settler;
+#[derive(Debug)]
+struct Settler {
+    /// Expressions around the place of the visit.
+    level: usize,
+}
 
 type Flow = ControlFlow<Box<Problem>>;
 
 fn refused(what: &str, mend: &str) -> Flow {
     let problem = Problem::new(400, "sql-unsupported", format!("not supported: {what}"));
     ControlFlow::Break(Box::new(problem.hint(mend)))
+}
+
+fn clear(select: &Select, order: Option<&OrderBy>) -> Flow {
+    match ambiguous::check_select(select, order) {
+        Ok(()) => ControlFlow::Continue(()),
+        Err(problem) => ControlFlow::Break(Box::new(problem)),
+    }
 }
 
 impl VisitorMut for Settler {
@@ -61,6 +73,9 @@ impl VisitorMut for Settler {
         } = query.body.as_ref()
         {
             return refused("EXCEPT ALL and INTERSECT ALL", "number equal rows with row_number() first");
+        }
+        if let SetExpr::Select(select) = query.body.as_ref() {
+            clear(select, query.order_by.as_ref())?;
         }
         let Some(fetch) = query.fetch.take() else { return ControlFlow::Continue(()) };
         let Fetch { with_ties, percent, quantity } = fetch;
@@ -86,7 +101,7 @@ impl VisitorMut for Settler {
             || select.value_table_mode.is_some();
         match ignored {
             true => refused("a clause of SELECT that PostgreSQL does not have", "leave it out"),
-            false => ControlFlow::Continue(()),
+            false => clear(select, None),
         }
     }
 
@@ -133,7 +148,13 @@ impl VisitorMut for Settler {
         }
     }
 
+    fn pre_visit_expr(&mut self, _: &mut Expr) -> Flow {
+        self.level += 1;
+        ControlFlow::Continue(())
+    }
+
     fn post_visit_expr(&mut self, expr: &mut Expr) -> Flow {
+        self.level = self.level.saturating_sub(1);
         let taken = std::mem::replace(expr, Expr::value(Value::Null));
         *expr = match taken {
             Expr::AtTimeZone { timestamp, time_zone } => call("timezone", vec![*time_zone, *timestamp]),
@@ -158,6 +179,7 @@ impl VisitorMut for Settler {
                 Expr::BinaryOp { left, op, right: Box::new(with_text(*right, patterns::regex)) }
             }
             Expr::UnaryOp { op, expr: inner } => unary(op, *inner),
+            Expr::Function(function) if self.level > 0 => remainder(by_first_name(function)),
             Expr::Function(function) => remainder(function),
             Expr::Like { negated, any, expr: text, pattern, escape_char: Some(escape) } => {
                 match escaped(*pattern, &escape) {

@@ -31,7 +31,7 @@ fn chained(n: usize, first: &str, link: &dyn Fn(usize) -> String) -> String {
 }
 
 /// A statement of `n` levels or elements for each way to write them.
-const KINDS: [(&str, Make); 49] = [
+const KINDS: [(&str, Make); 60] = [
     ("plus", |n| format!("select 1{}", "+1".repeat(n))),
     ("plus of a column", |n| {
         format!("select sum(x{}) from (select value as x from range(0, 9)) t", "+1".repeat(n))
@@ -85,6 +85,33 @@ const KINDS: [(&str, Make); 49] = [
         chained(n, "with c0 as (select 1 as x)", &|i| {
             format!(", c{} as (select a.x from c{i} a, c{i} b)", i + 1)
         }) + &format!(" select count(*) from c{n}")
+    }),
+    ("coalesce of a column", |n| {
+        format!("select {} from range(0, 2) t", nested(n, "coalesce(", "value", ", 5)"))
+    }),
+    ("nvl2", |n| format!("select {} from range(0, 2) t", nested(n, "nvl2(", "value", ", 5, 6)"))),
+    ("nullif", |n| format!("select {} from range(0, 2) t", nested(n, "nullif(", "value", ", 5)"))),
+    ("maps", |n| format!("select {}", nested(n, "map(['a'],[", "1", "])"))),
+    ("in lists", |n| format!("select {} from range(0, 2) t", nested(n, "((", "value", ") in (1, 2))::int"))),
+    ("between and", |n| {
+        format!("select {} from range(0, 2) t", nested(n, "((", "value", ") between 1 and 2)::int"))
+    }),
+    ("case of operand", |n| {
+        format!(
+            "select {} from range(0, 2) t",
+            nested(n, "case ", "value", " when 1 then 2 when 3 then 4 end")
+        )
+    }),
+    ("not in", |n| {
+        let open: String = (0..n)
+            .map(|i| format!("t{i}.value not in (select t{0}.value from range(0, 2) t{0} where ", i + 1))
+            .collect();
+        format!("select count(*) from range(0, 2) t0 where {open}false{}", ")".repeat(n))
+    }),
+    ("calls by another name", |n| format!("select {}", nested(n, "pow(", "2", ", 1)"))),
+    ("rows", |n| format!("select {}", nested(n, "row(", "1", ")"))),
+    ("WITH inside of WITH", |n| {
+        format!("{}select 1 as a{}", "with c as (".repeat(n), ") select a from c".repeat(n))
     }),
     ("joins", |n| {
         chained(n, "select count(*) from range(0, 1) t", &|i| {
@@ -154,6 +181,7 @@ async fn every_entry(lake: &Lake, session: &SqlSession, what: &str, sql: &str) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_statement_overflows_a_stack() {
+    let _alone = HEAVY.lock().await;
     let dir = TempDir::new().expect("a temporary directory");
     let lake = open(Arc::new(RealDisk::new(dir.path()).expect("a disk")), one_at_a_time());
     let session = session(&lake, &["a"]);
@@ -168,4 +196,48 @@ async fn no_statement_overflows_a_stack() {
         }
     }
     assert_eq!(one(&session, "select count(*) from generate_series(1, 100)").await, "100");
+}
+
+/// Every function, called within itself: the time for a plan must not double with each level.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_function_makes_plans_that_double() {
+    let _alone = HEAVY.lock().await;
+    const LEVELS: usize = 24;
+    let (lake, _dir) = real_lake();
+    let session = session(&lake, &["a"]);
+    let timeout = std::time::Duration::from_secs(5);
+    let limits = QueryLimits { timeout, ..QueryLimits::default() };
+    let ask = async |sql: &str| match session.query(sql, Vec::new(), limits).await {
+        Ok(output) => output.collect().await.map(drop),
+        Err(problem) => Err(problem),
+    };
+    let mut names: Vec<String> = lake.inner.engine.functions();
+    names.sort();
+    let (mut tried, mut slow) = (0, Vec::new());
+    for name in &names {
+        for core in ["value", "value::text", "value::double", "make_array(value)", "value > 0"] {
+            for rest in ["", ", 1", ", 'a'", ", 1, 1", ", 'a', 'b'"] {
+                let call = |levels: usize| {
+                    let nest = nested(levels, &format!("{name}("), core, &format!("{rest})"));
+                    format!("select {nest} from range(1, 3) t")
+                };
+                if ask(&call(2)).await.is_err() {
+                    continue;
+                }
+                tried += 1;
+                let began = std::time::Instant::now();
+                let answer = ask(&call(LEVELS)).await;
+                let code = answer.map_err(|problem| problem.code).err().unwrap_or_default();
+                if began.elapsed().as_secs() >= 1 {
+                    println!("{}: {:?} {code}", call(2), began.elapsed());
+                }
+                if code == "sql-timeout" {
+                    slow.push(call(2));
+                }
+            }
+        }
+    }
+    println!("{} functions, {tried} ways to call them within themselves", names.len());
+    assert!(tried > 100, "{tried}");
+    assert!(slow.is_empty(), "{slow:#?}");
 }

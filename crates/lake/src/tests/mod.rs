@@ -28,6 +28,9 @@ use tempfile::TempDir;
 
 use crate::{Lake, LakeConfig, Owner, QueryLimits, SqlSession, TableKey, TableSpec};
 
+/// Held by tests that look at the memory of the process, or need much of it.
+static HEAVY: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
 /// 2026-11-20T00:00:00Z.
 pub(crate) const NOW_MS: i64 = 1_795_132_800_000;
 

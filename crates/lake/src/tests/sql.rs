@@ -137,3 +137,79 @@ async fn statistics_prune_without_changing_answers() {
         assert_eq!(found, count.to_string(), "{filter}");
     }
 }
+
+#[tokio::test]
+async fn a_pattern_that_cannot_be_compiled_is_the_statements_fault() {
+    let (lake, _dir) = real_lake();
+    let session = session(&lake, &["a"]);
+    let groups = format!("{}a{}", "(".repeat(300), "|b)*".repeat(300));
+    for sql in [
+        "select regexp_replace(value::text, '\\w{300}\\d{300}', 'x', 'g') from range(0, 3)".to_owned(),
+        "select regexp_like(value::text, '(') from range(0, 3)".to_owned(),
+        "select value::text ~ ('(' || value) from range(0, 3)".to_owned(),
+        format!("select 'aaaa' || value similar to '{groups}' from range(0, 3)"),
+    ] {
+        let problem = match session.query(&sql, Vec::new(), QueryLimits::default()).await {
+            Ok(output) => output.collect().await.expect_err(&sql),
+            Err(problem) => problem,
+        };
+        assert_eq!((problem.code.as_str(), problem.status), ("sql-execution", 422), "{sql}: {problem}");
+    }
+}
+
+#[tokio::test]
+async fn what_nests_too_deep_is_told() {
+    let (lake, _dir) = real_lake();
+    let session = session(&lake, &["a"]);
+    let nested = |open: &str, close: &str| format!("select {}1{}", open.repeat(60), close.repeat(60));
+    for sql in [
+        nested("case when true then ", " end"),
+        nested("not (", ")"),
+        nested("not ", ""),
+        nested("cast(", " as int)"),
+        nested("(", ")"),
+        nested("abs(", ")"),
+    ] {
+        let problem = session.query(&sql, Vec::new(), QueryLimits::default()).await.err().expect(&sql);
+        assert_eq!(problem.code, "sql-too-deep", "{sql}: {problem}");
+    }
+}
+
+#[tokio::test]
+async fn a_column_of_several_tables_is_named_with_its_table() {
+    let (lake, _dir) = real_lake();
+    let session = session(&lake, &["a"]);
+    let from = "from (select 1 as n, 2 as k) x cross join (select 1 as n, 3 as m) y";
+    for sql in [
+        format!("select count(*) {from} where n = y.n and x.n = 5"),
+        format!("select x.n {from} where x.n * y.n > n"),
+        format!("select x.n, y.m {from} order by x.n + y.n + n"),
+        format!("select x.n {from} group by x.n, y.n having max(x.n + y.n + n) > 1"),
+        format!("select x.n as n {from} where n = y.n and x.n = 5"),
+        "select 1 from (select 1 as n) x join (select 1 as n) y on x.n = y.n and n = 1".to_owned(),
+        format!("select sum(n) from (select x.n, y.n {from}) t"),
+        format!("select t.n from (select * {from}) t"),
+        format!(
+            "with t as (select x.n, y.n {from}) select k from (select 7 as k) z where k > (select max(t.n) from t)"
+        ),
+        format!("select m from (select * {from}) t where n = 1"),
+    ] {
+        let problem = match session.query(&sql, Vec::new(), QueryLimits::default()).await {
+            Ok(output) => output.collect().await.expect_err(&sql),
+            Err(problem) => problem,
+        };
+        assert_eq!(problem.code, "sql-ambiguous-column", "{sql}: {problem}");
+        assert!(problem.detail.contains("`n`"), "{problem}");
+    }
+    for (sql, answer) in [
+        (format!("select k {from} where x.n = y.n"), "2"),
+        (format!("select x.n + y.n as n {from} order by n"), "2"),
+        ("select n from (select 1 as n) x join (select 1 as n) y using (n) where x.n = y.n".to_owned(), "1"),
+        ("select n from (select 1 as n) x natural join (select 1 as n) y where x.n = y.n".to_owned(), "1"),
+        (format!("select m from (select * {from}) t"), "3"),
+        (format!("select count(*) from (select x.n, y.n {from}) t"), "1"),
+        (format!("select max(u.k) from (select x.n, y.n as k {from}) u where u.n = 1"), "1"),
+    ] {
+        assert_eq!(one(&session, &sql).await, answer, "{sql}");
+    }
+}
