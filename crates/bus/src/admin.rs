@@ -395,6 +395,7 @@ pub fn problem(error: &PortError) -> Problem {
             Problem::new(404, "topic-unknown", format!("there is no {what} `{name}`"))
         }
         PortError::InvalidArgument(text) => Problem::new(422, "body-invalid", text),
+        PortError::TooLarge(field) => Problem::new(422, "body-invalid", field.to_string()),
         PortError::AlreadyExists { .. } | PortError::FailedPrecondition(_) => {
             Problem::new(409, "subscription-state", error.to_string())
         }

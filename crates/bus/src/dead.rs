@@ -4,6 +4,8 @@
 //! stage, attempts and origin are attributes, the body is the original body. It can be
 //! sent again once; if it fails again, that is a new dead letter.
 
+mod list;
+
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -19,9 +21,10 @@ use crate::key;
 use crate::metrics as names;
 use crate::publish::Submission;
 
-/// How many records one listing looks at, at most.
-const SCAN_RECORDS: u64 = 200_000;
-const SCAN_STEP: u64 = 4_096;
+pub use list::MAX_LISTED_BYTES;
+
+/// Smaller bodies are copied out of what was read with them.
+const COPIED_BYTES: usize = 64 << 10;
 /// How many dead letters one call sends again, at most.
 const RESEND_RECORDS: usize = 10_000;
 const REASON_BYTES: usize = 2_000;
@@ -159,89 +162,6 @@ impl Bus {
         Ok(written)
     }
 
-    /// Lists dead letters of the tenants, newest first.
-    ///
-    /// # Errors
-    /// [`BusError::Log`] for damage on disk.
-    pub fn dead_letters(&self, tenants: &TenantSet, filter: &DeadFilter) -> Result<Vec<DeadEntry>, BusError> {
-        let mut found = Vec::new();
-        for topic in self.dead_topics(filter.topic.as_ref()) {
-            found.extend(self.dead_letters_of(&topic, tenants, filter)?);
-        }
-        found.sort_by_key(|e| std::cmp::Reverse((e.published_at_ms, e.offset)));
-        found.truncate(filter.limit);
-        Ok(found)
-    }
-
-    /// The dead-letter topics that exist, or the one meant by a topic's name.
-    fn dead_topics(&self, only: Option<&TopicName>) -> Vec<TopicName> {
-        let topics = self.inner.topics.read();
-        let mut names: Vec<TopicName> = match only {
-            Some(name) if name.is_dead_letter() => vec![name.clone()],
-            Some(name) => name.dead_letter().into_iter().collect(),
-            None => topics.keys().filter(|n| n.is_dead_letter()).cloned().collect(),
-        };
-        names.retain(|name| topics.contains_key(name));
-        names.sort();
-        names
-    }
-
-    fn dead_letters_of(
-        &self,
-        topic: &TopicName,
-        tenants: &TenantSet,
-        filter: &DeadFilter,
-    ) -> Result<Vec<DeadEntry>, BusError> {
-        let bounds = self.bounds(topic)?;
-        let resent = self.resent(topic)?;
-        let mut found = Vec::new();
-        let mut high = filter.before.unwrap_or(bounds.next).min(bounds.next);
-        let floor = bounds.first.max(high.saturating_sub(SCAN_RECORDS));
-        while high > floor && found.len() < filter.limit {
-            let low = floor.max(high.saturating_sub(SCAN_STEP));
-            let mut chunk = self.read_range(topic, low, high)?;
-            chunk.retain(|d| matches(d, tenants, filter));
-            for delivered in chunk.into_iter().rev() {
-                found.push(entry(topic, delivered, &resent.lock()));
-            }
-            high = low;
-        }
-        found.truncate(filter.limit);
-        Ok(found)
-    }
-
-    fn read_range(&self, topic: &TopicName, low: u64, high: u64) -> Result<Vec<Delivered>, BusError> {
-        let mut records = Vec::new();
-        let mut at = low;
-        while at < high {
-            let chunk = self.read(topic, at, (high - at) as usize, 8 << 20)?;
-            let Some(last) = chunk.last() else { break };
-            at = last.offset + 1;
-            records.extend(chunk.into_iter().filter(|d| d.offset < high));
-        }
-        Ok(records)
-    }
-
-    /// How many dead letters of the tenants wait, by code. Looks at the newest 200,000 a topic.
-    ///
-    /// # Errors
-    /// [`BusError::Log`] for damage on disk.
-    pub fn dead_letter_counts(
-        &self,
-        tenants: &TenantSet,
-    ) -> Result<std::collections::BTreeMap<String, u64>, BusError> {
-        let mut counts = std::collections::BTreeMap::new();
-        let filter = DeadFilter { limit: SCAN_RECORDS as usize, ..DeadFilter::default() };
-        for topic in self.dead_topics(None) {
-            for entry in self.dead_letters_of(&topic, tenants, &filter)? {
-                if !entry.resent {
-                    *counts.entry(entry.attribute(attr::DEAD_CODE).to_owned()).or_default() += 1;
-                }
-            }
-        }
-        Ok(counts)
-    }
-
     /// Sends dead letters again to the topic they came from: the offsets given, or all that
     /// the principal's tenants hold and that were not sent yet (at most 10,000 a call).
     ///
@@ -254,9 +174,13 @@ impl Bus {
         offsets: Option<Vec<u64>>,
     ) -> Result<ResendOutcome, BusError> {
         let mut outcome = ResendOutcome::default();
-        let entries = self.resend_entries(principal, topic, offsets, &mut outcome)?;
+        let offsets = self.resend_offsets(principal, topic, offsets, &mut outcome)?;
         let resent = self.resent(topic)?;
-        for entry in entries {
+        for offset in offsets {
+            let Some(entry) = self.letter(principal, topic, offset)? else {
+                outcome.refused.push((offset, letter_unknown(topic, offset)));
+                continue;
+            };
             if entry.resent {
                 outcome.already += 1;
                 continue;
@@ -283,47 +207,46 @@ impl Bus {
         Ok(outcome)
     }
 
-    fn resend_entries(
+    /// The offsets that one call sends again, the oldest first.
+    fn resend_offsets(
         &self,
         principal: &Principal,
         topic: &TopicName,
         offsets: Option<Vec<u64>>,
         outcome: &mut ResendOutcome,
-    ) -> Result<Vec<DeadEntry>, BusError> {
-        let Some(mut offsets) = offsets else {
-            let filter = DeadFilter { limit: SCAN_RECORDS as usize, ..DeadFilter::default() };
-            let mut all = self.dead_letters_of(topic, &principal.tenants, &filter)?;
-            all.retain(|e| !e.resent);
-            all.reverse();
-            outcome.more = all.len() > RESEND_RECORDS;
-            all.truncate(RESEND_RECORDS);
-            return Ok(all);
+    ) -> Result<Vec<u64>, BusError> {
+        let mut offsets = match offsets {
+            Some(offsets) => offsets,
+            None => self.unsent(topic, &principal.tenants)?,
         };
         offsets.sort_unstable();
         offsets.dedup();
         outcome.more = offsets.len() > RESEND_RECORDS;
         offsets.truncate(RESEND_RECORDS);
+        Ok(offsets)
+    }
+
+    /// Dead letters that were not sent again.
+    fn unsent(&self, topic: &TopicName, tenants: &TenantSet) -> Result<Vec<u64>, BusError> {
+        let (resent, mut offsets) = (self.resent(topic)?, Vec::new());
+        self.scan_letters(topic, tenants, &DeadFilter::default(), |delivered| {
+            offsets.extend(Some(delivered.offset).filter(|offset| !resent.lock().contains(*offset)));
+            true
+        })?;
+        Ok(offsets)
+    }
+
+    /// One dead letter. Another tenant's and one that does not exist are the same: none.
+    fn letter(
+        &self,
+        principal: &Principal,
+        topic: &TopicName,
+        offset: u64,
+    ) -> Result<Option<DeadEntry>, BusError> {
+        let read = self.read(topic, offset, 1, 1)?.into_iter();
         let resent = self.resent(topic)?;
-        let mut entries = Vec::with_capacity(offsets.len());
-        for offset in offsets {
-            let read = self.read(topic, offset, 1, 1)?;
-            // Another tenant's dead letter and one that does not exist get the same answer.
-            match read
-                .into_iter()
-                .find(|d| d.offset == offset && principal.tenants.contains(&d.message.tenant))
-            {
-                Some(delivered) => entries.push(entry(topic, delivered, &resent.lock())),
-                None => outcome.refused.push((
-                    offset,
-                    Problem::new(
-                        404,
-                        "dead-letter-unknown",
-                        format!("{topic} holds no dead letter at offset {offset}"),
-                    ),
-                )),
-            }
-        }
-        Ok(entries)
+        let is_own = |d: &Delivered| d.offset == offset && principal.tenants.contains(&d.message.tenant);
+        Ok(read.filter(is_own).map(|delivered| entry(topic, delivered, &resent.lock())).next())
     }
 
     async fn resend_one(&self, principal: &Principal, entry: &DeadEntry) -> Result<Published, Problem> {
@@ -367,7 +290,22 @@ fn resent_document(topic: &TopicName) -> String {
     format!("resent-{topic}")
 }
 
-fn entry(topic: &TopicName, delivered: Delivered, resent: &Resent) -> DeadEntry {
+fn letter_unknown(topic: &TopicName, offset: u64) -> Problem {
+    Problem::new(404, "dead-letter-unknown", format!("{topic} holds no dead letter at offset {offset}"))
+}
+
+/// Bytes of a message in memory.
+fn size(message: &Message) -> usize {
+    let attributes = message.attributes.iter().map(|(name, value)| name.len() + value.len());
+    message.body.len() + attributes.sum::<usize>()
+}
+
+fn entry(topic: &TopicName, mut delivered: Delivered, resent: &Resent) -> DeadEntry {
+    if delivered.message.body.len() < COPIED_BYTES {
+        let message = &mut delivered.message;
+        message.body = Bytes::copy_from_slice(&message.body);
+        message.attributes = message.attributes.iter().collect();
+    }
     DeadEntry {
         topic: topic.clone(),
         offset: delivered.offset,
@@ -375,16 +313,6 @@ fn entry(topic: &TopicName, delivered: Delivered, resent: &Resent) -> DeadEntry 
         resent: resent.contains(delivered.offset),
         message: delivered.message,
     }
-}
-
-fn matches(delivered: &Delivered, tenants: &TenantSet, filter: &DeadFilter) -> bool {
-    let attributes = &delivered.message.attributes;
-    let is =
-        |name, wanted: &Option<String>| wanted.as_deref().is_none_or(|w| attributes.get(name) == Some(w));
-    tenants.contains(&delivered.message.tenant)
-        && filter.tenant.as_ref().is_none_or(|t| *t == delivered.message.tenant)
-        && is(attr::DEAD_PIPELINE, &filter.pipeline)
-        && is(attr::DEAD_CODE, &filter.code)
 }
 
 fn to_publish(topic: &TopicName, letter: DeadLetter) -> Publish {

@@ -30,7 +30,7 @@ mod tests;
 
 pub use bus::{Bus, Delivered, Publish, Published, Recovery};
 pub use config::{BusConfig, BusError, Retention, TopicConfig};
-pub use dead::{DeadEntry, DeadFilter, DeadLetter, ResendOutcome};
+pub use dead::{DeadEntry, DeadFilter, DeadLetter, MAX_LISTED_BYTES, ResendOutcome};
 pub use embedded::EmbeddedBus;
 pub use rate::TakeTokens;
 pub use stats::{LaneStats, TopicInfo};

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::message::{
     MessageEdit, MessageFilter, MessagePage, MessageRow, PubsubTopicRow, RedriveDone, RedriveOrder,
 };
+use crate::rows::ShownRows;
 pub use crate::subscription::{BlockedRow, LaneRow, SubscriptionDetail, SubscriptionRow, Unblock};
 
 /// What the console asks of the platform. One method an operation.
@@ -203,7 +204,8 @@ pub trait ConsoleData: Send + Sync + 'static {
         offsets: &[u64],
     ) -> Result<Resent, Problem>;
 
-    /// Runs one read-only statement and answers at most `max_rows` rows as text.
+    /// Runs one read-only statement and answers at most `max_rows` rows as text. Reading ends where
+    /// the page is full ([`ShownRows::is_full`]).
     ///
     /// # Errors
     /// A problem to show under the statement.
@@ -413,6 +415,9 @@ pub struct DeadLetterPage {
     pub letters: Vec<DeadLetter>,
     /// Opaque; `None` on the last page.
     pub next: Option<String>,
+    /// Whether the letters were too large for a whole page, with no `next` to go on by.
+    #[serde(default)]
+    pub is_full: bool,
     /// Values to filter by.
     pub topics: Vec<String>,
     pub pipelines: Vec<String>,
@@ -439,7 +444,7 @@ pub struct DeadLetter {
     /// Set once it was sent again; shown as a mark, not as a time.
     pub resent_ms: Option<i64>,
     pub attributes: Vec<(String, String)>,
-    /// The original bytes.
+    /// The original bytes; of a letter in a page of them, they may be left out.
     pub body: Bytes,
 }
 
@@ -451,19 +456,9 @@ pub struct Resent {
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Column {
-    pub name: String,
-    /// Such as `bigint`.
-    pub kind: String,
-    /// Whether values are set flush right.
-    pub numeric: bool,
-}
-
-#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct QueryAnswer {
-    pub columns: Vec<Column>,
-    /// `None` is NULL.
-    pub rows: Vec<Vec<Option<String>>>,
+    /// As many as the page has room for.
+    pub rows: ShownRows,
     /// Whether there were more rows than asked for.
     pub truncated: bool,
     pub elapsed_ms: u64,

@@ -2,6 +2,8 @@
 
 use maud::{Markup, html};
 
+use crate::shown::Shown;
+
 /// Shown once, at the top of the next page.
 #[derive(Debug, Clone)]
 pub(crate) enum Flash {
@@ -11,7 +13,8 @@ pub(crate) enum Flash {
 
 impl Flash {
     pub fn failed(problem: &levada_core::Problem) -> Self {
-        Self::Failed { detail: problem.detail.clone(), hint: problem.hint.clone() }
+        let hint = problem.hint.as_ref().map(|hint| Shown::cell(hint).to_string());
+        Self::Failed { detail: Shown::cell(&problem.detail).to_string(), hint }
     }
 
     pub fn render(&self) -> Markup {

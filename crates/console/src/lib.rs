@@ -15,16 +15,21 @@ mod format;
 mod live;
 mod message;
 mod pages;
+mod rows;
 mod session;
+mod shown;
 mod subscription;
 
 pub use app::{ConsoleConfig, router};
 pub use data::{
-    BlockedRow, Column, ConsoleData, DeadLetter, DeadLetterFilter, DeadLetterPage, EpochRow, Health, LaneRow,
+    BlockedRow, ConsoleData, DeadLetter, DeadLetterFilter, DeadLetterPage, EpochRow, Health, LaneRow,
     ModelRow, Overview, PipelineDetail, PipelineRow, QueryAnswer, ReasonCount, Resent, StepCounts, StepRow,
     SubscriptionDetail, SubscriptionRow, TableRow, TopicRow, Unblock, ZoneRow,
 };
 pub use message::{
-    DeadMark, MessageEdit, MessageFilter, MessagePage, MessageRow, PubsubTopicRow, RedriveDone, RedriveOrder,
+    DeadMark, MessageEdit, MessageFilter, MessagePage, MessageRow, PREVIEW_BYTES, PubsubTopicRow,
+    RedriveDone, RedriveOrder,
 };
+pub use rows::{Column, PAGE_BYTES, PAGE_COLUMNS, ShownRows};
+pub use shown::{CELL_CHARS, Shown};
 pub use subscription::ReplayMark;

@@ -21,6 +21,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use crate::app::{App, Signed, check};
 use crate::pages;
 use crate::session::SessionView;
+use crate::shown::Shown;
 
 /// The parts of a page that change: element id and content.
 pub(crate) struct Parts {
@@ -147,7 +148,7 @@ impl Turn {
             .map(|(_, ((id, markup), _))| ((*id).to_owned(), markup.0.clone().into()))
             .collect();
         self.sent = hashes;
-        let body = serde_json::json!({ "parts": changed, "spoken": now.spoken });
+        let body = serde_json::json!({ "parts": changed, "spoken": Shown::cell(&now.spoken).to_string() });
         Event::default().event("parts").data(body.to_string())
     }
 }
@@ -158,5 +159,7 @@ fn gone() -> Event {
 }
 
 fn trouble(problem: &Problem) -> Event {
-    Event::default().event("trouble").data(serde_json::json!({ "detail": problem.detail }).to_string())
+    Event::default()
+        .event("trouble")
+        .data(serde_json::json!({ "detail": Shown::cell(&problem.detail).to_string() }).to_string())
 }

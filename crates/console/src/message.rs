@@ -15,7 +15,10 @@ pub struct MessageFilter {
     pub limit: usize,
 }
 
-/// Messages, newest first.
+/// Bytes of a body that a list needs of it.
+pub const PREVIEW_BYTES: usize = 4 * 1024;
+
+/// Messages, newest first. Of each body at least the first [`PREVIEW_BYTES`].
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct MessagePage {
     pub messages: Vec<MessageRow>,

@@ -57,6 +57,19 @@ impl OwnedMemory {
         Ok(hold)
     }
 
+    /// Takes `bytes` for an owner as soon as there is room for them. Dropping the call ends the wait.
+    ///
+    /// # Errors
+    /// As [`OwnedMemory::take`], at once, where an owner may never hold so much.
+    pub async fn take_when_free(&self, owner: &QuotaOwner, bytes: usize) -> Result<OwnedHold, Problem> {
+        let own = self.of(owner);
+        if bytes > own.limit() {
+            return self.take(owner, bytes);
+        }
+        let hold = own.take_when_free(bytes).await;
+        Ok(OwnedHold { hold, own, what: self.0.what })
+    }
+
     fn of(&self, owner: &QuotaOwner) -> MemoryBudget {
         let mut owners = self.0.owners.lock().unwrap_or_else(PoisonError::into_inner);
         if owners.len() >= Self::MAX_IDLE && !owners.contains_key(owner) {
@@ -115,6 +128,9 @@ impl OwnedHold {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::pin;
+    use std::task::{Context, Poll, Waker};
+
     use super::*;
 
     #[test]
@@ -129,5 +145,23 @@ mod tests {
         assert_eq!(memory.take(&b, 1).map(drop).map_err(|p| p.status), Err(503), "all hold all");
         drop((held, other));
         assert_eq!(memory.share().used(), 0);
+    }
+
+    #[test]
+    fn an_owner_that_waits_is_served_once_its_part_is_free() {
+        let memory = OwnedMemory::new(&MemoryBudget::new(1_000), "answers", 300, 200);
+        let owner = QuotaOwner::Principal("a".into());
+        let held = memory.take(&owner, 150).expect("there is room");
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut waiting = pin!(memory.take_when_free(&owner, 100));
+        assert!(waiting.as_mut().poll(&mut cx).is_pending());
+        drop(held);
+        let Poll::Ready(Ok(hold)) = waiting.as_mut().poll(&mut cx) else { panic!("there is room now") };
+        assert_eq!((hold.bytes(), memory.share().used()), (100, 100));
+        let never = pin!(memory.take_when_free(&owner, 201)).poll(&mut cx);
+        assert!(
+            matches!(never, Poll::Ready(Err(problem)) if problem.status == 429),
+            "it is no wait that helps"
+        );
     }
 }

@@ -60,7 +60,8 @@ impl Activity {
         }
     }
 
-    fn evict(&self) {
+    /// Tells the connection to close.
+    pub(crate) fn evict(&self) {
         self.evicted.store(true, Ordering::Release);
         self.told.notify_one();
     }

@@ -1,6 +1,7 @@
 //! A body that holds something until it has been sent or its reader has left.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use axum::body::{Body, Bytes};
@@ -53,10 +54,52 @@ pub(crate) fn until_sent<T: Send + Unpin + 'static>(response: Response, held: T)
     response.map(|body| Body::new(Held { body, held: Some(held) }))
 }
 
+/// Keeps `held` until the bytes of an answer have left, also those that the connection has taken
+/// out of the body and not sent yet.
+pub(crate) fn until_left<T: Send + Sync + 'static>(response: Response, held: T) -> Response {
+    response.map(|body| Body::new(Owning { body, held: Arc::new(held) }))
+}
+
+struct Owning<T> {
+    body: Body,
+    held: Arc<T>,
+}
+
+impl<T: Send + Sync + 'static> HttpBody for Owning<T> {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let next = Pin::new(&mut self.body).poll_frame(cx);
+        let owned = |bytes| Bytes::from_owner(Owned { bytes, _held: self.held.clone() });
+        next.map(|frame| frame.map(|frame| frame.map(|frame| frame.map_data(owned))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+struct Owned<T> {
+    bytes: Bytes,
+    _held: Arc<T>,
+}
+
+impl<T> AsRef<[u8]> for Owned<T> {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use http_body_util::BodyExt;
 
     use super::*;
@@ -74,6 +117,17 @@ mod tests {
         let open = until_sent(Response::new(open), held.clone());
         assert_eq!(Arc::strong_count(&held), 2);
         drop((open, small));
+        assert_eq!(Arc::strong_count(&held), 1);
+    }
+
+    #[tokio::test]
+    async fn what_belongs_to_the_bytes_lives_longer_than_their_body() {
+        let held = Arc::new(());
+        let response = until_left(Response::new(Body::from("some")), held.clone());
+        assert_eq!(size(&response), Some(4));
+        let bytes = response.into_body().collect().await.expect("a body").to_bytes();
+        assert_eq!((Arc::strong_count(&held), &bytes[..]), (2, &b"some"[..]));
+        drop(bytes);
         assert_eq!(Arc::strong_count(&held), 1);
     }
 }

@@ -7,6 +7,7 @@
 //! guard authenticates before any handler runs, and a handler sees only the caller's
 //! tenants.
 
+mod answers;
 mod auth;
 mod body;
 mod connections;
@@ -22,6 +23,7 @@ mod quotas;
 mod routes;
 mod routing;
 mod server;
+mod stalls;
 mod state;
 
 pub use auth::{Caller, DeclaredTenants, Tenants};

@@ -2,7 +2,8 @@
 //!
 //! Bounds against slow and idle clients: a head must arrive in time, also the very first
 //! byte of a connection; a connection without requests is closed after a while; an address has
-//! a share of the connections, and at the bound of all, idle ones make room for who comes.
+//! a share of the connections, and at the bound of all, idle ones make room for who comes. A
+//! reader that takes nothing of its answer for a while is cut.
 
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -21,8 +22,10 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tower::ServiceExt;
 
+use crate::answers::Accounted;
 use crate::connections::{Connections, Seat};
-use crate::held::until_sent;
+use crate::held::{SMALL_BYTES, size, until_sent};
+use crate::stalls::{Impatient, watched};
 
 /// A connection that makes room for another may take this long to take its leave.
 const LEAVE: Duration = Duration::from_secs(1);
@@ -39,6 +42,8 @@ pub struct ServerConfig {
     pub head_timeout: Duration,
     /// A connection without a request in flight is closed after this.
     pub idle_timeout: Duration,
+    /// A connection whose peer takes nothing of what is sent for so long is cut.
+    pub write_timeout: Duration,
     /// Requests in flight at shutdown may take this long to finish.
     pub drain_timeout: Duration,
     /// Streams of one HTTP/2 connection at the same time.
@@ -53,6 +58,7 @@ impl Default for ServerConfig {
             max_peer_connections: 512,
             head_timeout: Duration::from_secs(30),
             idle_timeout: Duration::from_secs(300),
+            write_timeout: Duration::from_secs(30),
             drain_timeout: Duration::from_secs(20),
             max_streams: 256,
             max_head_bytes: 64 << 10,
@@ -115,12 +121,25 @@ struct Connection {
 impl Connection {
     async fn run(self, stream: TcpStream, mut stopping: watch::Receiver<bool>) {
         let _ = stream.set_nodelay(true);
+        let stream = Impatient::new(stream, self.config.write_timeout);
         let builder = self.builder();
         let service = service_fn(|mut request: http::Request<Incoming>| {
             request.extensions_mut().insert(ConnectInfo(self.peer));
             let in_flight = self.seat.request();
+            let has_windows = request.version() == http::Version::HTTP_2;
+            let (activity, patience) = (self.seat.activity.clone(), self.config.write_timeout);
             let response = self.router.clone().oneshot(request.map(axum::body::Body::new));
-            async move { response.await.map(|response| until_sent(response, in_flight)) }
+            async move {
+                response.await.map(|response| {
+                    let is_large = size(&response).is_none_or(|bytes| bytes > SMALL_BYTES);
+                    let is_data = is_large && response.extensions().get::<Accounted>().is_some();
+                    let response = until_sent(response, in_flight);
+                    match has_windows && is_data {
+                        true => watched(response, activity, patience),
+                        false => response,
+                    }
+                })
+            }
         });
         let mut connection = pin!(builder.serve_connection_with_upgrades(TokioIo::new(stream), service));
         let mut watch = pin!(self.watch());
@@ -164,12 +183,13 @@ impl Connection {
     fn builder(&self) -> auto::Builder<TokioExecutor> {
         let config = &self.config;
         let mut builder = auto::Builder::new(TokioExecutor::new());
+        // No `pipeline_flush`: with it hyper takes a body in as fast as it is made, and the whole
+        // of it waits in memory for its reader.
         builder
             .http1()
             .timer(TokioTimer::new())
             .header_read_timeout(config.head_timeout)
-            .max_buf_size(config.max_head_bytes.max(128 << 10))
-            .pipeline_flush(true);
+            .max_buf_size(config.max_head_bytes.max(128 << 10));
         builder
             .http2()
             .timer(TokioTimer::new())

@@ -7,12 +7,12 @@ use std::time::Duration;
 use levada_access::{KeyRing, RateLimiter};
 use levada_bus::Bus;
 use levada_core::{
-    Admission, Authenticator, Clock, IdSource, MemoryBudget, OwnedMemory, Principal, Quotas, SignIns,
+    Admission, Authenticator, Clock, IdSource, MemoryBudget, OwnedMemory, Principal, Problem, Quotas, SignIns,
 };
 use levada_lake::Lake;
 use levada_telemetry::Ingest;
 use metrics_exporter_prometheus::PrometheusHandle;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use crate::auth::Tenants;
 use crate::metrics::{RequestMetrics, TenantLabels};
@@ -22,6 +22,9 @@ use crate::routing::Route;
 /// Requests with one key from one address that are refused, before further ones wait.
 const SIGN_IN_BURST: u32 = 100;
 const SIGN_IN_REFILL: Duration = Duration::from_secs(1);
+
+/// Reads of messages at the same time. Each may meet a record larger than it asked for.
+const MAX_READS: usize = 16;
 
 /// Who may read `/metrics`. Its figures are of the whole platform, so a key that is bound
 /// to single tenants is never enough.
@@ -129,8 +132,10 @@ pub struct Inner {
     pub(crate) request_metrics: RequestMetrics,
     /// What request bodies may hold.
     pub bodies: OwnedMemory,
-    /// What answers may hold that have not been sent yet.
+    /// What answers may hold that are made or have not been sent yet.
     pub answers: OwnedMemory,
+    /// Those who read messages from the disk now.
+    pub(crate) reads: Arc<Semaphore>,
     pub admission: Admission,
     pub(crate) sign_ins: SignIns,
     draining: watch::Sender<bool>,
@@ -163,6 +168,7 @@ impl AppState {
             request_metrics: RequestMetrics::default(),
             bodies: OwnedMemory::new(&parts.memory, "request bodies", bodies, own),
             answers: OwnedMemory::new(&parts.memory, "answers", quarter, quarter / 4),
+            reads: Arc::new(Semaphore::new(MAX_READS)),
             admission: Admission::new(config.max_requests, config.max_unknown_requests, parts.quotas.clone()),
             sign_ins: SignIns::new(parts.clock.clone(), SIGN_IN_BURST, SIGN_IN_REFILL),
             draining: watch::Sender::new(false),
@@ -175,6 +181,18 @@ impl AppState {
     pub(crate) fn is_valid(&self, principal: &Principal) -> bool {
         let made = self.config.loopback_principal.as_ref().is_some_and(|own| own.id == principal.id);
         made || self.authenticator.is_valid(principal)
+    }
+
+    /// Asks [`AppState::is_valid`].
+    ///
+    /// # Errors
+    /// `unauthenticated`.
+    pub(crate) fn still_valid(&self, principal: &Principal) -> Result<(), Problem> {
+        if self.is_valid(principal) {
+            return Ok(());
+        }
+        let detail = "the credential was revoked or expired while the call waited";
+        Err(Problem::new(401, "unauthenticated", detail).hint("send a valid API key"))
     }
 
     /// Says that the process is about to stop: `/readyz` turns to 503 and waiting reads

@@ -134,6 +134,7 @@ impl Server {
                     address: listen.clone(),
                     limits,
                     quotas: shared.quotas.clone(),
+                    memory: shared.memory.clone(),
                     version: env!("CARGO_PKG_VERSION").to_owned(),
                     ..PostgresConfig::default()
                 };

@@ -26,6 +26,8 @@ pub(crate) enum Phase {
     Negotiation,
     /// A startup message or a cancel request.
     Startup,
+    /// The password of who has not logged in yet, with the bound of a startup message.
+    Password,
     Ready,
 }
 
@@ -50,7 +52,7 @@ impl Codec {
     pub fn enter(&mut self, phase: Phase) {
         self.phase = phase;
         self.context.awaiting_frontend_ssl = phase == Phase::Negotiation;
-        self.context.awaiting_frontend_startup = phase != Phase::Ready;
+        self.context.awaiting_frontend_startup = matches!(phase, Phase::Negotiation | Phase::Startup);
     }
 
     pub fn speak(&mut self, version: ProtocolVersion) {
@@ -61,6 +63,7 @@ impl Codec {
     fn cut(&self, src: &mut BytesMut) -> Result<Option<BytesMut>, PgWireError> {
         let (prefix, least, most) = match self.phase {
             Phase::Ready => (1, 4, self.max_message_bytes),
+            Phase::Password => (1, 4, MAX_STARTUP_BYTES),
             Phase::Negotiation | Phase::Startup => (0, MIN_STARTUP_BYTES, MAX_STARTUP_BYTES),
         };
         if let (1, Some(kind)) = (prefix, src.first())
@@ -109,7 +112,7 @@ impl Decoder for Codec {
             };
         }
         let Some(mut message) = self.cut(src)? else { return Ok(None) };
-        if self.phase == Phase::Ready {
+        if self.phase != Phase::Startup {
             match form::check(message[0], &message[5..]) {
                 Ok(()) => {}
                 Err(form::Fault::Layout) => return Err(malformed("invalid message format")),

@@ -10,6 +10,7 @@ use pgwire::error::ErrorInfo;
 use pgwire::messages::response::{NoticeResponse, ReadyForQuery, TransactionStatus};
 use pgwire::messages::startup::ParameterStatus;
 use pgwire::messages::{PgWireBackendMessage, PgWireFrontendMessage};
+use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio_util::codec::Framed;
 use tokio_util::sync::CancellationToken;
@@ -19,6 +20,7 @@ use crate::cancel::Registration;
 use crate::codec::Codec;
 use crate::doorstep::Stay;
 use crate::error::{Failure, Outcome, fatal};
+use crate::kept::Shelf;
 use crate::metrics::Connected;
 use crate::places::Place;
 use crate::portal::{Portal, Prepared};
@@ -31,6 +33,12 @@ pub(crate) type Io = Framed<TcpStream, Codec>;
 /// A client that takes longer to read one batch of rows is cut off.
 pub(crate) const STALL: Duration = Duration::from_secs(120);
 
+/// Codes of refusals that come before all of a message was read.
+const LEAVES_UNREAD: [&str; 3] = ["08P01", "22021", "54000"];
+/// Of a message that was refused, what is still taken in, and for how long.
+const MAX_DRAINED_BYTES: usize = 64 << 20;
+const DRAIN_TIME: Duration = Duration::from_secs(5);
+
 /// A logged-in client.
 pub(crate) struct Connection<'a> {
     pub io: Io,
@@ -40,6 +48,8 @@ pub(crate) struct Connection<'a> {
     pub statements: HashMap<String, Arc<Prepared>>,
     /// Portals of the protocol and cursors of SQL are one thing.
     pub portals: HashMap<String, Portal>,
+    /// Where both take their bytes from.
+    pub shelf: Shelf,
     pub status: TransactionStatus,
     /// Cancelled when the key is no longer good.
     revoked: CancellationToken,
@@ -83,6 +93,7 @@ pub(crate) async fn serve(socket: TcpStream, from: SocketAddr, shared: &Shared, 
     let mut connection = Connection {
         io,
         shared,
+        shelf: Shelf::new(shared.kept.clone(), &session.principal),
         session,
         registration,
         statements: HashMap::new(),
@@ -93,7 +104,35 @@ pub(crate) async fn serve(socket: TcpStream, from: SocketAddr, shared: &Shared, 
     };
     match connection.run().await {
         Ok(()) => Ok(()),
-        Err(failure) => part(&mut connection.io, failure).await,
+        Err(failure) => {
+            let is_unread =
+                matches!(&failure, Failure::Fatal(info) if LEAVES_UNREAD.contains(&info.code.as_str()));
+            let parted = part(&mut connection.io, failure).await;
+            if is_unread {
+                drain(&mut connection.io, shared).await;
+            }
+            parted
+        }
+    }
+}
+
+/// Takes in, and forgets, what the client still sends. A socket that is closed over unread bytes
+/// resets the connection, and the client would lose the error that was sent before.
+async fn drain(io: &mut Io, shared: &Shared) {
+    let socket = io.get_mut();
+    let mut part = [0; 8 << 10];
+    let drained = async {
+        let mut left = MAX_DRAINED_BYTES;
+        while let Ok(read @ 1..) = socket.read(&mut part).await {
+            left = left.saturating_sub(read);
+            if left == 0 {
+                return;
+            }
+        }
+    };
+    tokio::select! {
+        () = shared.stop.cancelled() => {}
+        _ = tokio::time::timeout(DRAIN_TIME, drained) => {}
     }
 }
 

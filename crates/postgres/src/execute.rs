@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::connection::Connection;
 use crate::error::{Failure, Outcome, refuse, refuse_with};
+use crate::kept;
 use crate::metrics;
 use crate::params;
 use crate::portal::{
@@ -25,7 +26,7 @@ use crate::portal::{
 use crate::settings::Until;
 use crate::statement::{Hold, Rows, Statement, classify};
 use crate::tokens::split;
-use crate::types::{Formats, describe, pg_type};
+use crate::types::{Formats, describe, pg_type, told};
 
 /// Statements that one message of the simple protocol may hold.
 const MAX_SERIES: usize = 128;
@@ -68,7 +69,8 @@ impl Connection<'_> {
             Statement::Declare { query_at, .. } => &sql[*query_at..],
             _ => sql,
         };
-        let prepared = Prepared { statement, sql: sql.to_owned(), params: Vec::new(), schema: None };
+        let prepared =
+            Prepared { statement, sql: sql.to_owned(), params: Vec::new(), schema: None, kept: None };
         let formats = Formats::default();
         match self.open(&prepared, Vec::new(), &running.token).await? {
             Opened::Tag(tag) => self.complete(tag).await,
@@ -88,8 +90,12 @@ impl Connection<'_> {
 
     pub(crate) async fn parse(&mut self, message: Parse) -> Outcome<()> {
         let name = message.name.unwrap_or_default();
+        if name.is_empty() {
+            // As in PostgreSQL it ends where another one begins, also one that is refused.
+            self.statements.remove("");
+        }
         let running = self.registration.start();
-        let prepared = self.prepare(&message.query, &message.type_oids, &running.token).await?;
+        let mut prepared = self.prepare(&message.query, &message.type_oids, &running.token).await?;
         if self.statements.len() >= self.shared.config.max_statements && !self.statements.contains_key(&name)
         {
             return Err(refuse_with("54000", "too many prepared statements", "close those no longer needed"));
@@ -97,6 +103,7 @@ impl Connection<'_> {
         if !name.is_empty() && self.statements.contains_key(&name) {
             return Err(refuse("42P05", format!("prepared statement \"{name}\" already exists")));
         }
+        prepared.kept = Some(self.shelf.take(kept::bytes_of(&name, &prepared))?);
         self.statements.insert(name, Arc::new(prepared));
         self.io.feed(PgWireBackendMessage::ParseComplete(ParseComplete::new())).await?;
         Ok(())
@@ -131,8 +138,8 @@ impl Connection<'_> {
             own.or(wanted).unwrap_or(Type::TEXT)
         });
         let params = params.collect();
-        let schema = rows.then_some(described.schema);
-        Ok(Prepared { params, schema, sql: query.unwrap_or(sql).to_owned(), statement })
+        let schema = rows.then(|| told(&described.schema));
+        Ok(Prepared { params, schema, sql: query.unwrap_or(sql).to_owned(), statement, kept: None })
     }
 
     async fn describe_query(&mut self, sql: &str, cancel: &CancellationToken) -> Outcome<Description> {
@@ -158,19 +165,23 @@ impl Connection<'_> {
             ));
         }
         let formats = Formats::new(&message.parameter_format_codes);
-        let params = params::decode(&message.parameters, &formats, &prepared.params)?;
         let name = message.portal_name.unwrap_or_default();
+        if name.is_empty() {
+            self.portals.remove("");
+        }
+        let mut kept = self.shelf.take(name.len() + 2 * message.result_column_format_codes.len())?;
+        let params = params::decode(&message.parameters, &formats, &prepared.params, &mut kept)?;
         if !name.is_empty() && self.portals.contains_key(&name) {
             return Err(refuse("42P03", format!("cursor \"{name}\" already exists")));
         }
         let formats = Formats::new(&message.result_column_format_codes);
-        let portal = Portal { prepared, params, formats, hold: Hold::Transaction, flow: None };
+        let portal = Portal { prepared, params, formats, hold: Hold::Transaction, flow: None, kept };
         self.keep(name, portal)?;
         self.io.feed(PgWireBackendMessage::BindComplete(BindComplete::new())).await?;
         Ok(())
     }
 
-    fn keep(&mut self, name: String, portal: Portal) -> Outcome<()> {
+    pub(crate) fn keep(&mut self, name: String, portal: Portal) -> Outcome<()> {
         let max = (self.shared.config.max_statements / 4).max(2);
         if self.portals.len() >= max && !self.portals.contains_key(&name) {
             return Err(refuse_with("54000", "too many open cursors", "close those no longer needed"));
@@ -228,7 +239,10 @@ impl Connection<'_> {
                 Opened::Fetch(cursor, rows) => {
                     return self.fetch(&cursor, rows, &portal.formats, &running.token).await;
                 }
-                Opened::Rows(flow, _) => portal.flow = Some(flow),
+                Opened::Rows(flow, _) => {
+                    portal.kept.grow(kept::columns(&flow.schema))?;
+                    portal.flow = Some(flow);
+                }
             }
         } else {
             // A suspended portal goes on only as long as its key is good.
@@ -323,7 +337,12 @@ impl Connection<'_> {
         Ok(Opened::Tag(tag))
     }
 
-    async fn query(&mut self, sql: &str, params: Vec<Param>, cancel: &CancellationToken) -> Outcome<Flow> {
+    pub(crate) async fn query(
+        &mut self,
+        sql: &str,
+        params: Vec<Param>,
+        cancel: &CancellationToken,
+    ) -> Outcome<Flow> {
         let told = self.session.settings.reported();
         self.session.set_config(sql)?;
         self.report(&told).await?;
@@ -419,57 +438,12 @@ impl Connection<'_> {
         }
     }
 
-    async fn declare(
-        &mut self,
-        cursor: &str,
-        hold: Hold,
-        prepared: &Prepared,
-        params: Vec<Param>,
-        cancel: &CancellationToken,
-    ) -> Outcome<()> {
-        if self.portals.contains_key(cursor) {
-            return Err(refuse("42P03", format!("cursor \"{cursor}\" already exists")));
-        }
-        let flow = self.query(&prepared.sql, params, cancel).await?;
-        // Outside a transaction PostgreSQL has no use for a cursor that ends with it.
-        let hold = if self.status == TransactionStatus::Idle { Hold::Session } else { hold };
-        let opened = Prepared {
-            statement: Statement::Query,
-            sql: prepared.sql.clone(),
-            params: Vec::new(),
-            schema: None,
-        };
-        let formats = Formats::default();
-        let portal =
-            Portal { prepared: Arc::new(opened), params: Vec::new(), formats, hold, flow: Some(flow) };
-        self.keep(cursor.to_owned(), portal)
-    }
-
-    fn cursor(&self, name: &str) -> Outcome<&Flow> {
-        self.portals.get(name).and_then(|portal| portal.flow.as_ref()).ok_or_else(|| no_portal(name))
-    }
-
-    async fn fetch(
-        &mut self,
-        cursor: &str,
-        rows: Rows,
-        formats: &Formats,
-        cancel: &CancellationToken,
-    ) -> Outcome<()> {
-        let mut portal = self.portals.remove(cursor).ok_or_else(|| no_portal(cursor))?;
-        let flow = portal.flow.as_mut().ok_or_else(|| no_portal(cursor))?;
-        let sent = flow.send(&mut self.io, formats, None, rows.limit(), cancel).await?;
-        self.portals.insert(cursor.to_owned(), portal);
-        self.warn(sent.truncated && sent.rows > 0).await?;
-        self.complete(tagged("FETCH", sent.rows)).await
-    }
-
     async fn send_description(&mut self, schema: &SchemaRef, formats: &Formats) -> Outcome<()> {
         let description = RowDescription::new(describe(schema, formats));
         Ok(self.io.feed(PgWireBackendMessage::RowDescription(description)).await?)
     }
 
-    async fn warn(&mut self, truncated: bool) -> Outcome<()> {
+    pub(crate) async fn warn(&mut self, truncated: bool) -> Outcome<()> {
         if truncated {
             let max = self.session.limits().max_rows;
             self.notice("01000", format!("the result was cut after {max} rows, the limit of this server"))
@@ -478,7 +452,7 @@ impl Connection<'_> {
         Ok(())
     }
 
-    async fn complete(&mut self, tag: String) -> Outcome<()> {
+    pub(crate) async fn complete(&mut self, tag: String) -> Outcome<()> {
         let message = match tag.as_str() {
             "" => PgWireBackendMessage::EmptyQueryResponse(EmptyQueryResponse::new()),
             _ => PgWireBackendMessage::CommandComplete(CommandComplete::new(tag)),

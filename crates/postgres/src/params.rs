@@ -9,30 +9,40 @@ use levada_lake::Param;
 use pgwire::api::Type;
 
 use crate::error::{Outcome, refuse};
+use crate::kept::{self, Kept};
 use crate::numeric;
 use crate::types::Formats;
 
 const EPOCH_DAYS: i32 = 10_957;
 const EPOCH_MICROS: i64 = 10_957 * 86_400_000_000;
 
-/// Decodes the parameters of a Bind message.
+/// Decodes the parameters of a Bind message. What they come to is taken as `kept` one by one: a
+/// value may be many times as long as it is on the wire.
 ///
 /// # Errors
-/// 22P02 or 22P03 when a value is not of the type it is declared to be.
-pub(crate) fn decode(values: &[Option<Bytes>], formats: &Formats, types: &[Type]) -> Outcome<Vec<Param>> {
-    values
-        .iter()
-        .enumerate()
-        .map(|(i, value)| match value {
-            None => Ok(Param::Null),
-            Some(bytes) => {
-                let of = types.get(i).unwrap_or(&Type::UNKNOWN);
-                let decoded = if formats.is_binary(i) { binary(bytes, of) } else { text(bytes, of) };
-                let code = if formats.is_binary(i) { "22P03" } else { "22P02" };
-                decoded.ok_or_else(|| refuse(code, format!("parameter ${} is no {of}", i + 1)))
-            }
-        })
-        .collect()
+/// 22P02 or 22P03 when a value is not of the type it is declared to be; 54000 or 53200 where there
+/// is no room for all.
+pub(crate) fn decode(
+    values: &[Option<Bytes>],
+    formats: &Formats,
+    types: &[Type],
+    kept: &mut Kept,
+) -> Outcome<Vec<Param>> {
+    let mut params = Vec::new();
+    for (i, value) in values.iter().enumerate() {
+        let param = one(value.as_deref(), i, formats, types)?;
+        kept.grow(kept::bytes_of_param(&param))?;
+        params.push(param);
+    }
+    Ok(params)
+}
+
+fn one(value: Option<&[u8]>, i: usize, formats: &Formats, types: &[Type]) -> Outcome<Param> {
+    let Some(bytes) = value else { return Ok(Param::Null) };
+    let of = types.get(i).unwrap_or(&Type::UNKNOWN);
+    let decoded = if formats.is_binary(i) { binary(bytes, of) } else { text(bytes, of) };
+    let code = if formats.is_binary(i) { "22P03" } else { "22P02" };
+    decoded.ok_or_else(|| refuse(code, format!("parameter ${} is no {of}", i + 1)))
 }
 
 fn text(bytes: &[u8], of: &Type) -> Option<Param> {
@@ -124,10 +134,8 @@ fn binary(bytes: &[u8], of: &Type) -> Option<Param> {
 mod tests {
     use super::*;
 
-    fn one(bytes: &'static [u8], format: i16, of: Type) -> Option<Param> {
-        decode(&[Some(Bytes::from_static(bytes))], &Formats::new(&[format]), &[of])
-            .ok()
-            .map(|mut p| p.remove(0))
+    fn one(bytes: &[u8], format: i16, of: Type) -> Option<Param> {
+        super::one(Some(bytes), 0, &Formats::new(&[format]), &[of]).ok()
     }
 
     #[test]

@@ -16,6 +16,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::connection::{Io, STALL};
 use crate::encode::{Page, Shown};
 use crate::error::{Outcome, fatal, refuse, refuse_with};
+use crate::kept::Kept;
 use crate::statement::{Hold, Statement};
 use crate::types::{Formats, pg_type};
 
@@ -28,6 +29,8 @@ pub(crate) struct Prepared {
     pub params: Vec<Type>,
     /// What the client is told of its columns; `None` for none.
     pub schema: Option<SchemaRef>,
+    /// Its bytes, where it stays beyond its message.
+    pub kept: Option<Kept>,
 }
 
 /// A prepared statement with its parameters: also what a cursor is.
@@ -38,6 +41,7 @@ pub(crate) struct Portal {
     pub hold: Hold,
     /// Since it was first executed.
     pub flow: Option<Flow>,
+    pub kept: Kept,
 }
 
 /// Rows that come when they are asked for. Dropping it stops the query.

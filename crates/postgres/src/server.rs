@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use levada_core::{Authenticator, Quotas, SignIns, SystemClock};
+use levada_core::{Authenticator, MemoryBudget, OwnedMemory, Quotas, SignIns, SystemClock};
 use levada_lake::{Lake, QueryLimits};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
@@ -15,6 +15,7 @@ use crate::cancel::Registry;
 use crate::connection;
 use crate::doorstep::{Doorstep, Stay};
 use crate::error::PostgresError;
+use crate::kept;
 use crate::places::Places;
 
 /// Settings of the door.
@@ -45,6 +46,8 @@ pub struct PostgresConfig {
     /// Of each statement. A client may ask for a shorter timeout.
     pub limits: QueryLimits,
     pub quotas: Quotas,
+    /// Of the process. Prepared statements and portals take a share of it, divided by owners.
+    pub memory: MemoryBudget,
     /// Delays logins with a key that fails again and again from one address.
     pub sign_ins: Arc<SignIns>,
     /// The program's version, shown in `server_version`.
@@ -67,6 +70,7 @@ impl Default for PostgresConfig {
             drain_timeout: Duration::from_secs(10),
             limits: QueryLimits::default(),
             quotas: Quotas::default(),
+            memory: MemoryBudget::unlimited(),
             sign_ins: Arc::new(SignIns::new(Arc::new(SystemClock::new()), 10, Duration::from_secs(10))),
             version: env!("CARGO_PKG_VERSION").to_owned(),
         }
@@ -80,6 +84,8 @@ pub(crate) struct Shared {
     pub authenticator: Arc<dyn Authenticator>,
     pub cancels: Arc<Registry>,
     pub places: Places,
+    /// What prepared statements and portals of all sessions hold.
+    pub kept: OwnedMemory,
     pub stop: CancellationToken,
 }
 
@@ -114,6 +120,7 @@ impl PostgresServer {
             tracing::warn!(%address, "the PostgreSQL listener has no TLS and is open beyond loopback");
         }
         let shared = Arc::new(Shared {
+            kept: kept::of_all(&config.memory),
             places: Places::new(config.max_connections, config.reserved_connections, config.quotas.clone()),
             config,
             lake,

@@ -16,6 +16,7 @@ use crate::tokens::{Kind, significant};
 
 const MAX_SETTINGS: usize = 256;
 const MAX_VALUE_BYTES: usize = 1024;
+const MAX_NAME_BYTES: usize = 128;
 
 /// What cannot change.
 const FIXED: [(&str, &str); 9] = [
@@ -125,6 +126,9 @@ impl Settings {
     /// 22023 for a value that is none, 0A000 for one that answers could not follow, 42704 for a
     /// name that PostgreSQL does not know, 55P02 for what cannot change, 54000 for too much.
     pub fn set(&mut self, name: &str, value: &str, until: Until) -> Outcome<()> {
+        if name.len() > MAX_NAME_BYTES {
+            return Err(refuse("54000", format!("the name of a setting has at most {MAX_NAME_BYTES} bytes")));
+        }
         let name = name.to_ascii_lowercase();
         if value.eq_ignore_ascii_case("default") {
             self.values(until).remove(&name);

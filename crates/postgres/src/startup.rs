@@ -76,13 +76,14 @@ pub(crate) async fn log_in<'a>(
     let parameter = |name: &str| startup.parameters.get(name).cloned();
     let user = parameter("user")
         .ok_or_else(|| fatal("28000", "no user name was given", Some("any name will do")))?;
-    io.codec_mut().enter(Phase::Ready);
+    io.codec_mut().enter(Phase::Password);
     io.send(PgWireBackendMessage::Authentication(Authentication::CleartextPassword)).await?;
     let secret = match io.next().await {
         Some(Ok(PgWireFrontendMessage::PasswordMessageFamily(message))) => message.into_password()?.password,
         Some(Err(error)) => return Err(error.into()),
         _ => return Err(fatal("28P01", "no password was given", Some("the password is an API key"))),
     };
+    io.codec_mut().enter(Phase::Ready);
     let (address, account) = (Some(from.ip()), SignIns::account(&secret).to_owned());
     let login = Login { user, database: parameter("database").unwrap_or_default(), secret };
     let opened = Session::new(

@@ -1,6 +1,8 @@
 //! PostgreSQL types of Arrow columns, and how wide they are.
 
-use arrow::datatypes::{DataType, Field, Schema};
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use pgwire::api::Type;
 use pgwire::messages::data::FieldDescription;
 
@@ -89,9 +91,18 @@ pub(crate) fn modifier_by_name(name: &str) -> i32 {
     }
 }
 
+/// A result's columns as far as a client is told of them: a column without a name of its own is
+/// named by its whole expression, which may be as long as the statement.
+pub(crate) fn told(schema: &Schema) -> SchemaRef {
+    let told = |field: &Arc<Field>| {
+        Field::new(shown_name(field.name()), field.data_type().clone(), field.is_nullable())
+    };
+    Arc::new(Schema::new(schema.fields().iter().map(told).collect::<Vec<_>>()))
+}
+
 /// The description of a result, with the format of each column (0 text, 1 binary).
 pub(crate) fn describe(schema: &Schema, formats: &Formats) -> Vec<FieldDescription> {
-    let field = |(i, field): (usize, &std::sync::Arc<Field>)| {
+    let field = |(i, field): (usize, &Arc<Field>)| {
         let of = pg_type(field.data_type());
         let format = i16::from(formats.is_binary(i));
         let modifier = modifier(field.data_type());

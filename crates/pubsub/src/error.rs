@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use levada_bus::port::PortError;
+use levada_bus::port::{PortError, TooLarge};
 use levada_core::{NameError, Problem};
 use prost::Message;
 use tonic::{Code, Status};
@@ -113,6 +113,12 @@ impl ApiError {
             "The value for {field} is too {word}. You passed {given} in the request, but the {kind} value is {limit}."
         );
         Self::invalid_field(field, text)
+    }
+
+    /// A field of a resource is larger than it may be.
+    fn too_large(field: &TooLarge) -> Self {
+        let text = field.to_string();
+        Self::invalid_field(field.field, text[..1].to_uppercase() + &text[1..] + ".")
     }
 
     #[must_use]
@@ -251,6 +257,7 @@ impl From<PortError> for ApiError {
                 format!("Resource already exists in the project (resource={}).", last_part(&name)),
             ),
             PortError::InvalidArgument(text) => Self::invalid(text),
+            PortError::TooLarge(field) => Self::too_large(&field),
             PortError::FailedPrecondition(text) => Self::new(Code::FailedPrecondition, text),
             PortError::PermissionDenied(text) => Self::denied(text),
             PortError::ResourceExhausted(text) => Self::new(Code::ResourceExhausted, text),

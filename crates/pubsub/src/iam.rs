@@ -135,7 +135,8 @@ impl PubsubApi {
         require_ownership(&access, kind_of(&request.resource))?;
         let mut policy = request.policy.ok_or_else(|| missing("policy"))?;
         if policy.encoded_len() > MAX_POLICY_BYTES {
-            return Err(ApiError::invalid(format!("The policy is larger than {MAX_POLICY_BYTES} bytes.")));
+            let text = format!("The policy is larger than {MAX_POLICY_BYTES} bytes.");
+            return Err(ApiError::invalid_field("policy", text));
         }
         if let Some(binding) = policy.bindings.iter().find(|binding| binding.role.is_empty()) {
             let members = names::shown(&binding.members.join(", "));

@@ -290,3 +290,124 @@ async fn dead_letters_look_as_googles_do_unless_a_subscription_asks() {
         assert_eq!(attributes.get("levada.dead.reason").is_some(), count == 5);
     }
 }
+
+/// A request beyond one bound: its path, its body, the field and the bound that are named.
+type Beyond = (&'static str, Value, &'static str, &'static str);
+
+/// What would make a topic or a subscription larger than it may be, a field at a time.
+fn beyond_bounds() -> Vec<Beyond> {
+    let long = || "x".repeat(3_000_000);
+    let regions = "message_storage_policy.allowed_persistence_regions";
+    let pushed = |config: Value| {
+        let mut config = config;
+        config["pushEndpoint"] = json!("https://receiver.example/push");
+        json!({ "topic": "projects/demo/topics/orders", "pushConfig": config })
+    };
+    let many: serde_json::Map<String, Value> = (0..20_000).map(|n| (format!("a{n}"), json!("v"))).collect();
+    let labels: serde_json::Map<String, Value> =
+        (0..64).map(|n| (format!("{}{n:02}", "語".repeat(61)), json!("語".repeat(63)))).collect();
+    let schema = |field: &str| json!({ "schemaSettings": { "schema": "_deleted-schema_", "encoding": "JSON", field: long() } });
+    let (topic, subscription) = ("topics/big", "subscriptions/big");
+    vec![
+        (topic, json!({ "kmsKeyName": "k".repeat(1_025) }), "kms_key_name", "1024"),
+        (topic, json!({ "kmsKeyName": long() }), "kms_key_name", "1024"),
+        (
+            topic,
+            json!({ "messageStoragePolicy": { "allowedPersistenceRegions": vec!["r"; 101] } }),
+            regions,
+            "100",
+        ),
+        (topic, json!({ "messageStoragePolicy": { "allowedPersistenceRegions": [long()] } }), regions, "64"),
+        (topic, schema("firstRevisionId"), "schema_settings.first_revision_id", "64"),
+        (topic, schema("lastRevisionId"), "schema_settings.last_revision_id", "64"),
+        (topic, json!({ "labels": labels }), "topic", "16384"),
+        (
+            subscription,
+            pushed(json!({ "attributes": { "x-goog-version": long() } })),
+            "push_config.attributes",
+            "1024",
+        ),
+        (subscription, pushed(json!({ "attributes": { long(): "v1" } })), "push_config.attributes", "256"),
+        (subscription, pushed(json!({ "attributes": many })), "push_config.attributes", "16"),
+        (
+            subscription,
+            pushed(json!({ "oidcToken": { "serviceAccountEmail": "a@b.example", "audience": long() } })),
+            "push_config.oidc_token.audience",
+            "1024",
+        ),
+        (
+            subscription,
+            pushed(json!({ "oidcToken": { "serviceAccountEmail": long() } })),
+            "push_config.oidc_token.service_account_email",
+            "320",
+        ),
+    ]
+}
+
+fn assert_names_the_bound(answer: &Value, field: &str, bound: &str) {
+    let error = &answer["error"];
+    assert_eq!(error["status"], "INVALID_ARGUMENT", "{field}: {answer}");
+    assert_eq!(error["details"][0]["fieldViolations"][0]["field"], field, "{answer}");
+    assert!(
+        error["message"].as_str().is_some_and(|text| text.contains(bound) && text.len() < 300),
+        "{answer}"
+    );
+}
+
+#[tokio::test]
+async fn no_text_of_a_resource_is_larger_than_its_bound_when_it_is_made_or_changed() {
+    let world = World::new().await;
+    for (path, body, field, bound) in beyond_bounds() {
+        let (status, answer) = world.ask(Method::PUT, path, body).await;
+        assert_eq!(status, 400, "{field}");
+        assert_names_the_bound(&answer, field, bound);
+        assert_eq!(world.refused(Method::GET, path, Value::Null).await, "NOT_FOUND", "nothing was made");
+    }
+    let regions = vec!["r".repeat(64); 100];
+    let full = json!({
+        "kmsKeyName": "k".repeat(1_024), "messageStoragePolicy": { "allowedPersistenceRegions": regions },
+        "labels": { "team": "red" },
+    });
+    world.fine(Method::PUT, "topics/big", full).await;
+    let subscription = json!({
+        "topic": "projects/demo/topics/big",
+        "pushConfig": { "pushEndpoint": "https://receiver.example/push", "attributes": { "x-goog-version": "v1" } },
+    });
+    world.fine(Method::PUT, "subscriptions/big", subscription).await;
+    for (path, mut body, field, bound) in beyond_bounds() {
+        body.as_object_mut().expect("an object").remove("topic");
+        let mask = body.as_object().and_then(|fields| fields.keys().next()).expect("a field").clone();
+        let kind = if path.starts_with("topics") { "topic" } else { "subscription" };
+        let (_, answer) = world.ask(Method::PATCH, path, json!({ kind: body, "updateMask": mask })).await;
+        assert_names_the_bound(&answer, field, bound);
+        if kind == "subscription" {
+            let body = json!({ "pushConfig": body["pushConfig"] });
+            let (_, answer) = world.ask(Method::POST, &format!("{path}:modifyPushConfig"), body).await;
+            assert_names_the_bound(&answer, field, bound);
+        }
+    }
+    let kept = world.fine(Method::GET, "topics/big", Value::Null).await;
+    assert_eq!(kept["kmsKeyName"].as_str().map(str::len), Some(1_024));
+    assert_eq!(kept["labels"], json!({ "team": "red" }));
+}
+
+#[tokio::test]
+async fn a_field_beyond_its_bound_is_refused_over_grpc_as_well() {
+    let world = World::new().await;
+    let topic = |bytes: usize| pb::Topic {
+        name: "projects/demo/topics/big".to_owned(),
+        kms_key_name: "k".repeat(bytes),
+        ..pb::Topic::default()
+    };
+    let (headers, _) = world.grpc("Publisher/CreateTopic", &topic(9_400_000)).await;
+    assert_eq!(headers["grpc-status"], "3");
+    let told = headers["grpc-message"].to_str().expect("a text");
+    assert!(told.contains("kms_key_name") && told.contains("1024"), "{told}");
+    let (headers, made) = world.grpc("Publisher/CreateTopic", &topic(1_024)).await;
+    assert!(headers.get("grpc-status").is_none() && !made.is_empty());
+    let update = pb::UpdateTopicRequest {
+        topic: Some(topic(1_025)),
+        update_mask: Some(prost_types::FieldMask { paths: vec!["kms_key_name".to_owned()] }),
+    };
+    assert_eq!(world.grpc("Publisher/UpdateTopic", &update).await.0["grpc-status"], "3");
+}

@@ -11,7 +11,7 @@ use crate::embedded::catalog::{Snapshot, already_exists};
 use crate::embedded::documents::{Kind, SnapshotDocument, StoredTopic};
 use crate::embedded::scan::{Left, Reach};
 use crate::embedded::subscription::Subscription;
-use crate::port::{PortError, SeekTo, SnapshotSpec};
+use crate::port::{PortError, SeekTo, SnapshotSpec, bounds};
 
 /// A snapshot lives this long, less the age of the oldest message that it keeps.
 const SNAPSHOT_LIFE: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -142,6 +142,7 @@ impl Embedded {
             expires_at_ms: now_ms + life_ms,
             labels,
         };
+        bounds::snapshot(&snapshot_spec, None)?;
         let number = self.documents.number()?;
         let log = StoredTopic(subscription.log.name.clone());
         let document = SnapshotDocument { number, spec: snapshot_spec.clone(), log, settled };
@@ -166,6 +167,7 @@ impl Embedded {
         let kept = self.snapshot(&spec.name)?;
         let updated =
             SnapshotSpec { labels: spec.labels, expires_at_ms: spec.expires_at_ms, ..kept.spec.clone() };
+        bounds::snapshot(&updated, Some(&kept.spec))?;
         let settled = self.snapshot_state(&kept)?;
         let log = StoredTopic(kept.log.name.clone());
         let document = SnapshotDocument { number: kept.number, spec: updated.clone(), log, settled };

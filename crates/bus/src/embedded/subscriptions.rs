@@ -13,7 +13,7 @@ use crate::embedded::checkpoint::Kept;
 use crate::embedded::documents::{Kind, StoredTopic, SubscriptionDocument};
 use crate::embedded::subscription::Subscription;
 use crate::filter::Filter;
-use crate::port::{PortError, SubscriptionSpec};
+use crate::port::{PortError, SubscriptionSpec, bounds};
 
 /// Above the ack ids that a pull under way may still give out for a deleted subscription.
 const ACK_IDS_APART: u64 = 1 << 20;
@@ -39,6 +39,7 @@ impl Embedded {
     fn check_new(&self, spec: &SubscriptionSpec) -> Result<(), PortError> {
         Filter::parse(&spec.filter).map_err(|error| PortError::InvalidArgument(error.to_string()))?;
         check_rate(spec)?;
+        bounds::subscription(spec, None)?;
         if self.subscription(&spec.name).is_ok() {
             return Err(already_exists("subscription", &spec.name));
         }
@@ -89,6 +90,7 @@ impl Embedded {
             }
         }
         check_rate(&spec)?;
+        bounds::subscription(&spec, Some(&kept))?;
         // Not by an update: that would undo a detach that came between the caller's read and this.
         let spec = SubscriptionSpec { detached: kept.detached, ..spec };
         self.keep_subscription(&subscription, &spec)?;

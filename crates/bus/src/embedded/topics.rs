@@ -13,7 +13,7 @@ use crate::embedded::catalog::{Topic, already_exists};
 use crate::embedded::documents::{self, Kind, StoredTopic, SubscriptionDocument, TopicDocument};
 use crate::embedded::schedule;
 use crate::metrics as names;
-use crate::port::{Deduplication, Durability, PortError, Publication, TopicSpec};
+use crate::port::{Deduplication, Durability, PortError, Publication, TopicSpec, bounds};
 use crate::publish::Submission;
 
 /// A topic's subscriptions look at it at least once in so many records.
@@ -27,6 +27,7 @@ impl Embedded {
     /// Blocks on the disk, as what follows does.
     pub fn create_topic(&self, spec: TopicSpec) -> Result<TopicSpec, PortError> {
         check(&spec)?;
+        bounds::topic(&spec, None)?;
         if self.topic(&spec.name).is_ok() {
             return Err(already_exists("topic", &spec.name));
         }
@@ -60,6 +61,7 @@ impl Embedded {
     pub fn update_topic(&self, spec: TopicSpec) -> Result<TopicSpec, PortError> {
         check(&spec)?;
         let kept = self.topic(&spec.name)?;
+        bounds::topic(&spec, Some(&kept.spec))?;
         if kept.configured && kept.spec.retention != spec.retention {
             return Err(PortError::FailedPrecondition(format!(
                 "the retention of the topic {} is set in the project folder: change it there",

@@ -6,6 +6,7 @@
 //! a publish carries the context of its tenant, and a subscription that belongs to a tenant
 //! delivers that tenant's messages and no other's.
 
+pub mod bounds;
 mod delivery;
 mod spec;
 
@@ -16,6 +17,7 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use levada_core::{Problem, ResourceName, TenantId, TenantSet};
 
+pub use bounds::TooLarge;
 pub use delivery::{
     AckId, AckOutcome, BlockedKey, Consumer, LaneDelivery, Peeked, Publication, PullLimits, Received, SeekTo,
     SubscriptionStats, Unblock,
@@ -35,6 +37,9 @@ pub enum PortError {
     AlreadyExists { what: &'static str, name: String },
     #[error("{0}")]
     InvalidArgument(String),
+    /// A field of a resource is larger than it may be.
+    #[error("{0}")]
+    TooLarge(TooLarge),
     #[error("{0}")]
     FailedPrecondition(String),
     #[error("{0}")]
@@ -104,7 +109,8 @@ pub struct PageRequest {
     pub after: Option<ResourceName>,
 }
 
-/// The event bus.
+/// The event bus. What makes or changes a resource refuses one beyond its [`bounds`] with
+/// [`PortError::TooLarge`].
 pub trait BusPort: Send + Sync {
     fn create_topic(&self, spec: TopicSpec) -> BoxFuture<'_, Result<TopicSpec, PortError>>;
     fn topic(&self, name: &ResourceName) -> Result<TopicSpec, PortError>;
@@ -209,4 +215,10 @@ pub trait BusPort: Send + Sync {
     fn update_snapshot(&self, spec: SnapshotSpec) -> BoxFuture<'_, Result<SnapshotSpec, PortError>>;
     fn delete_snapshot(&self, name: &ResourceName) -> BoxFuture<'_, Result<(), PortError>>;
     fn snapshots(&self, project: &levada_core::ProjectId, page: &PageRequest) -> Page<SnapshotSpec>;
+}
+
+impl From<TooLarge> for PortError {
+    fn from(field: TooLarge) -> Self {
+        Self::TooLarge(field)
+    }
 }

@@ -135,3 +135,34 @@ async fn rows_of_files_say_that_the_file_must_be_mended() {
     assert_eq!(problem.code, "dead-letter-from-file");
     assert!(problem.detail.contains("orders.csv:17"), "{problem}");
 }
+
+#[tokio::test]
+async fn a_list_ends_after_some_megabytes_and_goes_on_where_it_ended() {
+    /// Of these, 12 MB.
+    const LETTERS: u64 = 600;
+    let world = fresh();
+    let dlq = topic("orders-dlq");
+    for position in 0..LETTERS {
+        let body = vec![b'x'; if position.is_multiple_of(3) { 10 } else { 30_000 }];
+        let letter = DeadLetter { body: body.into(), ..letter("acme", position) };
+        assert_eq!(world.bus.dead_letter(&topic("orders"), vec![letter]).await.expect("written"), 1);
+    }
+    visible(&world, "orders-dlq", LETTERS).await;
+    let tenants = principal(&["acme"]).tenants;
+    let mut listed = Vec::new();
+    let mut filter = DeadFilter { topic: Some(dlq.clone()), limit: 1_000, ..DeadFilter::default() };
+    loop {
+        let page = world.bus.dead_letters(&tenants, &filter).expect("listed");
+        let bytes: usize = page.iter().map(|entry| entry.message.body.len()).sum();
+        assert!(bytes < crate::MAX_LISTED_BYTES + 30_000, "{bytes}");
+        let Some(last) = page.last() else { break };
+        filter.before = Some(last.offset);
+        listed.extend(page.iter().map(|entry| entry.offset));
+    }
+    assert_eq!(listed, (0..LETTERS).rev().collect::<Vec<_>>());
+    assert_eq!(world.bus.dead_letter_counts(&tenants).expect("counted")["schema-missing-field"], LETTERS);
+    let some = world.bus.resend(&principal(&["acme"]), &dlq, Some(vec![3, 9_999, 4])).await.expect("answers");
+    assert_eq!((some.sent, some.refused.len()), (2, 1));
+    let rest = world.bus.resend(&principal(&["acme"]), &dlq, None).await.expect("answers");
+    assert_eq!((rest.sent, rest.already, rest.more), (LETTERS as usize - 2, 0, false));
+}

@@ -16,10 +16,14 @@ use crate::format::{ago, bytes, count, utc};
 use crate::pages::bytes::original;
 use crate::pages::frame::{Frame, Nav, title};
 use crate::pages::{
-    back, check_csrf, csrf_field, encode, local, may_operate, missing, nothing, plural, problem_page,
+    attributes, back, check_csrf, csrf_field, encode, local, may_operate, missing, nothing, plural,
+    problem_page,
 };
+use crate::shown::{DETAIL_CHARS, NAME_CHARS, Shown};
 
 const PAGE_ROWS: usize = 50;
+/// Values that a filter offers. Longer ones, and more, are filtered by in the address.
+const OPTIONS: usize = 200;
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(crate) struct Filter {
@@ -96,6 +100,7 @@ pub(crate) async fn list(State(app): State<App>, signed: Signed, Query(filter): 
                 }
                 div.scroll tabindex="0" role="region" aria-label="Dead letters" { (table(&page.letters, app.now_ms())) }
             }
+            @if page.is_full { p.faint { "These are large, and older ones are not listed beside them. Choose a topic to go on to them." } }
             nav.pages aria-label="Pages" {
                 @if !filter.after.is_empty() { a href=(filter.url("")) { "Newest" } }
                 @if let Some(next) = &page.next { a href=(filter.url(next)) rel="next" { "Older" } }
@@ -108,9 +113,13 @@ pub(crate) async fn list(State(app): State<App>, signed: Signed, Query(filter): 
 }
 
 fn filter_form(filter: &Filter, page: &DeadLetterPage) -> Markup {
+    let short = |value: &&String| value.len() <= NAME_CHARS;
+    let codes = page.reasons.iter().filter(|r| short(&&r.code)).take(OPTIONS);
     let codes: Vec<(String, String)> =
-        page.reasons.iter().map(|r| (r.code.clone(), format!("{} ({})", r.code, count(r.count)))).collect();
-    let plain = |all: &[String]| all.iter().map(|t| (t.clone(), t.clone())).collect::<Vec<_>>();
+        codes.map(|r| (r.code.clone(), format!("{} ({})", r.code, count(r.count)))).collect();
+    let plain = |all: &[String]| {
+        all.iter().filter(short).take(OPTIONS).map(|t| (t.clone(), t.clone())).collect::<Vec<_>>()
+    };
     html! {
         form.filter method="get" action="/console/dead-letters" role="search" aria-label="Filter" data-auto-submit="" {
             (select("topic", "Topic", &filter.topic, &plain(&page.topics)))
@@ -154,15 +163,15 @@ fn table(letters: &[DeadLetter], now_ms: i64) -> Markup {
                 tr {
                     td.pick { input type="checkbox" name="pick" value=(place) aria-label={ "Select " (place) }; }
                     th.wrap scope="row" {
-                        a href=(address(letter)) { code { (letter.code) } }
-                        span.under { (letter.reason) }
+                        a href=(address(letter)) { code { (Shown::of(&letter.code, NAME_CHARS)) } }
+                        span.under { (Shown::cell(&letter.reason)) }
                     }
                     td.long data-l="Event" {
-                        @match &letter.event_type { Some(t) => span.name { (t) }, None => span.faint { "no type" } }
-                        span.under { (letter.pipeline.as_deref().unwrap_or(letter.topic.as_str())) " · " (letter.position.as_deref().unwrap_or("–")) }
+                        @match &letter.event_type { Some(t) => span.name { (Shown::of(t, NAME_CHARS)) }, None => span.faint { "no type" } }
+                        span.under { (Shown::of(letter.pipeline.as_deref().unwrap_or(letter.topic.as_str()), NAME_CHARS)) " · " (Shown::of(letter.position.as_deref().unwrap_or("–"), NAME_CHARS)) }
                     }
                     td data-l="Tenant" { (letter.tenant) }
-                    td data-l="Stage" { (letter.stage) }
+                    td data-l="Stage" { (Shown::of(&letter.stage, NAME_CHARS)) }
                     td.n data-l="Attempts" { (letter.attempts) }
                     td.n data-l="When" { (ago(now_ms, letter.at_ms)) @if letter.resent_ms.is_some() { span.under { "sent again" } } }
                     td.n { button.small type="submit" name="one" value=(place)
@@ -242,8 +251,8 @@ pub(crate) async fn detail(
         nav.crumbs aria-label="Breadcrumb" { a href="/console/dead-letters" { "Dead letters" } }
         (title(&place(&letter), None, &html! {}))
         div.verdict {
-            p { code { (letter.code) } }
-            p.reason { (letter.reason) }
+            p { code { (Shown::cell(&letter.code)) } }
+            p.reason { (Shown::of(&letter.reason, DETAIL_CHARS)) }
             form method="post" action="/console/dead-letters/resend" {
                 (csrf_field(&signed))
                 input type="hidden" name="back" value=(address);
@@ -262,8 +271,7 @@ pub(crate) async fn detail(
         }
         section aria-labelledby="h-attributes" {
             div.bar { h2 #h-attributes { "Attributes" } }
-            @if letter.attributes.is_empty() { p.faint { "none" } }
-            dl.attributes { @for (name, value) in &letter.attributes { div { dt { (name) } dd { (value) } } } }
+            (attributes("", &letter.attributes))
         }
     };
     Frame { title: "Dead letter", active: Some(Nav::DeadLetters), live: None }
@@ -283,7 +291,7 @@ fn facts(letter: &DeadLetter) -> Markup {
         ("Event id", letter.event_id.clone()),
     ];
     html! {
-        dl.facts { @for (name, value) in &rows { @if let Some(value) = value { div { dt { (name) } dd { (value) } } } } }
+        dl.facts { @for (name, value) in &rows { @if let Some(value) = value { div { dt { (name) } dd { (Shown::cell(value)) } } } } }
     }
 }
 

@@ -16,6 +16,7 @@ use crate::pages::subscriptions::address;
 use crate::pages::{
     back, check_csrf, csrf_field, encode, may_operate, missing, nothing, plural, problem_page,
 };
+use crate::shown::{NAME_CHARS, Shown};
 
 const PAGE_ROWS: usize = 50;
 /// What one redrive sends unless the form says otherwise, and the most that it may say.
@@ -167,7 +168,7 @@ fn table(name: &str, messages: &[MessageRow], now_ms: i64) -> Markup {
                 tr {
                     th scope="row" {
                         a href={ (address(name)) "/messages/" (message.message_id) } { (message.message_id) }
-                        @if let Some(key) = &message.ordering_key { span.under title="Ordering key" { "key " (key) } }
+                        @if let Some(key) = &message.ordering_key { span.under title="Ordering key" { "key " (Shown::of(key, NAME_CHARS)) } }
                     }
                     td data-l="Tenant" { (message.tenant) }
                     @if any_dead {
@@ -181,7 +182,7 @@ fn table(name: &str, messages: &[MessageRow], now_ms: i64) -> Markup {
                     td.wrap.wide.long data-l="Body and attributes" {
                         @if text.is_empty() { span.faint { "empty body" } }
                         @else { span.kind { (kind) } code.line { (text) } }
-                        span.under { (own(message)) }
+                        span.under { (Shown::cell(own(message))) }
                     }
                     td.n data-l="Published" { (ago(now_ms, message.published_ms)) }
                 }
@@ -192,8 +193,8 @@ fn table(name: &str, messages: &[MessageRow], now_ms: i64) -> Markup {
 
 fn reason(dead: &DeadMark) -> Markup {
     html! {
-        @if dead.code.is_empty() { span.faint { "no reason told" } } @else { code { (dead.code) } }
-        @if !dead.reason.is_empty() { span.under { (dead.reason) } }
+        @if dead.code.is_empty() { span.faint { "no reason told" } } @else { code { (Shown::of(&dead.code, NAME_CHARS)) } }
+        @if !dead.reason.is_empty() { span.under { (Shown::cell(&dead.reason)) } }
     }
 }
 
@@ -201,8 +202,11 @@ fn reason(dead: &DeadMark) -> Markup {
 fn own(message: &MessageRow) -> String {
     const SHOWN: usize = 6;
     let own = message.attributes.iter().filter(|(name, _)| !DeadMark::owns(name));
-    let mut shown: Vec<String> =
-        own.clone().take(SHOWN).map(|(name, value)| format!("{name}={value}")).collect();
+    let mut shown: Vec<String> = own
+        .clone()
+        .take(SHOWN)
+        .map(|(name, value)| format!("{}={}", Shown::of(name, NAME_CHARS), Shown::cell(value)))
+        .collect();
     let more = own.count().saturating_sub(SHOWN);
     if more > 0 {
         shown.push(format!("{more} more"));

@@ -25,6 +25,7 @@ use crate::app::{App, Signed};
 use crate::data::Health;
 use crate::flash::Flash;
 use crate::form::Fields;
+use crate::shown::{CELL_CHARS, DETAIL_CHARS, Shown};
 use frame::{Frame, Nav};
 
 /// Encodes one path segment or query value.
@@ -76,8 +77,8 @@ pub(crate) fn bare_problem(app: &App, problem: &Problem) -> Response {
 pub(crate) fn problem_box(problem: &Problem) -> Markup {
     html! {
         div.notice.bad role="alert" {
-            p { strong { (problem.detail) } }
-            @if let Some(hint) = &problem.hint { p { (hint) } }
+            p { strong { (Shown::cell(&problem.detail)) } }
+            @if let Some(hint) = &problem.hint { p { (Shown::cell(hint)) } }
             p.faint { code { (problem.code) } }
         }
     }
@@ -103,7 +104,7 @@ pub(crate) fn csrf_field(signed: &Signed) -> Markup {
 /// Back to a page after a form, with what became of it.
 pub(crate) fn back(app: &App, signed: &Signed, to: &str, outcome: Result<String, Problem>) -> Response {
     let flash = match outcome {
-        Ok(text) => Flash::Done(text),
+        Ok(text) => Flash::Done(Shown::of(text, DETAIL_CHARS).to_string()),
         Err(problem) => Flash::failed(&problem),
     };
     app.sessions.leave(&signed.session, flash);
@@ -142,6 +143,25 @@ pub(crate) fn health(health: Health) -> Markup {
             }
             (word)
         }
+    }
+}
+
+/// Names and values, as many as a page has room for.
+pub(crate) fn attributes(class: &str, all: &[(String, String)]) -> Markup {
+    const ROOM_BYTES: usize = 512 * 1024;
+    let (mut bytes, mut rows) = (0, Vec::new());
+    for (name, value) in all {
+        let (name, value) = (Shown::of(name, CELL_CHARS), Shown::of(value, DETAIL_CHARS));
+        bytes += name.html_bytes() + value.html_bytes() + 64;
+        if bytes > ROOM_BYTES && !rows.is_empty() {
+            break;
+        }
+        rows.push((name, value));
+    }
+    html! {
+        @if all.is_empty() { p.faint { "none" } }
+        dl.attributes.(class) { @for (name, value) in &rows { div { dt { (name) } dd { (value) } } } }
+        @if rows.len() < all.len() { p.faint { (crate::format::count((all.len() - rows.len()) as u64)) " more are not shown." } }
     }
 }
 

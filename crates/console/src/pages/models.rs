@@ -12,6 +12,7 @@ use crate::format::{ago, compact, millis};
 use crate::live::{Parts, View};
 use crate::pages::frame::{Frame, Nav, title};
 use crate::pages::{back, check_csrf, csrf_field, health, may_operate, missing, nothing, problem_page};
+use crate::shown::Shown;
 
 /// The id of the form that the table's buttons send: live updates replace the table, and
 /// the form with its token stays.
@@ -84,7 +85,7 @@ pub(crate) fn table(rows: &[ModelRow], now_ms: i64, run_form: Option<&str>) -> M
                     @if row.owner != "shared" { span.tag title="Tenant" { (row.owner) } }
                     span.under { (row.table) }
                 }
-                td.long data-l="Health" { (health(row.health)) @if let Some(note) = &row.note { span.under.note { (note) } } }
+                td.long data-l="Health" { (health(row.health)) @if let Some(note) = &row.note { span.under.note { (Shown::cell(note)) } } }
                 td.wrap.long data-l="Reads" { (row.depends_on.join(", ")) }
                 td.long data-l="Runs" { @match &row.schedule { Some(cron) => code { (cron) }, None => "after its inputs" } }
                 td.n data-l="Rows" { @match row.rows { Some(n) => (compact(n)), None => "–" } }

@@ -11,6 +11,7 @@ use crate::format::{bytes, compact, count, millis, rate, span};
 use crate::live::{Parts, View};
 use crate::pages::frame::{Frame, Nav, title};
 use crate::pages::{health, models, nothing, pipelines, plural, problem_page};
+use crate::shown::Shown;
 
 /// Rows of a list on this page; the list's own page has all.
 const SHOWN: usize = 12;
@@ -64,7 +65,7 @@ pub(crate) async fn parts(app: &App, principal: &Principal) -> Result<Parts, Pro
         parts.push(("live-models", models::table(shown, now_ms, None)));
     }
     let mut spoken = vec![format!("Levada is {}", word(overview.health))];
-    spoken.extend(overview.notes.iter().cloned());
+    spoken.extend(overview.notes.iter().take(MAX_NOTES).cloned());
     Ok(Parts { parts, spoken: spoken.join(". ") })
 }
 
@@ -78,10 +79,13 @@ fn word(health: Health) -> &'static str {
     }
 }
 
+/// Notes that the page shows.
+const MAX_NOTES: usize = 100;
+
 fn notes(overview: &Overview) -> Markup {
     html! {
         @if !overview.notes.is_empty() {
-            ul.notes.(word(overview.health)) { @for note in &overview.notes { li { (note) } } }
+            ul.notes.(word(overview.health)) { @for note in overview.notes.iter().take(MAX_NOTES) { li { (Shown::cell(note)) } } }
         }
     }
 }

@@ -11,6 +11,7 @@ use crate::format::{ago, compact, count, millis, rate};
 use crate::live::{Parts, View};
 use crate::pages::frame::{Frame, Nav, title};
 use crate::pages::{encode, health, may_operate, missing, nothing, problem_page};
+use crate::shown::{DETAIL_CHARS, NAME_CHARS, Shown};
 
 pub(crate) async fn list(State(app): State<App>, signed: Signed) -> Response {
     let shown = match may_operate(&signed) {
@@ -72,7 +73,7 @@ pub(crate) fn table(rows: &[PipelineRow], now_ms: i64) -> Markup {
                     @if row.owner != "shared" { span.tag title="Tenant" { (row.owner) } }
                     span.under { (row.source) " → " (row.sink) }
                 }
-                td.long data-l="Health" { (health(row.health)) @if let Some(note) = &row.note { span.under.note { (note) } } }
+                td.long data-l="Health" { (health(row.health)) @if let Some(note) = &row.note { span.under.note { (Shown::cell(note)) } } }
                 td.n data-l="Rate /s" { (rate(row.rate_per_s)) }
                 (number("In", row.received))
                 (number("Out", row.written))
@@ -173,7 +174,7 @@ async fn load(app: &App, principal: &Principal, key: &str) -> Result<PipelineDet
 fn figures(detail: &PipelineDetail, now_ms: i64) -> Markup {
     let row = &detail.row;
     html! {
-        @if let Some(note) = &row.note { ul.notes.degraded { li { (note) } } }
+        @if let Some(note) = &row.note { ul.notes.degraded { li { (Shown::of(note, DETAIL_CHARS)) } } }
         dl.figures.small {
             div { dt { "In" } dd { span.big { (compact(row.received)) } } dd.second { (rate(row.rate_per_s)) span.unit { "a second" } } }
             div { dt { "Out" } dd { span.big { (compact(row.written)) } } }
@@ -200,8 +201,8 @@ fn steps(steps: &[StepRow]) -> Markup {
                     div.what {
                         strong { (step.kind) }
                         @if step.waits_for.is_some() { span.badge { "waiting" } }
-                        p { (step.summary) }
-                        @if let Some(why) = &step.waits_for { p.why { (why) } }
+                        p { (Shown::of(&step.summary, DETAIL_CHARS)) }
+                        @if let Some(why) = &step.waits_for { p.why { (Shown::of(why, DETAIL_CHARS)) } }
                     }
                     @if let Some(counts) = step.counts {
                         dl.flow {
@@ -217,14 +218,18 @@ fn steps(steps: &[StepRow]) -> Markup {
     }
 }
 
+/// Reasons that a page shows; consumers and files may bring any number of them.
+const MAX_REASONS: usize = 200;
+
 fn reasons(pipeline: &str, reasons: &[ReasonCount]) -> Markup {
     if reasons.is_empty() {
         return nothing("None", "Everything that came in could be processed.");
     }
     let all: u64 = reasons.iter().map(|r| r.count).sum();
+    let shown = reasons.iter().filter(|r| r.code.len() <= NAME_CHARS).take(MAX_REASONS);
     html! {
         table.data { thead.unseen { tr { th scope="col" { "Reason" } th scope="col" { "Share" } th scope="col" { "Count" } } }
-        tbody { @for r in reasons { tr {
+        tbody { @for r in shown { tr {
             th scope="row" {
                 a href={ "/console/dead-letters?pipeline=" (encode(pipeline)) "&code=" (encode(&r.code)) } { (r.code) }
             }

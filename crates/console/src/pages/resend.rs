@@ -13,15 +13,23 @@ use crate::app::{App, Signed};
 use crate::form::Fields;
 use crate::format::{bytes, utc};
 use crate::message::{DeadMark, MessageEdit, MessageRow};
-use crate::pages::bytes::{laid_out, original};
+use crate::pages::bytes::{LAID_OUT_BYTES, laid_out, original};
 use crate::pages::frame::{Frame, Nav, title};
 use crate::pages::lines::{has_breaks, restored, same};
 use crate::pages::messages::{crumbs, parse};
 use crate::pages::subscriptions::address;
-use crate::pages::{back, check_csrf, csrf_field, may_operate, missing, problem_box, problem_page, status};
+use crate::pages::{
+    attributes, back, check_csrf, csrf_field, may_operate, missing, problem_box, problem_page, status,
+};
+use crate::shown::{DETAIL_CHARS, Shown};
 
 /// Larger bodies are edited at the command line; a form may have 256 KiB, encoded.
 const EDITED_BYTES: usize = 64 * 1024;
+/// Longer names and values of attributes are edited at the command line.
+const EDITED_NAME_BYTES: usize = 1024;
+const EDITED_VALUE_BYTES: usize = 4 * 1024;
+/// Attributes that a form has.
+const EDITED_ATTRIBUTES: usize = 100;
 /// Empty rows for new attributes.
 const NEW_ROWS: usize = 2;
 
@@ -42,7 +50,12 @@ fn is_fixed(attribute: &str) -> bool {
 /// Whether a form can hold an attribute: browsers take breaks out of a name, which has one line,
 /// and put another character in place of a NUL; and an empty name says to take the attribute away.
 fn fits(name: &str, value: &str) -> bool {
-    !name.is_empty() && !has_breaks(name) && !name.contains('\0') && !value.contains('\0')
+    !name.is_empty()
+        && name.len() <= EDITED_NAME_BYTES
+        && value.len() <= EDITED_VALUE_BYTES
+        && !has_breaks(name)
+        && !name.contains('\0')
+        && !value.contains('\0')
 }
 
 /// How a body stands in the form: JSON of one line in lines, anything else to the last space.
@@ -54,9 +67,10 @@ fn shown(text: &str) -> String {
 impl Typed {
     /// The message as the form begins with it.
     fn of(message: &MessageRow) -> Self {
-        let text = std::str::from_utf8(&message.body).ok();
-        let text = text.filter(|text| text.len() <= EDITED_BYTES && !text.contains('\0'));
+        let body = Some(&message.body).filter(|body| body.len() <= EDITED_BYTES);
+        let text = body.and_then(|body| std::str::from_utf8(body).ok()).filter(|text| !text.contains('\0'));
         let own = message.attributes.iter().filter(|(name, value)| !is_fixed(name) && fits(name, value));
+        let own = own.take(EDITED_ATTRIBUTES);
         Self { body: text.map(shown), attributes: own.cloned().collect(), even_if_taken: false }
     }
 
@@ -164,20 +178,19 @@ fn page(
         dl.facts {
             div { dt { "Published" } dd { (utc(message.published_ms)) " UTC" } }
             div { dt { "Tenant" } dd { (message.tenant) } }
-            @if let Some(key) = &message.ordering_key { div { dt { "Ordering key" } dd { (key) } } }
+            @if let Some(key) = &message.ordering_key { div { dt { "Ordering key" } dd { (Shown::cell(key)) } } }
             div { dt { "Size" } dd { (bytes(message.body.len() as u64)) } }
         }
         section aria-labelledby="h-body" {
             div.bar { h2 #h-body { "Body" } a href={ (place) "/body" } download { "Download" } }
-            @match std::str::from_utf8(&message.body) {
-                Ok(text) => (original(laid_out(text).as_bytes())),
-                Err(_) => (original(&message.body)),
+            @match short_text(&message.body) {
+                Some(text) => (original(laid_out(text).as_bytes())),
+                None => (original(&message.body)),
             }
         }
         section aria-labelledby="h-attributes" {
             div.bar { h2 #h-attributes { "Attributes" } }
-            @if message.attributes.is_empty() { p.faint { "none" } }
-            dl.attributes.long { @for (name, value) in &message.attributes { div { dt { (name) } dd { (value) } } } }
+            (attributes("long", &message.attributes))
         }
         @if message.dead.is_some() { (form(signed, &place, message, typed)) }
     };
@@ -189,11 +202,16 @@ fn page(
     }
 }
 
+/// A body as text, where it is one and short enough to be laid out.
+fn short_text(body: &[u8]) -> Option<&str> {
+    (body.len() <= LAID_OUT_BYTES).then(|| std::str::from_utf8(body).ok())?
+}
+
 fn verdict(dead: &DeadMark) -> Markup {
     html! {
         div.verdict {
-            @if !dead.code.is_empty() { p { code { (dead.code) } } }
-            p.reason { @if dead.reason.is_empty() { "A dead letter" } @else { (dead.reason) } }
+            @if !dead.code.is_empty() { p { code { (Shown::cell(&dead.code)) } } }
+            p.reason { @if dead.reason.is_empty() { "A dead letter" } @else { (Shown::of(&dead.reason, DETAIL_CHARS)) } }
             p { "from " a href=(address(&dead.source)) { (dead.source) } }
         }
     }
@@ -218,8 +236,8 @@ fn row(name: &str, value: &str) -> Markup {
 fn form(signed: &Signed, place: &str, message: &MessageRow, typed: &Typed) -> Markup {
     let blank = (String::new(), String::new());
     let rows = typed.attributes.iter().chain(std::iter::repeat_n(&blank, NEW_ROWS));
-    let unfit =
-        message.attributes.iter().filter(|(name, value)| !is_fixed(name) && !fits(name, value)).count();
+    let own = message.attributes.iter().filter(|(name, _)| !is_fixed(name)).count();
+    let unfit = own.saturating_sub(Typed::of(message).attributes.len());
     html! {
         section aria-labelledby="h-edit" {
             div.bar { h2 #h-edit { "Edit and send back" } }
@@ -238,7 +256,7 @@ fn form(signed: &Signed, place: &str, message: &MessageRow, typed: &Typed) -> Ma
                     @for (name, value) in rows { (row(name, value)) }
                     p.faint { "Empty a name to take its attribute away. What tells where the letter came from is left out by itself." }
                     @if unfit > 0 {
-                        p.faint { (unfit) " more with characters that a form would change go back as they are; `levada subscriptions resend` edits them." }
+                        p.faint { (unfit) " more that are too long, or have characters that a form would change, go back as they are; `levada subscriptions resend` edits them." }
                     }
                 }
                 label.check { input type="checkbox" name="taken" value="1" checked[typed.even_if_taken];

@@ -12,9 +12,11 @@ use serde::Deserialize;
 use crate::app::{App, Signed};
 use crate::data::{QueryAnswer, TableRow};
 use crate::form::Fields;
-use crate::format::{bytes, compact, millis};
+use crate::format::{bytes, compact, count, millis};
 use crate::pages::frame::{Frame, Nav, title};
 use crate::pages::{check_csrf, csrf_field, nothing, plural, problem_box, status};
+use crate::rows::ShownRows;
+use crate::shown::CELL_CHARS;
 
 const MAX_SQL_BYTES: usize = 64 * 1024;
 
@@ -25,7 +27,7 @@ pub(crate) struct Given {
 }
 
 pub(crate) async fn show(State(app): State<App>, signed: Signed, Query(given): Query<Given>) -> Response {
-    page(&app, &signed, given.sql.as_deref().unwrap_or_default(), None).await
+    page(&app, &signed, given.sql.as_deref().unwrap_or_default(), None).await.into_response()
 }
 
 /// Runs the statement. With the header `X-Part` only the result is answered.
@@ -42,9 +44,11 @@ pub(crate) async fn run(
     };
     if headers.contains_key("x-part") {
         let code = answer.as_ref().err().map(status).unwrap_or_default();
-        return (code, Html(result(&answer).into_string())).into_response();
+        return (code, Html(rendered(answer).await.into_string())).into_response();
     }
-    page(&app, &signed, sql, Some(&answer)).await
+    let code = answer.as_ref().err().map(status).unwrap_or_default();
+    let result = rendered(answer).await;
+    (code, page(&app, &signed, sql, Some(&result)).await).into_response()
 }
 
 async fn query(app: &App, signed: &Signed, sql: &str) -> Result<QueryAnswer, Problem> {
@@ -74,12 +78,7 @@ async fn query(app: &App, signed: &Signed, sql: &str) -> Result<QueryAnswer, Pro
     answer
 }
 
-async fn page(
-    app: &App,
-    signed: &Signed,
-    sql: &str,
-    answer: Option<&Result<QueryAnswer, Problem>>,
-) -> Response {
+async fn page(app: &App, signed: &Signed, sql: &str, result: Option<&Markup>) -> Html<String> {
     let tables = app.data.tables(&signed.principal).await;
     let lines = sql.lines().count().clamp(6, 20);
     let body = html! {
@@ -99,7 +98,7 @@ async fn page(
                     }
                 }
                 div #result role="region" aria-label="Result" aria-live="polite" tabindex="-1" {
-                    @if let Some(answer) = answer { (result(answer)) }
+                    @if let Some(result) = result { (result) }
                 }
             }
             aside.tables aria-labelledby="h-tables" {
@@ -111,9 +110,17 @@ async fn page(
             }
         }
     };
-    let code = answer.and_then(|a| a.as_ref().err()).map(status).unwrap_or_default();
-    let page = Frame { title: "SQL", active: Some(Nav::Sql), live: None }.render(app, signed, &body);
-    (code, page).into_response()
+    Frame { title: "SQL", active: Some(Nav::Sql), live: None }.render(app, signed, &body)
+}
+
+/// A large result is written off the threads that answer requests.
+async fn rendered(answer: Result<QueryAnswer, Problem>) -> Markup {
+    const LARGE_BYTES: usize = 128 * 1024;
+    if answer.as_ref().map_or(0, |answer| answer.rows.bytes()) <= LARGE_BYTES {
+        return result(&answer);
+    }
+    let failed = || problem_box(&Problem::new(500, "internal", "the result could not be shown"));
+    tokio::task::spawn_blocking(move || result(&answer)).await.unwrap_or_else(|_| failed())
 }
 
 fn result(answer: &Result<QueryAnswer, Problem>) -> Markup {
@@ -121,21 +128,23 @@ fn result(answer: &Result<QueryAnswer, Problem>) -> Markup {
         Ok(answer) => answer,
         Err(problem) => return problem_box(problem),
     };
-    let rows = plural(answer.rows.len() as u64, "row", "rows");
+    let rows = &answer.rows;
+    let number = plural(rows.rows().len() as u64, "row", "rows");
     html! {
         p.outcome {
-            @if answer.truncated { strong { "The first " (rows) } } @else { strong { (rows) } }
+            @if answer.truncated || rows.is_full() { strong { "The first " (number) } } @else { strong { (number) } }
             " in " (millis(answer.elapsed_ms as f64))
             @if !answer.as_of.is_empty() { span.faint { " · as of epoch " (answer.as_of.join(", ")) } }
         }
-        @if !answer.columns.is_empty() {
+        @if let Some(text) = left_out(rows) { p.outcome { (text) } }
+        @if !rows.columns().is_empty() {
             div.scroll.tall tabindex="0" role="region" aria-label="Rows" {
                 table.data.result {
-                    thead { tr { @for column in &answer.columns {
+                    thead { tr { @for column in rows.columns() {
                         th.n[column.numeric] scope="col" { (column.name) span.kind { (column.kind) } }
                     } } }
-                    tbody { @for row in &answer.rows { tr {
-                        @for (column, value) in answer.columns.iter().zip(row) {
+                    tbody { @for row in rows.rows() { tr {
+                        @for (column, value) in rows.columns().iter().zip(row) {
                             @match value {
                                 Some(text) => td.n[column.numeric] { (text) },
                                 None => td.null.n[column.numeric] { "null" },
@@ -146,6 +155,25 @@ fn result(answer: &Result<QueryAnswer, Problem>) -> Markup {
             }
         }
     }
+}
+
+/// What of a result the page does not show.
+fn left_out(rows: &ShownRows) -> Option<String> {
+    let all = rows.columns().len() + rows.more_columns();
+    let parts = [
+        rows.is_full().then(|| "The page has no room for further rows.".to_owned()),
+        (rows.more_columns() > 0).then(|| {
+            format!(
+                "The first {} of {} columns are shown.",
+                count((all - rows.more_columns()) as u64),
+                count(all as u64)
+            )
+        }),
+        rows.has_cut()
+            .then(|| format!("Values longer than {} characters are cut.", count(CELL_CHARS as u64))),
+    ];
+    let parts: Vec<String> = parts.into_iter().flatten().collect();
+    (!parts.is_empty()).then(|| format!("{} POST /v1/sql and the PostgreSQL port give all.", parts.join(" ")))
 }
 
 /// How much a table holds, as far as that is told.

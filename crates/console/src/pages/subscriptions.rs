@@ -15,6 +15,7 @@ use crate::pages::pipelines::number;
 use crate::pages::{
     back, check_csrf, csrf_field, encode, health, may_operate, missing, nothing, problem_page,
 };
+use crate::shown::Shown;
 use crate::subscription::ReplayMark;
 
 /// The id of the form that the buttons of blocked keys send: live updates replace the table,
@@ -79,7 +80,7 @@ fn table(rows: &[SubscriptionRow]) -> Markup {
                     (replay_mark(row))
                     span.under { (topic(row)) " → " (row.delivery) }
                 }
-                td.long data-l="Health" { (health(row.health)) @if let Some(note) = &row.note { span.under.note { (note) } } }
+                td.long data-l="Health" { (health(row.health)) @if let Some(note) = &row.note { span.under.note { (Shown::cell(note)) } } }
                 td.n data-l="Backlog" { (backlog(row)) }
                 td.n data-l="Oldest" { (oldest(row)) }
                 td.n data-l="Out /s" { (rate(row.delivered_per_s)) }
@@ -134,7 +135,7 @@ pub(crate) async fn detail(
         nav.crumbs aria-label="Breadcrumb" { a href="/console/subscriptions" { "Subscriptions" } }
         (title(&row.name, Some(&view), &html! { div #live-health { (health(row.health)) } }))
         p.lead { a href={ (address(&row.name)) "/messages" } { "Look at its messages" } }
-        dl.facts { @for (name, value) in &detail.settings { div { dt { (name) } dd { (value) } } } }
+        dl.facts { @for (name, value) in &detail.settings { div { dt { (name) } dd { (Shown::cell(value)) } } } }
         section #live-figures aria-label="Figures" { (figures(row)) }
         section aria-labelledby="h-blocked" {
             div.bar { h2 #h-blocked { "Blocked ordering keys" } }
@@ -185,7 +186,7 @@ async fn load(
 fn figures(row: &SubscriptionRow) -> Markup {
     let total = |n: u64| html! { dd.big title=[(n >= 1_000_000).then(|| count(n))] { (compact(n)) } };
     html! {
-        @if let Some(note) = &row.note { ul.notes.(if row.replay.is_some() { "idle" } else { "" }) { li { (note) } } }
+        @if let Some(note) = &row.note { ul.notes.(if row.replay.is_some() { "idle" } else { "" }) { li { (Shown::cell(note)) } } }
         @if let Some(replay) = &row.replay { (progress(row, replay)) }
         dl.figures.small {
             div { dt { "Backlog" } dd.big { (backlog(row)) } }
@@ -293,7 +294,7 @@ fn blocked(detail: &SubscriptionDetail, now_ms: i64) -> Markup {
                 th scope="col" { span.unseen { "Unblock" } }
             } }
             tbody { @for key in &detail.blocked { tr {
-                th.wrap scope="row" { code { (key.key) } }
+                th.wrap scope="row" { code { (Shown::cell(&key.key)) } }
                 td data-l="Tenant" { (key.tenant) }
                 td.n data-l="Message" { (key.message_id) }
                 td.n data-l="Attempt" { (key.attempt) }

@@ -47,6 +47,9 @@ pub(crate) async fn parts(app: &App, principal: &Principal) -> Result<Parts, Pro
     Ok(Parts { parts: vec![("live-topics", table(&rows))], spoken: String::new() })
 }
 
+/// Topics that the page shows.
+const MAX_ROWS: usize = 1_000;
+
 fn table(rows: &[TopicRow]) -> Markup {
     if rows.is_empty() {
         return nothing(
@@ -67,7 +70,7 @@ fn table(rows: &[TopicRow]) -> Markup {
                 th scope="col" { "Retention" }
                 th scope="col" { "Read by" }
             } }
-            tbody { @for row in rows { tr {
+            tbody { @for row in rows.iter().take(MAX_ROWS) { tr {
                 th scope="row" {
                     @if row.name.ends_with("-dlq") {
                         a href={ "/console/dead-letters?topic=" (encode(&row.name)) } { (row.name) }
@@ -85,6 +88,7 @@ fn table(rows: &[TopicRow]) -> Markup {
                 td.wrap.long data-l="Read by" { @if row.readers.is_empty() { span.faint { "nobody" } } @else { (row.readers.join(", ")) } }
             } } }
         }
+        @if rows.len() > MAX_ROWS { p.faint { (count((rows.len() - MAX_ROWS) as u64)) " more are not shown." } }
     }
 }
 

@@ -15,6 +15,7 @@ mod tests;
 
 use axum::extract::{Request, State};
 use axum::response::Response;
+use http::StatusCode;
 use levada_core::{Decision, Principal, Problem};
 use levada_telemetry::RequestTrace;
 use serde::Deserialize;
@@ -22,13 +23,18 @@ use serde::Deserialize;
 use self::admit::Admission;
 use self::answer::Outcome;
 use self::batch::Batch;
+use crate::answers::Room;
 use crate::auth::Caller;
 use crate::body::read_body;
 use crate::extract::Query;
+use crate::held::SMALL_BYTES;
 use crate::layers::{context::RequestContext, guard::EVENTS_PATH, limit};
 use crate::metrics;
 use crate::problem::ApiProblem;
 use crate::state::AppState;
+
+/// What the result of one event comes to in an answer, as a rule.
+const RESULT_BYTES: usize = 200;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -72,6 +78,12 @@ async fn accept(
     let body = read_body(state, &caller.owner(), &parts.headers, body).await?;
     let batch = batch::parse(format, &parts.headers, &body, state.config.max_batch_events)?;
     let single = batch.single;
+    // Taken before anything is kept: what was kept is answered.
+    let answer_bytes = batch.events.len().saturating_mul(RESULT_BYTES);
+    let room = match answer_bytes as u64 > SMALL_BYTES {
+        true => Some(Room::of(state, caller).gather(answer_bytes).await?),
+        false => None,
+    };
     let mut admission = Admission::new(state, &caller.principal, context, trace);
     admission.topic = query.topic.as_deref();
     admission.idempotency_key = idempotency_header(&parts.headers, single)?;
@@ -81,7 +93,10 @@ async fn accept(
     if let Some(decision) = decision {
         limit::write_headers(response.headers_mut(), &decision);
     }
-    Ok(response)
+    Ok(match room {
+        Some(room) if response.status() == StatusCode::ACCEPTED => room.hold_for(response),
+        _ => response,
+    })
 }
 
 /// An outcome and the tenant that it counts for, where that is known.

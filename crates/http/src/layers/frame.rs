@@ -18,6 +18,7 @@ use http::{HeaderName, HeaderValue, Method, header};
 use levada_core::{Problem, QuotaOwner};
 
 use super::context::RequestContext;
+use crate::answers::{Accounted, accounted};
 use crate::held;
 use crate::problem::{ApiProblem, Pending, of_status};
 use crate::state::AppState;
@@ -61,13 +62,18 @@ async fn placed(state: &AppState, next: Next, mut request: Request, context: &Re
         Err(problem) => return ApiProblem::from(problem).into_response(),
     };
     request.extensions_mut().insert(place.clone());
-    let response = run(next, request, context).await;
+    let mut response = run(next, request, context).await;
+    // A problem that names thousands of events is as long as any answer.
+    render(&mut response, context);
     let Some(bytes) = held::size(&response).filter(|bytes| *bytes > held::SMALL_BYTES) else {
         return held::until_sent(response, place);
     };
     let owner = place.owner().unwrap_or_else(|| QuotaOwner::Principal("unknown".to_owned()));
+    if response.extensions().get::<Accounted>().is_some() {
+        return held::until_sent(response, place);
+    }
     match state.answers.take(&owner, usize::try_from(bytes).unwrap_or(usize::MAX)) {
-        Ok(memory) => held::until_sent(response, (place, memory)),
+        Ok(memory) => held::until_sent(held::until_left(accounted(response), memory), place),
         Err(problem) => ApiProblem::from(problem).into_response(),
     }
 }
@@ -80,15 +86,20 @@ async fn run(next: Next, request: Request, context: &RequestContext) -> Response
 }
 
 fn finish(response: &mut Response, context: &RequestContext) {
-    if let Some(Pending(problem)) = response.extensions_mut().remove::<Pending>() {
-        problem.render(response, &context.id);
-    } else if response.status().as_u16() >= 400 && !response.headers().contains_key(header::CONTENT_TYPE) {
-        bare_problem(response).render(response, &context.id);
-    }
+    render(response, context);
     context.write(response);
     let headers = response.headers_mut();
     for (name, value) in SECURITY_HEADERS {
         headers.entry(name).or_insert(HeaderValue::from_static(value));
+    }
+}
+
+/// Writes the problem of an answer that is one and does not say it yet.
+fn render(response: &mut Response, context: &RequestContext) {
+    if let Some(Pending(problem)) = response.extensions_mut().remove::<Pending>() {
+        problem.render(response, &context.id);
+    } else if response.status().as_u16() >= 400 && !response.headers().contains_key(header::CONTENT_TYPE) {
+        bare_problem(response).render(response, &context.id);
     }
 }
 

@@ -7,8 +7,9 @@ use levada_bus::filter::Filter;
 use levada_core::{Problem, TenantId};
 use serde::{Deserialize, Serialize};
 
-use super::subscriptions::{admin, blocking, subscription_name};
-use super::visible::{MessageView, json, time};
+use super::subscriptions::{admin, subscription_name};
+use super::visible::{GATHERED_BYTES, MessageView, shown_bytes, time};
+use crate::answers::{Whole, read};
 use crate::auth::Caller;
 use crate::extract::{Path, Query};
 use crate::problem::ApiProblem;
@@ -53,13 +54,15 @@ pub async fn browse(
     let name = subscription_name(&project, &id)?;
     let admin = admin(&state, &name)?;
     let limit = query.limit.unwrap_or(100).clamp(1, MAX_BROWSE);
-    let browsed =
-        blocking(move || admin.browse(&caller.principal, &name, query.before, limit, &filter)).await?;
+    let mut whole = Whole::begin(&state, &caller, GATHERED_BYTES).await?;
+    let browse = move || admin.browse(&caller.principal, &name, query.before, limit, &filter);
+    let browsed = read(&state, browse).await??;
+    whole.gathered(browsed.messages.iter().map(|peeked| shown_bytes(&peeked.message)).sum())?;
     let messages = browsed.messages.iter().map(|peeked| BrowsedMessage {
         message_id: peeked.message_id.to_string(),
         tenant_id: &peeked.message.tenant,
         published_at: time(peeked.published_at_ms),
         message: MessageView::new(&peeked.message),
     });
-    Ok(json(&BrowsedView { messages: messages.collect(), before: browsed.before }))
+    Ok(whole.json(&BrowsedView { messages: messages.collect(), before: browsed.before })?)
 }

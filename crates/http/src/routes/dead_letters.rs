@@ -2,11 +2,12 @@
 
 use axum::extract::State;
 use axum::response::Response;
-use levada_bus::{DeadEntry, DeadFilter};
+use levada_bus::{DeadEntry, DeadFilter, MAX_LISTED_BYTES};
 use levada_core::{Problem, TenantId, TopicName, attr};
 use serde::{Deserialize, Serialize};
 
-use super::visible::{MessageView, json, time};
+use super::visible::{GATHERED_BYTES, MessageView, json, shown_bytes, time};
+use crate::answers::{Whole, read};
 use crate::auth::Caller;
 use crate::extract::{Json, Query};
 use crate::problem::{ApiProblem, topic_unknown};
@@ -102,9 +103,14 @@ pub async fn list(
         before: query.after,
         limit,
     };
-    let entries = blocking(move || state.bus.dead_letters(&caller.principal.tenants, &filter)).await?;
-    let after = entries.last().filter(|_| paged && entries.len() == limit).map(|e| e.offset);
-    Ok(json(&DeadLetters { dead_letters: entries.iter().map(DeadLetterView::new).collect(), after }))
+    let mut whole = Whole::begin(&state, &caller, GATHERED_BYTES).await?;
+    let bus = state.bus.clone();
+    let entries = read(&state, move || bus.dead_letters(&caller.principal.tenants, &filter)).await??;
+    let listed: usize = entries.iter().map(|entry| shown_bytes(&entry.message)).sum();
+    whole.gathered(listed)?;
+    let is_full = entries.len() == limit || listed >= MAX_LISTED_BYTES;
+    let after = entries.last().filter(|_| paged && is_full).map(|e| e.offset);
+    Ok(whole.json(&DeadLetters { dead_letters: entries.iter().map(DeadLetterView::new).collect(), after })?)
 }
 
 #[derive(Debug, Deserialize)]
@@ -179,18 +185,9 @@ async fn dead_letter_topic(state: &AppState, caller: &Caller, name: &str) -> Res
     if !caller.is_platform() {
         let (bus, principal) = (state.bus.clone(), caller.principal.clone());
         let filter = DeadFilter { topic: Some(topic.clone()), limit: 1, ..DeadFilter::default() };
-        if blocking(move || bus.dead_letters(&principal.tenants, &filter)).await?.is_empty() {
+        if read(state, move || bus.dead_letters(&principal.tenants, &filter)).await??.is_empty() {
             return Err(topic_unknown(name).into());
         }
     }
     Ok(topic)
-}
-
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, levada_bus::BusError> + Send + 'static,
-) -> Result<T, ApiProblem> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result.map_err(ApiProblem::from),
-        Err(_) => Err(Problem::new(500, "internal", "the read failed").into()),
-    }
 }

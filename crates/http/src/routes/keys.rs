@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json as value;
 
 use super::visible::{json, time};
+use crate::answers::Whole;
 use crate::auth::{Caller, enter};
 use crate::extract::{Json, Path};
 use crate::problem::ApiProblem;
@@ -56,10 +57,11 @@ impl KeyView {
 
 pub async fn list(State(state): State<AppState>, caller: Caller) -> Result<Response, ApiProblem> {
     caller.require_admin()?;
+    let whole = Whole::begin(&state, &caller, Whole::LIST_BYTES).await?;
     let now_ms = state.clock.now_ms();
     let keys = state.keys.list().into_iter().filter(|key| is_visible(&caller, key));
     let keys: Vec<KeyView> = keys.map(|key| KeyView::new(key, now_ms)).collect();
-    Ok(json(&value!({ "keys": keys })))
+    Ok(whole.json(&value!({ "keys": keys }))?)
 }
 
 /// `"all"`, or a list of tenants.

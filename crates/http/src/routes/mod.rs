@@ -7,12 +7,14 @@ mod browse;
 mod dead_letters;
 mod health;
 mod keys;
+mod messages;
 mod operations;
 mod pubsub_topics;
 mod reals;
 mod redrive;
 mod replays;
 mod resend;
+mod rows;
 mod sql;
 mod status;
 mod subscription_view;
@@ -72,7 +74,9 @@ pub(crate) const ENDPOINTS: &[Endpoint] = &[
     route(Method::POST, EVENTS_PATH, "postEvents", Access::Key, || post(post_events)),
     route(Method::POST, "/v1/sql", "querySql", Access::Key, || post(sql::query)),
     route(Method::GET, "/v1/topics", "listTopics", Access::Key, || get(topics::list)),
-    route(Method::GET, "/v1/topics/{topic}/messages", "readMessages", Access::Key, || get(topics::messages)),
+    route(Method::GET, "/v1/topics/{topic}/messages", "readMessages", Access::Key, || {
+        get(messages::messages)
+    }),
     route(Method::GET, "/v1/dead-letters", "listDeadLetters", Access::Key, || get(dead_letters::list)),
     route(Method::POST, "/v1/dead-letters/resend", "resendDeadLetters", Access::Key, || {
         post(dead_letters::resend)

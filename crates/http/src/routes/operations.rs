@@ -5,6 +5,7 @@ use axum::response::Response;
 use serde_json::json as value;
 
 use super::visible::json;
+use crate::answers::Whole;
 use crate::auth::Caller;
 use crate::extract::Path;
 use crate::operations::{runnable_model, visible_models, visible_pipelines};
@@ -13,14 +14,16 @@ use crate::state::AppState;
 
 pub async fn pipelines(State(state): State<AppState>, caller: Caller) -> Result<Response, ApiProblem> {
     caller.require_operator()?;
+    let whole = Whole::begin(&state, &caller, Whole::LIST_BYTES).await?;
     let seen = visible_pipelines(&caller.principal, state.operations.pipelines());
-    Ok(json(&value!({ "pipelines": seen })))
+    Ok(whole.json(&value!({ "pipelines": seen }))?)
 }
 
 pub async fn models(State(state): State<AppState>, caller: Caller) -> Result<Response, ApiProblem> {
     caller.require_operator()?;
+    let whole = Whole::begin(&state, &caller, Whole::LIST_BYTES).await?;
     let seen = visible_models(&caller.principal, state.operations.models());
-    Ok(json(&value!({ "models": seen })))
+    Ok(whole.json(&value!({ "models": seen }))?)
 }
 
 pub async fn run_model(

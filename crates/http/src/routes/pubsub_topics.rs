@@ -16,6 +16,7 @@ use serde_json::json as value;
 
 use super::subscriptions::{ListQuery, blocking, some};
 use super::visible::json;
+use crate::answers::Whole;
 use crate::auth::Caller;
 use crate::extract::{Json, Path, Query};
 use crate::problem::{ApiProblem, topic_unknown};
@@ -91,13 +92,14 @@ pub async fn list(
     let (Ok(project), Some(admin)) = (project.parse::<ProjectId>(), admin(&state)) else {
         return Ok(json(&value!({ "topics": [] })));
     };
+    let whole = Whole::begin(&state, &caller, Whole::LIST_BYTES).await?;
     let found = blocking(move || Ok(admin.list(&caller.principal, &project, &page))).await?;
     let views: Vec<TopicView<'_>> = found.items.iter().map(view).collect();
     let mut answer = value!({ "topics": views });
     if let Some(next) = found.next {
         answer["after"] = value!(next);
     }
-    Ok(json(&answer))
+    Ok(whole.json(&answer)?)
 }
 
 pub async fn show(

@@ -1,14 +1,13 @@
 //! `POST /v1/sql`: one read-only query, answered as JSON rows or CSV.
 //!
-//! The answer is streamed, so its size does not matter to the server's memory. Its first
-//! part is held back until it is long enough or complete: most errors of execution show by
-//! then and are answered as problems. One that comes later breaks the answer off, which no
-//! client can mistake for a complete one.
+//! The answer is streamed, so its size does not matter to the server's memory: the query goes on
+//! when its reader has read. Its first part is held back until it is long enough or complete: most
+//! errors of execution show by then and are answered as problems. One that comes later breaks the
+//! answer off, which no client can mistake for a complete one. So does a credential that is
+//! revoked meanwhile.
 
 use std::sync::Arc;
 
-use arrow::csv::WriterBuilder;
-use arrow::json::writer::{EncoderOptions, NullableEncoder, make_encoder};
 use arrow::record_batch::RecordBatch;
 use axum::body::Body;
 use axum::extract::State;
@@ -23,16 +22,19 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json as value};
 
+use super::rows::{Format, Rows, Wrote, write_csv};
+use crate::answers::{Draft, Room, Seat, Sent, Watch, accounted};
 use crate::auth::Caller;
 use crate::extract::Json;
 use crate::problem::ApiProblem;
-use crate::routes::reals::Reals;
 use crate::state::AppState;
 
 const MAX_SQL_BYTES: usize = 256 << 10;
 const MAX_PARAMS: usize = 1_000;
 /// So much of an answer is held back before the first byte leaves.
-const HEAD_BYTES: usize = 256 << 10;
+const HEAD_BYTES: usize = 1 << 20;
+/// So much of it is made at a time then, unless a single row is larger.
+const PIECE_BYTES: usize = 128 << 10;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -44,12 +46,6 @@ pub struct SqlRequest {
     /// Cut the result here; never above the server's own limit.
     #[serde(default)]
     max_rows: Option<usize>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Format {
-    Json,
-    Csv,
 }
 
 pub async fn query(
@@ -73,8 +69,13 @@ pub async fn query(
         max_rows: request.max_rows.unwrap_or(config.max_rows).min(config.max_rows),
     };
     let session = state.lake.session(&caller.principal, None)?;
-    let output = session.query(&request.sql, params, limits).await?;
-    let answer = Answer { output, format, stage: Stage::Head, rows: 0 };
+    // Where there is no room for an answer, no query runs for it.
+    let room = Room::of(&state, &caller);
+    let seat = room.seat(PIECE_BYTES).await?;
+    let mut watch = Watch::of(&state, &caller);
+    let output = watch.during(session.query(&request.sql, params, limits)).await??;
+    let answer =
+        Answer { output, format, stage: Stage::Head, batch: None, rows: 0, room, watch, _seat: seat };
     Ok(answer.respond(limits.max_rows).await?)
 }
 
@@ -121,7 +122,12 @@ struct Answer {
     output: QueryOutput,
     format: Format,
     stage: Stage,
+    /// Of which rows are still to be written.
+    batch: Option<Rows>,
     rows: u64,
+    room: Room,
+    watch: Watch,
+    _seat: Seat,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -133,8 +139,17 @@ enum Stage {
 
 impl Answer {
     async fn respond(mut self, max_rows: usize) -> Result<Response, Problem> {
-        let mut head = Vec::new();
-        while head.len() < HEAD_BYTES && self.chunk(&mut head).await? {}
+        let mut head = self.room.piece()?;
+        while self.stage != Stage::Done && head.len() < HEAD_BYTES {
+            let Some(wanted) = self.fill(&mut head, HEAD_BYTES).await? else { continue };
+            if self.rows > 0 {
+                break;
+            }
+            // A row so wide that the answer begins with it alone.
+            let mut wider = self.room.piece_of(head.len() + wanted, Sent::Nothing).await?;
+            wider.out().extend_from_slice(head.out());
+            head = wider;
+        }
         let mut headers = HeaderMap::new();
         let content_type = match self.format {
             Format::Json => "application/json",
@@ -142,112 +157,105 @@ impl Answer {
         };
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
         headers.insert(HeaderName::from_static("levada-max-rows"), HeaderValue::from(max_rows));
+        let head_bytes = head.into_bytes();
         if self.stage == Stage::Done {
             let truncated = if self.output.truncated() { "true" } else { "false" };
             headers.insert(HeaderName::from_static("levada-truncated"), HeaderValue::from_static(truncated));
-            return Ok((headers, Bytes::from(head)).into_response());
+            return Ok(accounted((headers, head_bytes).into_response()));
         }
         let rest = stream::unfold(Some(self), |answer| async move {
             let mut answer = answer?;
-            let mut chunk = Vec::new();
-            match answer.chunk(&mut chunk).await {
-                Ok(true) => Some((Ok(Bytes::from(chunk)), Some(answer))),
-                Ok(false) => (!chunk.is_empty()).then(|| (Ok(Bytes::from(chunk)), None)),
+            match answer.piece().await {
+                Ok(piece) => {
+                    let is_over = answer.stage == Stage::Done;
+                    Some((Ok(piece), (!is_over).then_some(answer)))
+                }
                 Err(problem) => {
                     tracing::warn!(%problem, "a query failed after its answer had begun");
                     Some((Err(std::io::Error::other(problem.to_string())), None))
                 }
             }
         });
-        let whole = stream::once(std::future::ready(Ok(Bytes::from(head)))).chain(rest);
-        Ok((headers, Body::from_stream(whole)).into_response())
+        let whole = stream::once(std::future::ready(Ok(head_bytes))).chain(rest);
+        Ok(accounted((headers, Body::from_stream(whole)).into_response()))
     }
 
-    /// Appends the next piece; false when the answer is complete with it.
-    async fn chunk(&mut self, out: &mut Vec<u8>) -> Result<bool, Problem> {
+    /// The next piece of an answer that has begun. It is made when the connection asks for it,
+    /// which is when what was made before is on its way.
+    async fn piece(&mut self) -> Result<Bytes, Problem> {
+        self.watch.look()?;
+        let mut draft = self.room.piece()?;
+        loop {
+            let wanted = self.fill(&mut draft, PIECE_BYTES).await?;
+            if draft.len() > 0 || self.stage == Stage::Done {
+                return Ok(draft.into_bytes());
+            }
+            if let Some(bytes) = wanted {
+                drop(draft);
+                draft = self.room.piece_of(bytes, Sent::Something).await?;
+            }
+        }
+    }
+
+    /// Appends what is at hand, up to about `enough` bytes. Says how much room the next row needs
+    /// where it is too wide for what there is.
+    async fn fill(&mut self, out: &mut Draft, enough: usize) -> Result<Option<usize>, Problem> {
         match self.stage {
-            Stage::Done => return Ok(false),
+            Stage::Done => return Ok(None),
             Stage::Head => {
                 self.write_head(out)?;
                 self.stage = Stage::Rows;
-                return Ok(true);
+                return Ok(None);
             }
             Stage::Rows => {}
         }
-        if let Some(batch) = self.output.stream.next().await {
-            let batch = batch?;
-            match self.format {
-                Format::Json => write_rows(out, &batch, self.rows > 0)?,
-                Format::Csv => write_csv(out, &batch, false)?,
+        if let Some(batch) = &mut self.batch {
+            match batch.write(out, self.format, enough, &mut self.rows)? {
+                Wrote::All => self.batch = None,
+                Wrote::Enough => {}
+                Wrote::Wants(bytes) => return Ok(Some(bytes)),
             }
-            self.rows += batch.num_rows() as u64;
-            return Ok(true);
+            return Ok(None);
         }
-        self.stage = Stage::Done;
-        if self.format == Format::Json {
-            let tail = value!({ "as_of": self.output.as_of, "truncated": self.output.truncated() });
-            out.extend_from_slice(b"],");
-            out.extend_from_slice(tail.to_string().trim_start_matches('{').as_bytes());
+        match self.watch.during(self.output.stream.next()).await? {
+            Some(batch) => self.batch = Some(Rows::new(batch?)),
+            None => {
+                self.write_tail(out)?;
+                self.stage = Stage::Done;
+            }
         }
-        Ok(false)
+        Ok(None)
     }
 
-    fn write_head(&self, out: &mut Vec<u8>) -> Result<(), Problem> {
+    fn write_head(&self, out: &mut Draft) -> Result<(), Problem> {
         let schema = &self.output.schema;
+        let mut head = Vec::new();
         match self.format {
-            Format::Csv => write_csv(out, &RecordBatch::new_empty(Arc::clone(schema)), true),
+            Format::Csv => write_csv(&mut head, &RecordBatch::new_empty(Arc::clone(schema)), true)?,
             Format::Json => {
                 let columns: Vec<Value> = schema
                     .fields()
                     .iter()
                     .map(|f| value!({ "name": f.name(), "type": f.data_type().to_string() }))
                     .collect();
-                out.extend_from_slice(b"{\"columns\":");
-                out.extend_from_slice(Value::from(columns).to_string().as_bytes());
-                out.extend_from_slice(b",\"rows\":[");
-                Ok(())
+                head.extend_from_slice(b"{\"columns\":");
+                head.extend_from_slice(Value::from(columns).to_string().as_bytes());
+                head.extend_from_slice(b",\"rows\":[");
             }
         }
+        out.reserve(head.len())?;
+        out.out().extend_from_slice(&head);
+        Ok(())
     }
-}
 
-/// Rows as JSON lists, in the order of the columns.
-fn write_rows(out: &mut Vec<u8>, batch: &RecordBatch, after_others: bool) -> Result<(), Problem> {
-    let options = EncoderOptions::default().with_explicit_nulls(true).with_encoder_factory(Arc::new(Reals));
-    let schema = batch.schema();
-    let mut columns: Vec<NullableEncoder<'_>> = schema
-        .fields()
-        .iter()
-        .zip(batch.columns())
-        .map(|(field, column)| make_encoder(field, column.as_ref(), &options))
-        .collect::<Result<_, _>>()
-        .map_err(|e| unwritable(&e))?;
-    for row in 0..batch.num_rows() {
-        if after_others || row > 0 {
-            out.push(b',');
+    fn write_tail(&self, out: &mut Draft) -> Result<(), Problem> {
+        if self.format == Format::Csv {
+            return Ok(());
         }
-        out.push(b'[');
-        for (n, column) in columns.iter_mut().enumerate() {
-            if n > 0 {
-                out.push(b',');
-            }
-            if column.is_null(row) {
-                out.extend_from_slice(b"null");
-            } else {
-                column.encode(row, out);
-            }
-        }
-        out.push(b']');
+        let tail = value!({ "as_of": self.output.as_of, "truncated": self.output.truncated() }).to_string();
+        out.reserve(tail.len() + 2)?;
+        out.out().extend_from_slice(b"],");
+        out.out().extend_from_slice(tail.trim_start_matches('{').as_bytes());
+        Ok(())
     }
-    Ok(())
-}
-
-fn write_csv(out: &mut Vec<u8>, batch: &RecordBatch, header: bool) -> Result<(), Problem> {
-    let mut writer = WriterBuilder::new().with_header(header).build(out);
-    writer.write(batch).map_err(|e| unwritable(&e))
-}
-
-fn unwritable(error: &arrow::error::ArrowError) -> Problem {
-    Problem::new(422, "result-unwritable", format!("a column of the result cannot be written: {error}"))
-        .hint("cast it to a text or select its parts")
 }

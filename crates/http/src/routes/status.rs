@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 
 use axum::extract::State;
 use axum::response::Response;
-use levada_core::{Problem, TenantId};
+use levada_core::TenantId;
 use serde::Serialize;
 
 use super::visible::{json, time};
+use crate::answers::read;
 use crate::auth::Caller;
 use crate::metrics::EventTotals;
 use crate::operations::{Check, Freshness, PipelineCounts, visible_models, visible_pipelines};
@@ -78,8 +79,7 @@ async fn dead_letters(
         return Ok(None);
     }
     let (bus, principal) = (state.bus.clone(), caller.principal.clone());
-    let counts = tokio::task::spawn_blocking(move || bus.dead_letter_counts(&principal.tenants)).await;
-    let counts = counts.map_err(|_| Problem::new(500, "internal", "dead letters cannot be counted"))?;
+    let counts = read(state, move || bus.dead_letter_counts(&principal.tenants)).await?;
     Ok(Some(counts?))
 }
 

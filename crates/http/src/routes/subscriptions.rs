@@ -14,6 +14,7 @@ use serde_json::json as value;
 
 use super::subscription_view::{SubscriptionView, age_s, view};
 use super::visible::{json, time};
+use crate::answers::Whole;
 use crate::auth::Caller;
 use crate::extract::{Json, Path, Query};
 use crate::problem::ApiProblem;
@@ -65,13 +66,14 @@ pub async fn list(
     let Some(admin) = state.operations.subscriptions() else {
         return Ok(json(&value!({ "subscriptions": [] })));
     };
+    let whole = Whole::begin(&state, &caller, Whole::LIST_BYTES).await?;
     let found = blocking(move || Ok(admin.list(&caller.principal, &page))).await?;
     let views: Vec<SubscriptionView<'_>> = found.items.iter().map(|report| view(report, now_ms)).collect();
     let mut answer = value!({ "subscriptions": views });
     if let Some(next) = found.next {
         answer["after"] = value!(next);
     }
-    Ok(json(&answer))
+    Ok(whole.json(&answer)?)
 }
 
 pub async fn show(
@@ -151,6 +153,7 @@ pub async fn blocked_keys(
     let admin = admin(&state, &name)?;
     let limit = query.limit.unwrap_or(100).clamp(1, MAX_LIMIT);
     let now_ms = state.clock.now_ms();
+    let whole = Whole::begin(&state, &caller, Whole::LIST_BYTES).await?;
     let keys = blocking(move || admin.blocked_keys(&caller.principal, &name, limit)).await?;
     let view = |key: levada_bus::port::BlockedKey| BlockedView {
         tenant_id: key.tenant,
@@ -162,7 +165,7 @@ pub async fn blocked_keys(
         blocked_s: age_s(now_ms, key.since_ms),
     };
     let keys: Vec<BlockedView> = keys.into_iter().map(view).collect();
-    Ok(json(&value!({ "blocked_keys": keys })))
+    Ok(whole.json(&value!({ "blocked_keys": keys }))?)
 }
 
 #[derive(Debug, Deserialize)]

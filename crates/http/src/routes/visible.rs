@@ -41,6 +41,24 @@ impl<'a> MessageView<'a> {
     }
 }
 
+/// What messages take that are gathered for one answer, before it is known how many they are.
+pub(super) const GATHERED_BYTES: usize = 16 << 20;
+
+/// Bytes of a message in memory and of its view, which holds the body in base64 where it must.
+pub(super) fn shown_bytes(message: &Message) -> usize {
+    let attributes: usize =
+        message.attributes.iter().map(|(name, value)| name.len() + value.len() + 64).sum();
+    256 + attributes + message.body.len() * 7 / 3
+}
+
+/// Bytes of a message as JSON at most, and of what is made on the way.
+pub(super) fn written_bytes(message: &Message) -> usize {
+    // A control character is written as six.
+    let attributes: usize = message.attributes.iter().map(|(name, value)| name.len() + value.len() + 8).sum();
+    let key = message.ordering_key.as_ref().map_or(0, |key| key.len());
+    512 + (attributes + key) * 6 + message.body.len() * 8 / 3
+}
+
 struct Attributes<'a>(&'a Message);
 
 impl Serialize for Attributes<'_> {

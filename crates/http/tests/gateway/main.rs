@@ -1,6 +1,7 @@
 //! The gateway over a real socket: a listener, a small HTTP client, engines on a simulated disk.
 
 mod access;
+mod answers;
 mod bad_input;
 mod crowd;
 mod edges;

@@ -170,7 +170,7 @@ async fn what_nests_too_deep_is_told() {
         nested("(", ")"),
         nested("abs(", ")"),
     ] {
-        let problem = session.query(&sql, Vec::new(), QueryLimits::default()).await.err().expect(&sql);
+        let problem = session.query(&sql, Vec::new(), QueryLimits::default()).await.expect_err(&sql);
         assert_eq!(problem.code, "sql-too-deep", "{sql}: {problem}");
     }
 }

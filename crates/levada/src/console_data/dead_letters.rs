@@ -1,50 +1,31 @@
 //! Dead letters: a page of them, one of them, and sending them again.
 
-use levada_bus::{DeadEntry, DeadFilter};
-use levada_console::{DeadLetter, DeadLetterFilter, DeadLetterPage, ReasonCount, Resent};
-use levada_core::{Principal, Problem, TopicName, attr};
+use std::collections::BTreeSet;
 
+use bytes::Bytes;
+use levada_bus::{Bus, BusError, DeadEntry, DeadFilter, MAX_LISTED_BYTES};
+use levada_console::{DeadLetter, DeadLetterFilter, DeadLetterPage, ReasonCount, Resent};
+use levada_core::{Principal, Problem, TenantSet, TopicName, attr};
+
+use super::scans::newest_letters;
 use super::{PlatformData, bus_problem};
 
+/// Dead letters of a topic whose pipelines a filter offers.
+const RECENT: usize = 10_000;
+/// Values that a filter offers, of each kind.
+const MAX_VALUES: usize = 200;
+
 impl PlatformData {
-    pub(super) fn dead_letter_page(
+    pub(super) async fn dead_letter_page(
         &self,
         principal: &Principal,
         filter: &DeadLetterFilter,
     ) -> Result<DeadLetterPage, Problem> {
-        let wanted = DeadFilter {
-            topic: filter.topic.clone(),
-            pipeline: filter.pipeline.clone(),
-            code: filter.code.clone(),
-            tenant: None,
-            before: filter.after.as_deref().and_then(|a| a.parse().ok()),
-            limit: filter.limit + 1,
-        };
-        let mut entries = self.bus.dead_letters(&principal.tenants, &wanted).map_err(bus_problem)?;
-        let more = entries.len() > filter.limit;
-        entries.truncate(filter.limit);
-        // Pages go by offset, which only means something within one topic.
-        let next = entries.last().filter(|_| more && filter.topic.is_some()).map(|e| e.offset.to_string());
-        let all = DeadFilter { limit: 10_000, ..DeadFilter::default() };
-        let recent = self.bus.dead_letters(&principal.tenants, &all).map_err(bus_problem)?;
-        let mut topics: Vec<String> = recent.iter().map(|e| e.topic.to_string()).collect();
-        let mut pipelines: Vec<String> =
-            recent.iter().map(|e| e.attribute(attr::DEAD_PIPELINE).to_owned()).collect();
-        for list in [&mut topics, &mut pipelines] {
-            list.sort();
-            list.dedup();
-        }
-        let counts = self.bus.dead_letter_counts(&principal.tenants).map_err(bus_problem)?;
-        Ok(DeadLetterPage {
-            letters: entries.into_iter().map(letter).collect(),
-            next,
-            topics,
-            pipelines,
-            reasons: counts.into_iter().map(|(code, count)| ReasonCount { code, count }).collect(),
-        })
+        let (tenants, filter) = (principal.tenants.clone(), filter.clone());
+        self.of_bus(principal, move |bus| page(bus, &tenants, &filter)).await
     }
 
-    pub(super) fn one_dead_letter(
+    pub(super) async fn one_dead_letter(
         &self,
         principal: &Principal,
         topic: &TopicName,
@@ -52,11 +33,12 @@ impl PlatformData {
     ) -> Result<Option<DeadLetter>, Problem> {
         let filter = DeadFilter {
             topic: Some(topic.clone()),
-            before: Some(offset + 1),
+            before: Some(offset.saturating_add(1)),
             limit: 1,
             ..DeadFilter::default()
         };
-        let found = self.bus.dead_letters(&principal.tenants, &filter).map_err(bus_problem)?;
+        let tenants = principal.tenants.clone();
+        let found = self.of_bus(principal, move |bus| bus.dead_letters(&tenants, &filter)).await?;
         Ok(found.into_iter().find(|e| e.offset == offset).map(letter))
     }
 
@@ -78,6 +60,62 @@ impl PlatformData {
             }),
         }
     }
+}
+
+fn page(bus: &Bus, tenants: &TenantSet, filter: &DeadLetterFilter) -> Result<DeadLetterPage, BusError> {
+    let wanted = DeadFilter {
+        topic: filter.topic.clone(),
+        pipeline: filter.pipeline.clone(),
+        code: filter.code.clone(),
+        tenant: None,
+        before: filter.after.as_deref().and_then(|a| a.parse().ok()),
+        limit: filter.limit + 1,
+    };
+    let mut entries = bus.dead_letters(tenants, &wanted)?;
+    // A list ends at its bytes, too.
+    let is_full = entries.iter().map(bytes_of).sum::<usize>() >= MAX_LISTED_BYTES;
+    let more = is_full || entries.len() > filter.limit;
+    entries.truncate(filter.limit);
+    // Pages go by offset, which only means something within one topic.
+    let next = entries.last().filter(|_| more && filter.topic.is_some()).map(|e| e.offset.to_string());
+    // A list shows no bodies: they go before more is read.
+    let letters =
+        entries.into_iter().map(|entry| DeadLetter { body: Bytes::new(), ..letter(entry) }).collect();
+    let (mut topics, mut pipelines) = (BTreeSet::new(), BTreeSet::new());
+    newest_letters(bus, tenants, RECENT, |topic, message| {
+        let pipeline = message.attributes.get(attr::DEAD_PIPELINE).unwrap_or_default();
+        if !pipelines.contains(pipeline) && pipelines.len() < MAX_VALUES {
+            pipelines.insert(pipeline.to_owned());
+        }
+        if !topics.contains(topic.as_str()) && topics.len() < MAX_VALUES {
+            topics.insert(topic.to_string());
+        }
+        true
+    })?;
+    let counts = bus.dead_letter_counts(tenants)?;
+    Ok(DeadLetterPage {
+        letters,
+        is_full: is_full && next.is_none(),
+        next,
+        topics: topics.into_iter().collect(),
+        pipelines: pipelines.into_iter().collect(),
+        reasons: most_frequent(counts.into_iter().map(|(code, count)| ReasonCount { code, count }).collect()),
+    })
+}
+
+fn bytes_of(entry: &DeadEntry) -> usize {
+    let attributes = entry.message.attributes.iter().map(|(name, value)| name.len() + value.len());
+    entry.message.body.len() + attributes.sum::<usize>()
+}
+
+/// Codes that are told, in their order. Consumers bring codes of their own, any number of them.
+pub(super) fn most_frequent(mut reasons: Vec<ReasonCount>) -> Vec<ReasonCount> {
+    if reasons.len() > MAX_VALUES {
+        reasons.sort_by_key(|reason| std::cmp::Reverse(reason.count));
+        reasons.truncate(MAX_VALUES);
+        reasons.sort_by(|a, b| a.code.cmp(&b.code));
+    }
+    reasons
 }
 
 fn letter(entry: DeadEntry) -> DeadLetter {

@@ -1,10 +1,11 @@
 //! Messages of subscriptions: looked at, edited, and sent back to where they came from.
 
+use bytes::Bytes;
 use levada_bus::admin::{Edit, MAX_REDRIVE, Redrive, SubscriptionChange, Weighing};
 use levada_bus::filter::Filter;
 use levada_bus::port::Peeked;
 use levada_console::{
-    DeadMark, MessageEdit, MessageFilter, MessagePage, MessageRow, RedriveDone, RedriveOrder,
+    DeadMark, MessageEdit, MessageFilter, MessagePage, MessageRow, PREVIEW_BYTES, RedriveDone, RedriveOrder,
 };
 use levada_core::{Principal, Problem, ResourceName, TenantId, attr};
 
@@ -41,9 +42,12 @@ impl PlatformData {
     ) -> Result<MessagePage, Problem> {
         let filter = parse(&wanted.filter)?;
         let (asked, named, before, limit) = (principal.clone(), name.clone(), wanted.before, wanted.limit);
-        let found = self.of_subscriptions(move |admin| admin.browse(&asked, &named, before, limit, &filter));
-        let found = found.await?;
-        Ok(MessagePage { messages: found.messages.into_iter().map(row).collect(), before: found.before })
+        self.of_subscriptions(move |admin| {
+            let found = admin.browse(&asked, &named, before, limit, &filter)?;
+            let messages = found.messages.into_iter().map(|message| beginning(row(message))).collect();
+            Ok(MessagePage { messages, before: found.before })
+        })
+        .await
     }
 
     pub(super) async fn one_message(
@@ -121,6 +125,15 @@ fn require_operator(principal: &Principal) -> Result<(), Problem> {
         return Ok(());
     }
     Err(Problem::new(403, "role-forbidden", "this takes the role engineer"))
+}
+
+/// Without what a list does not show of the body.
+fn beginning(message: MessageRow) -> MessageRow {
+    if message.body.len() <= PREVIEW_BYTES {
+        return message;
+    }
+    // A slice would hold on to the whole.
+    MessageRow { body: Bytes::copy_from_slice(&message.body[..PREVIEW_BYTES]), ..message }
 }
 
 fn row(peeked: Peeked) -> MessageRow {

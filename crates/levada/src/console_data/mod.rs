@@ -6,6 +6,7 @@ mod messages;
 mod models;
 mod overview;
 mod pipelines;
+mod scans;
 mod sql;
 mod subscriptions;
 mod topics;
@@ -30,6 +31,7 @@ use crate::census::Census;
 use crate::meter::Meter;
 use crate::operations::{Engines, owner_tenant};
 use crate::sampler::Sampler;
+use scans::Scans;
 
 /// Implements the console's port over the running parts.
 pub struct PlatformData {
@@ -44,6 +46,7 @@ pub struct PlatformData {
     clock: Arc<dyn Clock>,
     started: Instant,
     meter: Meter,
+    scans: Scans,
 }
 
 /// What the console looks at.
@@ -77,7 +80,18 @@ impl PlatformData {
             clock,
             started: Instant::now(),
             meter: Meter::default(),
+            scans: Scans::default(),
         }
+    }
+
+    /// Reads of the log, in their turn.
+    async fn of_bus<T: Send + 'static>(
+        &self,
+        principal: &Principal,
+        read: impl FnOnce(&Bus) -> Result<T, levada_bus::BusError> + Send + 'static,
+    ) -> Result<T, Problem> {
+        let bus = self.bus.clone();
+        self.scans.run(principal, move || read(&bus).map_err(bus_problem)).await
     }
 }
 
@@ -129,7 +143,7 @@ impl ConsoleData for PlatformData {
     }
 
     async fn pipeline(&self, principal: &Principal, key: &str) -> Result<Option<PipelineDetail>, Problem> {
-        self.pipeline_page(principal, key)
+        self.pipeline_page(principal, key).await
     }
 
     async fn models(&self, principal: &Principal) -> Result<Vec<ModelRow>, Problem> {
@@ -223,7 +237,7 @@ impl ConsoleData for PlatformData {
         principal: &Principal,
         filter: &DeadLetterFilter,
     ) -> Result<DeadLetterPage, Problem> {
-        self.dead_letter_page(principal, filter)
+        self.dead_letter_page(principal, filter).await
     }
 
     async fn dead_letter(
@@ -232,7 +246,7 @@ impl ConsoleData for PlatformData {
         topic: &TopicName,
         offset: u64,
     ) -> Result<Option<DeadLetter>, Problem> {
-        self.one_dead_letter(principal, topic, offset)
+        self.one_dead_letter(principal, topic, offset).await
     }
 
     async fn resend(

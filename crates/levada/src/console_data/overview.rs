@@ -3,7 +3,7 @@
 use levada_console::{Health, Overview, ZoneRow};
 use levada_core::{Principal, Problem, TenantSet, Zone};
 
-use super::{PlatformData, bus_problem, urgency};
+use super::{PlatformData, urgency};
 use crate::sampler;
 
 impl PlatformData {
@@ -31,7 +31,11 @@ impl PlatformData {
         if log.poisoned.is_some() {
             health = Health::Failing;
         }
-        let dead = self.bus.dead_letter_counts(&principal.tenants).map_err(bus_problem)?;
+        let tenants = principal.tenants.clone();
+        let dead_letters = match operates {
+            true => self.of_bus(principal, move |bus| bus.dead_letter_counts(&tenants)).await?.values().sum(),
+            false => 0,
+        };
         Ok(Overview {
             health,
             notes,
@@ -40,7 +44,7 @@ impl PlatformData {
             rate_step_s: u32::try_from(sampler::STEP.as_secs()).unwrap_or(1),
             accepted,
             duplicates,
-            dead_letters: if operates { dead.values().sum() } else { 0 },
+            dead_letters,
             latency_p50_ms: freshness.p50_ms,
             latency_p99_ms: freshness.p99_ms,
             backlog: pipelines.iter().filter_map(|p| p.backlog).sum(),

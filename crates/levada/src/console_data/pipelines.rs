@@ -3,16 +3,18 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use levada_bus::{DeadFilter, TopicInfo};
+use levada_bus::TopicInfo;
 use levada_config::model::{Check, Pipeline, Schema, Step, Validation, Waiting};
 use levada_console::{EpochRow, Health, PipelineDetail, PipelineRow, ReasonCount, StepCounts, StepRow};
 use levada_core::{Principal, Problem, TenantSet, attr};
 use levada_flow::{PipelineStatus, RunState, TenantFigures, Totals};
 
-use super::{OPERATOR_KNOWS, PlatformData, bus_problem, key, owner_text, sees_whole, urgency};
+use super::dead_letters::most_frequent;
+use super::scans::newest_letters;
+use super::{OPERATOR_KNOWS, PlatformData, key, owner_text, sees_whole, urgency};
 use crate::operations::{sees, topic_of};
 
-/// Dead letters that are looked through for the reasons of one pipeline.
+/// Dead letters of a topic that are counted for the reasons of one pipeline.
 const LETTERS: usize = 10_000;
 
 impl PlatformData {
@@ -78,7 +80,7 @@ impl PlatformData {
         (own.into_values().reduce(together).unwrap_or_default(), rate)
     }
 
-    pub(super) fn pipeline_page(
+    pub(super) async fn pipeline_page(
         &self,
         principal: &Principal,
         wanted: &str,
@@ -93,20 +95,31 @@ impl PlatformData {
             file: definition.map(|d| d.file.display().to_string()).unwrap_or_default(),
             row: self.pipeline_row(&status, principal, &self.bus.topics()),
             steps: step_rows(&status, definition, sees_whole(principal, &status.owner)),
-            dead_by_reason: self.reasons(&status, principal)?,
+            dead_by_reason: self.reasons(&status, principal).await?,
             epochs: self.epoch_rows(&status, principal),
         }))
     }
 
-    fn reasons(&self, status: &PipelineStatus, principal: &Principal) -> Result<Vec<ReasonCount>, Problem> {
-        let filter =
-            DeadFilter { pipeline: Some(status.full_name()), limit: LETTERS, ..DeadFilter::default() };
-        let letters = self.bus.dead_letters(&principal.tenants, &filter).map_err(bus_problem)?;
-        let mut reasons = BTreeMap::<String, u64>::new();
-        for entry in &letters {
-            *reasons.entry(entry.attribute(attr::DEAD_CODE).to_owned()).or_default() += 1;
-        }
-        Ok(reasons.into_iter().map(|(code, count)| ReasonCount { code, count }).collect())
+    async fn reasons(
+        &self,
+        status: &PipelineStatus,
+        principal: &Principal,
+    ) -> Result<Vec<ReasonCount>, Problem> {
+        let (tenants, pipeline) = (principal.tenants.clone(), status.full_name());
+        let reasons = self.of_bus(principal, move |bus| {
+            let mut reasons = BTreeMap::<String, u64>::new();
+            newest_letters(bus, &tenants, LETTERS, |_, message| {
+                let is_own = message.attributes.get(attr::DEAD_PIPELINE) == Some(&pipeline);
+                if is_own {
+                    let code = message.attributes.get(attr::DEAD_CODE).unwrap_or_default();
+                    *reasons.entry(code.to_owned()).or_default() += 1;
+                }
+                is_own
+            })?;
+            Ok(reasons)
+        });
+        let reasons = reasons.await?;
+        Ok(most_frequent(reasons.into_iter().map(|(code, count)| ReasonCount { code, count }).collect()))
     }
 
     /// Of a shared pipeline a tenant sees the epochs that held a record of its own.

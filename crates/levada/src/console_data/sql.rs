@@ -2,7 +2,8 @@
 
 use std::time::Instant;
 
-use levada_console::{Column, QueryAnswer, TableRow};
+use futures::TryStreamExt;
+use levada_console::{QueryAnswer, ShownRows, TableRow};
 use levada_core::{Principal, Problem, TenantSet, Zone};
 use levada_lake::QueryLimits;
 
@@ -20,16 +21,22 @@ impl PlatformData {
         let limits = QueryLimits { max_rows: max_rows.min(self.limits.max_rows), ..self.limits };
         let output = session.query(sql, Vec::new(), limits).await?;
         let as_of = output.as_of.iter().map(|a| format!("{} {}", a.table, a.version)).collect();
-        let text = output.into_text().await?;
-        let columns = text
-            .columns
-            .into_iter()
-            .map(|c| Column { name: c.name, kind: c.data_type, numeric: c.is_numeric })
-            .collect();
+        let truncation = output.truncation();
+        let mut rows = ShownRows::of_schema(&output.schema);
+        let mut batches = output.stream;
+        // Dropping the stream where the page is full ends the query.
+        while !rows.is_full()
+            && let Some(batch) = batches.try_next().await?
+        {
+            // Text of long values is work: not on a thread that answers requests.
+            let shown = tokio::task::spawn_blocking(move || rows.push_batch(&batch).map(|()| rows)).await;
+            rows = shown
+                .map_err(|_| Problem::new(500, "internal", "the rows could not be shown"))?
+                .map_err(|error| Problem::new(500, "internal", error.to_string()))?;
+        }
         Ok(QueryAnswer {
-            columns,
-            rows: text.rows,
-            truncated: text.truncated,
+            truncated: rows.is_full() || truncation.is_truncated(),
+            rows,
             elapsed_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
             as_of,
         })

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use levada_core::{Quota, Quotas, TenantQuotas};
+use levada_core::{MemoryBudget, Quota, Quotas, TenantQuotas};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::raw::{holds, logged_in, message, rest, startup};
+use crate::raw::{holds, logged_in, logged_in_as, message, ready, rest, startup};
 use crate::stage::Stage;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -98,4 +98,47 @@ async fn malformed_messages_are_told_and_end_their_connection_alone() {
         assert!(rest(&mut socket).await.starts_with(b"E"), "{length}");
     }
     assert_eq!(stage.psql("lvd_acme", "levada", "SELECT 1;").await.good(), "1");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn statements_of_one_tenants_sessions_leave_room_to_others() {
+    // 64 MiB for all, 16 for one owner: four sessions at their own bound.
+    let stage = Stage::with(|c| c.memory = MemoryBudget::new(512 << 20)).await;
+    let long = format!("select '{}'", "x".repeat(240_000));
+    let parse = |n: usize| {
+        let mut series = message(b'P', format!("s{n}\0{long}\0\0\0").as_bytes());
+        series.extend(message(b'S', b""));
+        series
+    };
+    let (mut held, mut states) = (Vec::new(), Vec::new());
+    for _ in 0..6 {
+        let mut socket = logged_in(&stage).await;
+        for n in 0..20 {
+            socket.write_all(&parse(n)).await.expect("sent");
+            let seen = ready(&mut socket).await;
+            if seen.starts_with(b"1") {
+                continue;
+            }
+            states.push(if holds(&seen, "53200") { "53200" } else { "54000" });
+            assert!(holds(&seen, "close prepared statements"), "{}", String::from_utf8_lossy(&seen));
+            break;
+        }
+        held.push(socket);
+    }
+    assert_eq!(states[0], "54000", "a session alone");
+    assert_eq!(states[5], "53200", "the owner");
+    let mut other = logged_in_as(&stage, "lvd_bolt").await;
+    other.write_all(&parse(0)).await.expect("sent");
+    assert!(ready(&mut other).await.starts_with(b"1"), "another owner is not touched");
+    drop(held);
+    let again = async {
+        let mut socket = logged_in(&stage).await;
+        for n in 0.. {
+            socket.write_all(&parse(n)).await.expect("sent");
+            if ready(&mut socket).await.starts_with(b"1") {
+                break;
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), again).await.expect("what they held comes back");
 }

@@ -274,6 +274,7 @@ impl BusPort for MemoryBus {
             if topic.spec.is_some() {
                 return Err(PortError::AlreadyExists { what: "topic", name: spec.name.to_string() });
             }
+            bounds::topic(&spec, None)?;
             topic.spec = Some(spec.clone());
             Ok(spec)
         })
@@ -287,6 +288,7 @@ impl BusPort for MemoryBus {
     fn update_topic(&self, spec: TopicSpec) -> BoxFuture<'_, Result<TopicSpec, PortError>> {
         self.change(|state| {
             let topic = state.topics.get_mut(&spec.name).ok_or_else(|| not_found("topic", &spec.name))?;
+            bounds::topic(&spec, topic.spec.as_ref())?;
             topic.spec = Some(spec.clone());
             Ok(spec)
         })
@@ -360,6 +362,7 @@ impl BusPort for MemoryBus {
             if state.subscriptions.contains_key(&spec.name) {
                 return Err(PortError::AlreadyExists { what: "subscription", name: spec.name.to_string() });
             }
+            bounds::subscription(&spec, None)?;
             let topic = spec.topic.clone().ok_or_else(|| PortError::InvalidArgument("no topic".into()))?;
             let sub = Subscription {
                 spec: Arc::new(spec.clone()),
@@ -398,6 +401,7 @@ impl BusPort for MemoryBus {
                 .subscriptions
                 .get_mut(&spec.name)
                 .ok_or_else(|| not_found("subscription", &spec.name))?;
+            bounds::subscription(&spec, Some(&sub.spec))?;
             sub.spec = Arc::new(spec.clone());
             Ok(spec)
         })
@@ -469,6 +473,7 @@ impl BusPort for MemoryBus {
                 expires_at_ms: now_ms() + 7 * 24 * 3_600_000,
                 labels,
             };
+            bounds::snapshot(&spec, None)?;
             state.snapshots.insert(name, (spec.clone(), sub.acked.clone(), sub.from));
             Ok(spec)
         })
@@ -483,6 +488,7 @@ impl BusPort for MemoryBus {
         self.change(|state| {
             let kept =
                 state.snapshots.get_mut(&spec.name).ok_or_else(|| not_found("snapshot", &spec.name))?;
+            bounds::snapshot(&spec, Some(&kept.0))?;
             kept.0 = spec.clone();
             Ok(spec)
         })

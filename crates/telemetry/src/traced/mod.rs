@@ -238,7 +238,7 @@ fn type_of(error: &PortError) -> &'static str {
     match error {
         PortError::NotFound { .. } => "not_found",
         PortError::AlreadyExists { .. } => "already_exists",
-        PortError::InvalidArgument(_) => "invalid_argument",
+        PortError::InvalidArgument(_) | PortError::TooLarge(_) => "invalid_argument",
         PortError::FailedPrecondition(_) => "failed_precondition",
         PortError::PermissionDenied(_) => "permission_denied",
         PortError::ResourceExhausted(_) => "resource_exhausted",

@@ -25,7 +25,7 @@ fn kind(error: &PortError) -> Kind {
     match error {
         PortError::NotFound { what, .. } => Kind::NotFound(what),
         PortError::AlreadyExists { what, .. } => Kind::AlreadyExists(what),
-        PortError::InvalidArgument(_) => Kind::InvalidArgument,
+        PortError::InvalidArgument(_) | PortError::TooLarge(_) => Kind::InvalidArgument,
         PortError::FailedPrecondition(_) => Kind::FailedPrecondition,
         PortError::PermissionDenied(_)
         | PortError::ResourceExhausted(_)

@@ -3,6 +3,7 @@
 mod admin;
 mod ahead;
 mod behaviour;
+mod bounds;
 mod crash;
 mod damage;
 mod deduplicate;

@@ -90,6 +90,14 @@ impl Double {
         }
         all.retain(|l| principal.tenants.contains(&tenant(&l.tenant)));
         all.sort_by_key(|l| std::cmp::Reverse(l.at_ms));
+        if let Some(wide) = self.wide() {
+            for letter in &mut all {
+                (letter.reason, letter.stage) = (wide.clone(), wide.clone());
+                (letter.event_type, letter.position) = (Some(wide.clone()), Some(wide.clone()));
+                letter.attributes.push(("wide".to_owned(), wide.clone()));
+                letter.body = wide.clone().into();
+            }
+        }
         all
     }
 
@@ -114,6 +122,6 @@ impl Double {
         let limit = filter.limit.min(20);
         let next = (matching.len() > from + limit).then(|| (from + limit).to_string());
         let letters = matching.into_iter().skip(from).take(limit).collect();
-        DeadLetterPage { letters, next, topics, pipelines, reasons }
+        DeadLetterPage { letters, next, is_full: false, topics, pipelines, reasons }
     }
 }

@@ -45,7 +45,7 @@ impl Double {
             ("CloudPubSubDeadLetterSourceSubscriptionProject", source.0),
             ("CloudPubSubDeadLetterSourceSubscription", source.1),
         ];
-        Some(MessageRow {
+        let mut message = MessageRow {
             message_id,
             published_ms: self.clock.now_ms() - 40_000 * i64::try_from(n + 1).unwrap_or(1),
             tenant: "alpine".to_owned(),
@@ -57,7 +57,14 @@ impl Double {
                 code: code.to_owned(),
                 reason: reason.to_owned(),
             }),
-        })
+        };
+        if let Some(wide) = self.wide() {
+            message.ordering_key = Some(wide.clone());
+            message.attributes.push(("wide".to_owned(), wide.clone()));
+            message.dead.iter_mut().for_each(|dead| dead.reason = wide.clone());
+            message.body = wide.into();
+        }
+        Some(message)
     }
 
     pub fn message_page(

@@ -8,7 +8,7 @@ mod subscriptions;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 use levada_console::*;
@@ -27,6 +27,8 @@ pub struct Double {
     /// How messages were edited before they were sent again.
     pub edits: Mutex<Vec<MessageEdit>>,
     pub authentications: AtomicU64,
+    /// Characters of each value that callers may make long; 0: as people write them.
+    pub wide: AtomicUsize,
 }
 
 fn tenant(text: &str) -> TenantId {
@@ -49,6 +51,7 @@ impl Double {
             redriven: Mutex::default(),
             edits: Mutex::default(),
             authentications: AtomicU64::new(0),
+            wide: AtomicUsize::new(0),
         }
     }
 
@@ -59,6 +62,12 @@ impl Double {
 
     fn seconds(&self) -> u64 {
         u64::try_from((self.clock.now_ms() - self.start_ms) / 1000).unwrap_or(0)
+    }
+
+    /// What stands in place of a value while values are wide.
+    fn wide(&self) -> Option<String> {
+        let chars = self.wide.load(Ordering::Relaxed);
+        (chars > 0).then(|| "\"".repeat(chars))
     }
 
     fn rate(&self, at_s: u64) -> f64 {
@@ -111,7 +120,11 @@ impl ConsoleData for Double {
     }
 
     async fn pipelines(&self, principal: &Principal) -> Result<Vec<PipelineRow>, Problem> {
-        Ok(self.pipeline_rows(principal))
+        let mut rows = self.pipeline_rows(principal);
+        if let Some(wide) = self.wide() {
+            rows.iter_mut().for_each(|row| row.note = Some(wide.clone()));
+        }
+        Ok(rows)
     }
 
     async fn pipeline(&self, principal: &Principal, key: &str) -> Result<Option<PipelineDetail>, Problem> {
@@ -306,33 +319,38 @@ impl ConsoleData for Double {
     }
 
     async fn query(&self, principal: &Principal, sql: &str, max_rows: usize) -> Result<QueryAnswer, Problem> {
+        if let Some(wide) = self.wide().filter(|_| sql.contains("CAST")) {
+            return Err(Problem::new(422, "sql-cast", format!("`{wide}` is no number")).hint(wide));
+        }
         if sql.contains("silver.chekins") {
             return Err(Problem::new(404, "table-unknown", "table `silver.chekins` does not exist")
                 .hint("did you mean `silver.checkins`?"));
         }
-        let column =
-            |name: &str, kind: &str, numeric| Column { name: name.into(), kind: kind.into(), numeric };
-        let rows: Vec<Vec<Option<String>>> = (0..40u32)
-            .map(|i| {
-                vec![
-                    Some(["EWR", "JFK", "LGA"][i as usize % 3].to_owned()),
-                    Some(format!("2013-07-{:02}", 1 + i / 3)),
-                    Some((812 + i * 37 % 211).to_string()),
-                    (i % 7 != 3).then(|| format!("{:.2}", 71.3 + f64::from(i * 13 % 100) / 7.0)),
-                    Some(principal.name.clone()),
-                ]
-            })
-            .collect();
+        let columns = [
+            Column::new("station", "text", false),
+            Column::new("day", "date", false),
+            Column::new("checkins", "bigint", true),
+            Column::new("mean_temp", "double precision", true),
+            Column::new("asked_by", "text", false),
+        ];
+        let mut rows = ShownRows::new(columns.into_iter());
+        let wide = self.wide();
+        let made = if wide.is_some() { 480 } else { 40 };
+        for i in 0..made.min(max_rows) {
+            let row = [
+                Some(["EWR", "JFK", "LGA"][i % 3].to_owned()),
+                Some(format!("2013-07-{:02}", 1 + i / 3)),
+                Some((812 + i * 37 % 211).to_string()),
+                (i % 7 != 3).then(|| format!("{:.2}", 71.3 + (i * 13 % 100) as f64 / 7.0)),
+                Some(wide.clone().unwrap_or_else(|| principal.name.clone())),
+            ];
+            if !rows.push(row.into_iter()) {
+                break;
+            }
+        }
         Ok(QueryAnswer {
-            columns: vec![
-                column("station", "text", false),
-                column("day", "date", false),
-                column("checkins", "bigint", true),
-                column("mean_temp", "double precision", true),
-                column("asked_by", "text", false),
-            ],
-            truncated: rows.len() > max_rows,
-            rows: rows.into_iter().take(max_rows).collect(),
+            rows,
+            truncated: made > max_rows,
             elapsed_ms: 14,
             as_of: vec!["checkins 1502".to_owned()],
         })
