@@ -7,16 +7,12 @@
 
 use std::sync::Arc;
 
-use std::iter::repeat_n;
-
-use arrow::array::{ArrayRef, AsArray, BooleanArray, LargeStringArray, StringArray, StringViewArray};
-use arrow::compute::kernels::concat_elements::concat_elements_utf8;
-use arrow::compute::kernels::regexp::{regexp_is_match, regexp_is_match_scalar};
-use arrow::compute::{cast, concat, not};
+use arrow::array::ArrayRef;
+use arrow::compute::concat;
 use arrow::datatypes::{DataType, FieldRef};
 use datafusion::common::config::ConfigOptions;
+use datafusion::common::resources_err;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
-use datafusion::common::{internal_err, plan_err, resources_err};
 use datafusion::error::Result;
 use datafusion::logical_expr::expr::ScalarFunction;
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
@@ -26,13 +22,15 @@ use datafusion::logical_expr::simplify::{ExprSimplifyResult, SimplifyContext};
 use datafusion::logical_expr::sort_properties::{ExprProperties, SortProperties};
 use datafusion::logical_expr::{
     BinaryExpr, ColumnarValue, Documentation, Expr, ExpressionPlacement, LogicalPlan, Operator,
-    ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, StructFieldMapping, Volatility,
+    ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, StructFieldMapping,
 };
 use datafusion::optimizer::analyzer::AnalyzerRule;
 use datafusion::scalar::ScalarValue;
 
 use crate::amplify::{self, Bound, MATCHES};
+use crate::constants;
 use crate::limits::array_bytes;
+use crate::operators::{Concat, Matches};
 use crate::pace;
 use crate::purse::Purse;
 
@@ -43,9 +41,6 @@ const PART_BYTES: u64 = 4 << 20;
 const PART_STEPS: u64 = 400_000_000;
 /// One call may take so many.
 const MAX_STEPS: u64 = 4_000_000_000;
-/// A value of a fixed size has at most so many bytes.
-const MAX_TYPE_BYTES: u64 = 4 << 10;
-const MAX_CENTROIDS: i64 = 10_000;
 /// Whoever computes with larger values does it calmly (see `pace`).
 const BRISK_BYTES: usize = 1 << 20;
 
@@ -59,82 +54,11 @@ impl AnalyzerRule for GuardAmplifiers {
     }
 
     fn analyze(&self, plan: LogicalPlan, config: &ConfigOptions) -> Result<LogicalPlan> {
-        refuse_large_constants(&plan)?;
+        constants::refuse_large(&plan)?;
         match Purse::of(config) {
             Some(purse) => guard(plan, &purse, &|name| amplify::is_amplifier(name)),
             None => Ok(plan),
         }
-    }
-}
-
-/// Refuses constants by which the engine takes room in advance: types of which a single null is
-/// large, such as `int[1000000]` and `FixedSizeBinary(1000000)`, and the centroids of
-/// `approx_percentile_cont`.
-fn refuse_large_constants(plan: &LogicalPlan) -> Result<()> {
-    plan.apply_with_subqueries(|node| {
-        node.apply_expressions(|expr| {
-            expr.apply(|expr| {
-                refuse_wide_type(expr)?;
-                refuse_many_centroids(expr)?;
-                Ok(TreeNodeRecursion::Continue)
-            })
-        })
-    })?;
-    Ok(())
-}
-
-fn refuse_wide_type(expr: &Expr) -> Result<()> {
-    let wanted = match expr {
-        Expr::Cast(cast) => Some(cast.field.data_type().clone()),
-        Expr::TryCast(cast) => Some(cast.field.data_type().clone()),
-        Expr::ScalarFunction(call) if call.func.name().starts_with("arrow_") => match call.args.get(1) {
-            Some(Expr::Literal(text, _)) => text.try_as_str().flatten().and_then(|text| text.parse().ok()),
-            _ => None,
-        },
-        _ => None,
-    };
-    match wanted {
-        Some(wanted) if fixed_bytes(&wanted) > MAX_TYPE_BYTES => plan_err!(
-            "a value of type {wanted} has {} bytes, and {MAX_TYPE_BYTES} are allowed",
-            fixed_bytes(&wanted)
-        ),
-        _ => Ok(()),
-    }
-}
-
-fn refuse_many_centroids(expr: &Expr) -> Result<()> {
-    let (name, args) = match expr {
-        Expr::AggregateFunction(call) => (call.func.name(), &call.params.args),
-        Expr::WindowFunction(call) => (call.fun.name(), &call.params.args),
-        _ => return Ok(()),
-    };
-    if !name.starts_with("approx_percentile") {
-        return Ok(());
-    }
-    for arg in args {
-        let Expr::Literal(value, _) = arg else { continue };
-        if let Ok(ScalarValue::Int64(Some(count))) = value.cast_to(&DataType::Int64)
-            && count > MAX_CENTROIDS
-        {
-            return plan_err!("{name} with {count} centroids, and {MAX_CENTROIDS} are allowed");
-        }
-    }
-    Ok(())
-}
-
-/// Bytes of any value of a type, be it null.
-fn fixed_bytes(of: &DataType) -> u64 {
-    match of {
-        DataType::FixedSizeBinary(bytes) => u64::try_from(*bytes).unwrap_or(0),
-        DataType::FixedSizeList(element, count) => {
-            fixed_bytes(element.data_type()).max(1).saturating_mul(u64::try_from(*count).unwrap_or(0))
-        }
-        DataType::Struct(fields) => fields.iter().map(|field| fixed_bytes(field.data_type())).sum(),
-        DataType::List(element) | DataType::LargeList(element) | DataType::Map(element, _) => {
-            fixed_bytes(element.data_type())
-        }
-        DataType::Dictionary(_, values) => fixed_bytes(values),
-        other => other.primitive_width().unwrap_or(16) as u64,
     }
 }
 
@@ -143,7 +67,7 @@ fn fixed_bytes(of: &DataType) -> u64 {
 /// # Errors
 /// When a plan cannot be rebuilt.
 pub(crate) fn guard_all(plan: LogicalPlan, purse: &Purse) -> Result<LogicalPlan> {
-    refuse_large_constants(&plan)?;
+    constants::refuse_large(&plan)?;
     guard(plan, purse, &|_| true)
 }
 
@@ -370,145 +294,6 @@ impl ScalarUDFImpl for Guarded {
     }
 }
 
-/// The operator `||` of two texts, whose types are settled.
-#[derive(Debug, PartialEq, Eq, Hash)]
-struct Concat {
-    signature: Signature,
-}
-
-impl Concat {
-    fn new() -> Self {
-        Self { signature: Signature::any(2, Volatility::Immutable) }
-    }
-}
-
-impl ScalarUDFImpl for Concat {
-    fn name(&self) -> &str {
-        "string_concat"
-    }
-
-    fn schema_name(&self, args: &[Expr]) -> Result<String> {
-        let [left, right] = args else { return internal_err!("|| has two operands") };
-        Ok(format!("{} || {}", left.schema_name(), right.schema_name()))
-    }
-
-    fn signature(&self) -> &Signature {
-        &self.signature
-    }
-
-    fn return_type(&self, arg_types: &[DataType]) -> Result<DataType> {
-        let [left, right] = arg_types else { return internal_err!("|| has two operands") };
-        let wider = [DataType::Utf8View, DataType::LargeUtf8].into_iter().find(|t| left == t || right == t);
-        Ok(wider.unwrap_or(DataType::Utf8))
-    }
-
-    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        let [left, right] = &args.args[..] else { return internal_err!("|| has two operands") };
-        let wanted = args.return_field.data_type();
-        let is_constant = [left, right].iter().all(|arg| matches!(arg, ColumnarValue::Scalar(_)));
-        let rows = if is_constant { 1 } else { args.number_rows };
-        let text = |arg: &ColumnarValue| -> Result<ArrayRef> { Ok(cast(&arg.to_array(rows)?, wanted)?) };
-        let joined = join(&text(left)?, &text(right)?)?;
-        match is_constant {
-            true => Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(&joined, 0)?)),
-            false => Ok(ColumnarValue::Array(joined)),
-        }
-    }
-}
-
-/// The operators `~`, `~*`, `!~` and `!~*` on two texts. The engine's own keep a compiled pattern
-/// for each row, and ask nobody.
-#[derive(Debug, PartialEq, Eq, Hash)]
-struct Matches {
-    op: Operator,
-    signature: Signature,
-}
-
-impl Matches {
-    fn is_for(op: Operator) -> bool {
-        use Operator::{RegexIMatch, RegexMatch, RegexNotIMatch, RegexNotMatch};
-        matches!(op, RegexMatch | RegexIMatch | RegexNotMatch | RegexNotIMatch)
-    }
-
-    fn new(op: Operator) -> Self {
-        Self { op, signature: Signature::any(2, Volatility::Immutable) }
-    }
-}
-
-impl ScalarUDFImpl for Matches {
-    fn name(&self) -> &str {
-        MATCHES
-    }
-
-    fn schema_name(&self, args: &[Expr]) -> Result<String> {
-        let [left, right] = args else { return internal_err!("{} has two operands", self.op) };
-        Ok(format!("{} {} {}", left.schema_name(), self.op, right.schema_name()))
-    }
-
-    fn signature(&self) -> &Signature {
-        &self.signature
-    }
-
-    fn return_type(&self, _: &[DataType]) -> Result<DataType> {
-        Ok(DataType::Boolean)
-    }
-
-    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        let [text, pattern] = &args.args[..] else { return internal_err!("{} has two operands", self.op) };
-        let is_constant = [text, pattern].iter().all(|arg| matches!(arg, ColumnarValue::Scalar(_)));
-        let rows = if is_constant { 1 } else { args.number_rows };
-        let column =
-            |arg: &ColumnarValue| -> Result<ArrayRef> { Ok(cast(&arg.to_array(rows)?, &DataType::Utf8)?) };
-        let flags = matches!(self.op, Operator::RegexIMatch | Operator::RegexNotIMatch).then_some("i");
-        let texts = column(text)?;
-        let texts = texts.as_string::<i32>();
-        let found = match pattern {
-            ColumnarValue::Scalar(scalar) => match scalar.try_as_str() {
-                Some(Some(pattern)) => regexp_is_match_scalar(texts, pattern, flags)?,
-                _ => BooleanArray::new_null(rows),
-            },
-            ColumnarValue::Array(_) => {
-                let patterns = column(pattern)?;
-                let flags = flags.map(|flags| StringArray::from_iter_values(repeat_n(flags, rows)));
-                regexp_is_match(texts, patterns.as_string::<i32>(), flags.as_ref())?
-            }
-        };
-        let found = match self.op {
-            Operator::RegexNotMatch | Operator::RegexNotIMatch => not(&found)?,
-            _ => found,
-        };
-        match is_constant {
-            true => Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(&found, 0)?)),
-            false => Ok(ColumnarValue::Array(Arc::new(found))),
-        }
-    }
-}
-
-/// The texts of two columns of one type, one after the other; null where one of them is.
-fn join(left: &ArrayRef, right: &ArrayRef) -> Result<ArrayRef> {
-    fn pairs<'a>(
-        left: impl Iterator<Item = Option<&'a str>>,
-        right: impl Iterator<Item = Option<&'a str>>,
-    ) -> impl Iterator<Item = Option<String>> {
-        left.zip(right).map(|(l, r)| Some([l?, r?].concat()))
-    }
-    Ok(match left.data_type() {
-        DataType::Utf8 => {
-            let (l, r) = (left.as_string::<i32>(), right.as_string::<i32>());
-            Arc::new(concat_elements_utf8(l, r)?) as ArrayRef
-        }
-        DataType::LargeUtf8 => {
-            let (l, r) = (left.as_string::<i64>(), right.as_string::<i64>());
-            Arc::new(pairs(l.iter(), r.iter()).collect::<LargeStringArray>())
-        }
-        DataType::Utf8View => {
-            let (l, r) = (left.as_string_view(), right.as_string_view());
-            Arc::new(pairs(l.iter(), r.iter()).collect::<StringViewArray>())
-        }
-        other => return plan_err!("|| is not for {other}"),
-    })
-}
-
 /// Bytes of the constants of a plan that an operator may repeat for each row of a batch. Lists
 /// of `IN` are not among them.
 pub(crate) fn constant_bytes(plan: &LogicalPlan) -> Result<usize> {
@@ -526,18 +311,4 @@ pub(crate) fn constant_bytes(plan: &LogicalPlan) -> Result<usize> {
         })
     })?;
     Ok(bytes)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_operator_keeps_its_name() {
-        let name = Concat::new().schema_name(&[
-            Expr::from(datafusion::common::Column::from_name("a")),
-            datafusion::prelude::lit("b"),
-        ]);
-        assert_eq!(name.expect("a name"), "a || Utf8(\"b\")");
-    }
 }
