@@ -9,6 +9,7 @@
 
 mod files;
 mod shares;
+mod slots;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -20,6 +21,10 @@ use tokio::sync::watch;
 
 use files::file_path;
 use shares::Shares;
+use slots::Slots;
+
+/// Entries that are looked at before the lock is given back.
+const STEP: usize = 1_024;
 
 /// What identifies a publish: 128 bits of BLAKE3 over topic, tenant and key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -91,7 +96,7 @@ pub(crate) struct Entry {
 
 #[derive(Debug, Default)]
 struct Inner {
-    slots: HashMap<KeyHash, Slot, ahash::RandomState>,
+    slots: Slots,
     shares: Shares,
     unsaved: Vec<Entry>,
     files: VecDeque<SavedFile>,
@@ -226,13 +231,17 @@ impl Window {
         let (number, mut entries): (u64, Vec<Entry>) = {
             let mut inner = self.inner.lock();
             inner.next_file += 1;
-            // What is beyond may not be durable yet: a power loss would leave a key of nothing.
-            let ends: HashMap<u32, u64> = covered.iter().copied().collect();
-            let is_covered = |e: &Entry| ends.get(&e.topic).is_none_or(|end| e.offset < *end);
-            let (saved, later) = std::mem::take(&mut inner.unsaved).into_iter().partition(is_covered);
-            inner.unsaved = later;
-            (inner.next_file - 1, saved)
+            (inner.next_file - 1, std::mem::take(&mut inner.unsaved))
         };
+        // What is beyond may not be durable yet: a power loss would leave a key of nothing.
+        let ends: HashMap<u32, u64> = covered.iter().copied().collect();
+        let later = entries.extract_if(.., |e| ends.get(&e.topic).is_some_and(|end| e.offset >= *end));
+        let later: Vec<Entry> = later.collect();
+        if !later.is_empty() {
+            let mut inner = self.inner.lock();
+            let newer = std::mem::replace(&mut inner.unsaved, later);
+            inner.unsaved.extend(newer);
+        }
         let outdated =
             self.inner.lock().outdated_files(now_ms - self.window_ms, self.max_keys, entries.len());
         let added = entries.len();
@@ -266,9 +275,12 @@ impl Window {
             else {
                 continue;
             };
-            let inner = self.inner.lock();
-            let is_live = |entry: &Entry| matches!(inner.slots.get(&entry.key), Some(Slot::Done { offset, .. }) if *offset == entry.offset);
-            kept.extend(entries.into_iter().filter(is_live));
+            // In steps: publishes wait for the lock.
+            for some in entries.chunks(STEP) {
+                let inner = self.inner.lock();
+                let is_live = |entry: &&Entry| matches!(inner.slots.get(&entry.key), Some(Slot::Done { offset, .. }) if *offset == entry.offset);
+                kept.extend(some.iter().filter(is_live).copied());
+            }
         }
         kept
     }

@@ -52,10 +52,6 @@ impl Shown {
         self.cut.is_some()
     }
 
-    pub(crate) fn to_lowercase(&self) -> Self {
-        Self { text: self.text.to_lowercase(), cut: self.cut }
-    }
-
     /// Bytes that it takes in a page.
     pub(crate) fn html_bytes(&self) -> usize {
         const MARK_BYTES: usize = 64;

@@ -101,5 +101,5 @@ pub use semantics::{
 };
 pub use session::SqlSession;
 pub use spec::stored_table;
-pub use text::{TextColumn, TextRows};
+pub use text::{TextCells, TextColumn, TextRows, each_row_as_text};
 pub use types::*;

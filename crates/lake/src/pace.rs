@@ -17,7 +17,7 @@ use std::time::Duration;
 use thread_priority::{ThreadPriority, ThreadPriorityValue, set_current_thread_priority};
 
 /// How long a query may compute before it becomes calm.
-pub(crate) const BRISK: Duration = Duration::from_millis(100);
+pub(crate) const BRISK: Duration = Duration::from_millis(25);
 /// On a scale from 0 to 99, where 50 is usual. With Linux it is a nice value of 10, which means a
 /// tenth of the share of a usual thread.
 const CALM: u8 = 22;

@@ -353,7 +353,7 @@ async fn prepare(scene: &Scene, name: &str, endpoint: Option<&str>) -> Answers {
     said
 }
 
-/// Endpoints that take a message and never answer.
+/// Endpoints that take a connection and never answer.
 async fn hanging_push(scene: Arc<Scene>, until: Instant) -> Answers {
     let mut said = Answers::default();
     let Ok(listener) = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await else { return said };
@@ -364,7 +364,7 @@ async fn hanging_push(scene: Arc<Scene>, until: Instant) -> Answers {
             held.push(stream);
         }
     });
-    said.add(prepare(&scene, "pushed", Some(&format!("http://{address}/hang"))).await);
+    said.add(prepare(&scene, "pushed", Some(&format!("https://{address}/hang"))).await);
     let message = r#"{"data": "eA=="}"#;
     let body = format!("{{\"messages\": [{}]}}", vec![message; 200].join(","));
     let request = post("/v1/projects/project-a/topics/pushed:publish", &scene.engineer, &body);

@@ -3,9 +3,9 @@
 use std::time::Instant;
 
 use futures::TryStreamExt;
-use levada_console::{QueryAnswer, ShownRows, TableRow};
+use levada_console::{Column, QueryAnswer, ShownRows, TableRow};
 use levada_core::{Principal, Problem, TenantSet, Zone};
-use levada_lake::QueryLimits;
+use levada_lake::{QueryLimits, each_row_as_text};
 
 use super::PlatformData;
 
@@ -22,17 +22,21 @@ impl PlatformData {
         let output = session.query(sql, Vec::new(), limits).await?;
         let as_of = output.as_of.iter().map(|a| format!("{} {}", a.table, a.version)).collect();
         let truncation = output.truncation();
-        let mut rows = ShownRows::of_schema(&output.schema);
+        let columns = output.text_columns();
+        let mut rows =
+            ShownRows::new(columns.iter().map(|c| Column::new(&c.name, &c.data_type, c.is_numeric)));
         let mut batches = output.stream;
         // Dropping the stream where the page is full ends the query.
         while !rows.is_full()
             && let Some(batch) = batches.try_next().await?
         {
             // Text of long values is work: not on a thread that answers requests.
-            let shown = tokio::task::spawn_blocking(move || rows.push_batch(&batch).map(|()| rows)).await;
-            rows = shown
-                .map_err(|_| Problem::new(500, "internal", "the rows could not be shown"))?
-                .map_err(|error| Problem::new(500, "internal", error.to_string()))?;
+            let shown = tokio::task::spawn_blocking(move || {
+                let columns = rows.columns().len();
+                each_row_as_text(&batch, columns, |cells| rows.push(cells)).map(|()| rows)
+            });
+            rows =
+                shown.await.map_err(|_| Problem::new(500, "internal", "the rows could not be shown"))??;
         }
         Ok(QueryAnswer {
             truncated: rows.is_full() || truncation.is_truncated(),

@@ -320,7 +320,7 @@ impl ConsoleData for Double {
 
     async fn query(&self, principal: &Principal, sql: &str, max_rows: usize) -> Result<QueryAnswer, Problem> {
         if let Some(wide) = self.wide().filter(|_| sql.contains("CAST")) {
-            return Err(Problem::new(422, "sql-cast", format!("`{wide}` is no number")).hint(wide));
+            return Err(Problem::new(422, "sql-execution", format!("`{wide}` is no number")).hint(wide));
         }
         if sql.contains("silver.chekins") {
             return Err(Problem::new(404, "table-unknown", "table `silver.chekins` does not exist")
