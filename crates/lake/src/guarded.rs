@@ -138,7 +138,12 @@ impl Guarded {
         let first = self.invoke_with_args(part(args, 0, half))?.into_array(half)?;
         let rest = args.number_rows - half;
         let second = self.invoke_with_args(part(args, half, rest))?.into_array(rest)?;
+        // For a moment there are the halves and the whole.
+        let bytes = array_bytes(&first).saturating_add(array_bytes(&second));
+        self.purse.charge(bytes)?;
         let joined: ArrayRef = concat(&[first.as_ref(), second.as_ref()])?;
+        drop((first, second));
+        self.purse.refund(bytes);
         Ok(ColumnarValue::Array(joined))
     }
 }

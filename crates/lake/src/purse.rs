@@ -139,6 +139,21 @@ impl Purse {
         Ok(())
     }
 
+    /// Gives back the bytes of results that were taken on this thread and are gone.
+    pub fn refund(&self, bytes: usize) {
+        if self.0.comparing.load(Ordering::Relaxed) {
+            return;
+        }
+        let mut held = self.0.held.lock();
+        let taken = match self.0.planning.load(Ordering::Relaxed) {
+            true => &mut held.kept,
+            false => held.taken.entry(current().id()).or_default(),
+        };
+        let bytes = bytes.min(*taken);
+        *taken -= bytes;
+        self.0.pool.give_back(bytes);
+    }
+
     fn plannable(&self, bytes: u64) -> Result<()> {
         if bytes > MAX_CONSTANT_BYTES && self.0.planning.load(Ordering::Relaxed) {
             return Err(resources_datafusion_err!("a constant of {bytes} bytes is not computed in advance"));
