@@ -33,7 +33,7 @@ pub struct Damage {
 }
 
 /// The checksums of a file's blocks, in order.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Blocks {
     len: u64,
     sums: Vec<u64>,
@@ -43,6 +43,12 @@ impl Blocks {
     pub fn of(bytes: &[u8]) -> Self {
         let sums = bytes.chunks(BLOCK_BYTES as usize).map(xxh3_64).collect();
         Self { len: bytes.len() as u64, sums }
+    }
+
+    /// Adds the next block, of which only the last may be a short one.
+    pub fn push(&mut self, block: &[u8]) {
+        self.len += block.len() as u64;
+        self.sums.push(xxh3_64(block));
     }
 
     /// The form of the tag: 16 hexadecimal digits a block.

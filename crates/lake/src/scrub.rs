@@ -7,8 +7,8 @@
 use std::sync::Arc;
 
 use levada_core::SourceName;
-use object_store::ObjectStoreExt;
 use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt};
 use parking_lot::Mutex;
 
 use crate::blocks::{BLOCK_BYTES, Damage};
@@ -151,7 +151,12 @@ impl Lake {
                 return None;
             }
         };
-        self.forget_replaced(slot, &state.files);
+        let log = match from {
+            None => Some(self.scrub_log(slot, left).await),
+            Some(_) => None,
+        };
+        self.forget_replaced(slot, &state.files, log.as_deref());
+        new.extend(log.into_iter().flatten());
         let mut files: Vec<&Arc<FileEntry>> = state.files.iter().collect();
         files.sort_by(|a, b| a.path.cmp(&b.path));
         for file in files {
@@ -177,6 +182,22 @@ impl Lake {
             }
         }
         None
+    }
+
+    /// Compares the files of a table's log, which are few and small, with their checksums.
+    async fn scrub_log(&self, slot: &Slot, left: &mut u64) -> Vec<Damage> {
+        let mut found = Vec::new();
+        let dir = Path::from(format!("{}/_delta_log", slot.dir));
+        let Ok(listed) = self.store().list_with_delimiter(Some(&dir)).await else { return found };
+        for object in listed.objects {
+            match self.store().verify_log(&object.location).await {
+                Ok(blocks) => *left = left.saturating_sub(blocks),
+                // It was trimmed since.
+                Err(object_store::Error::NotFound { .. }) => {}
+                Err(error) => found.push(damage(slot, object.location.to_string(), error.to_string())),
+            }
+        }
+        found
     }
 
     /// Compares one block; answers where the next one begins.
@@ -207,13 +228,16 @@ impl Lake {
         slot.cached(tick).is_none_or(|now| now.files.iter().any(|other| other.path == file.path))
     }
 
-    /// Damage of files that are no longer in the table is no damage of the table.
-    fn forget_replaced(&self, slot: &Slot, files: &[Arc<FileEntry>]) {
+    /// Damage of files that are no longer in the table is no damage of the table. `log` is what is
+    /// damaged of its log, where that was looked at.
+    fn forget_replaced(&self, slot: &Slot, files: &[Arc<FileEntry>], log: Option<&[Damage]>) {
         let mut walk = self.inner.scrubber.state.lock();
         let prefix = format!("{}/", slot.dir);
         walk.found.retain(|damage| {
             !damage.file.starts_with(&prefix)
                 || files.iter().any(|file| damage.file == slot.path(&file.path).as_ref())
+                || is_log(&damage.file)
+                    && log.is_none_or(|log| log.iter().any(|still| still.file == damage.file))
         });
     }
 
@@ -242,6 +266,10 @@ impl Lake {
         slots.retain(|slot| first.is_none_or(|first| slot.key >= *first));
         slots
     }
+}
+
+fn is_log(file: &str) -> bool {
+    file.contains("/_delta_log/")
 }
 
 fn damage(slot: &Slot, file: String, reason: String) -> Damage {

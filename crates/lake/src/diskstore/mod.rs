@@ -9,6 +9,7 @@
 //! for again, so nothing more is written until a restart reads what is really there.
 
 mod operations;
+mod sums;
 mod upload;
 
 use std::collections::{HashMap, HashSet};
@@ -134,6 +135,15 @@ impl DiskStore {
     pub(crate) async fn digest(&self, location: &Path) -> Result<(u64, u64)> {
         let at = location.clone();
         self.run(location, move |inner| inner.digest(&at)).await
+    }
+
+    /// Compares a file of a table's log with its checksums, where it has them. Answers its blocks.
+    ///
+    /// # Errors
+    /// As [`Self::verify`].
+    pub(crate) async fn verify_log(&self, location: &Path) -> Result<u64> {
+        let at = location.clone();
+        self.run(location, move |inner| inner.verify_log(&at)).await
     }
 
     /// Makes sure that the entries of a directory survive a power cut. A reader that acts

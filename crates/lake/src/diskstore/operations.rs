@@ -13,6 +13,7 @@ use object_store::path::Path;
 use object_store::{ListResult, ObjectMeta};
 use xxhash_rust::xxh3::Xxh3;
 
+use super::sums::{SUMS, is_log};
 use super::{Inner, KNOWN_DIRS, TEMPORARY};
 use crate::blocks::{BLOCK_BYTES, Blocks};
 
@@ -36,7 +37,7 @@ impl Inner {
     }
 
     /// Notes a failed sync: nothing may be written after it.
-    fn synced(&self, result: io::Result<()>) -> io::Result<()> {
+    pub(super) fn synced(&self, result: io::Result<()>) -> io::Result<()> {
         if let Err(error) = &result
             && error.kind() != io::ErrorKind::NotFound
         {
@@ -163,15 +164,40 @@ impl Inner {
         if !create {
             self.blocks.write().remove(location);
         }
-        let named = written.and_then(|()| self.ensure_dir(parent(&target))).and_then(|()| {
-            if create { self.disk.link_new(temporary, &target) } else { self.disk.rename(temporary, &target) }
-        });
+        let named =
+            written.and_then(|()| self.ensure_dir(parent(&target))).and_then(|()| match is_log(location) {
+                true => self.name_log(temporary, location, &target, create),
+                false => self.name(temporary, &target, create),
+            });
         if create || named.is_err() {
             // Only space is lost when this fails, and the next open sweeps it up.
             let _ = self.disk.remove(temporary);
         }
         named?;
         self.sync_dir(parent(&target))
+    }
+
+    fn name(&self, temporary: &str, target: &str, create: bool) -> io::Result<()> {
+        if create { self.disk.link_new(temporary, target) } else { self.disk.rename(temporary, target) }
+    }
+
+    /// Names a file of a log, which gets checksums of its own.
+    fn name_log(&self, temporary: &str, location: &Path, target: &str, create: bool) -> io::Result<()> {
+        if create && self.disk.metadata(target).is_ok() {
+            // Those of the file that is there stay.
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        let blocks = if create {
+            let blocks = self.keep_sums(temporary, location)?;
+            self.name(temporary, target, create)?;
+            blocks
+        } else {
+            self.drop_sums(location)?;
+            self.name(temporary, target, create)?;
+            self.keep_sums(target, location)?
+        };
+        self.blocks.write().insert(location.clone(), blocks);
+        Ok(())
     }
 
     pub(super) fn copy(&self, from: &Path, to: &Path, create: bool) -> io::Result<()> {
@@ -186,6 +212,10 @@ impl Inner {
         self.copy(from, to, create)?;
         let source = self.full(from.as_ref());
         self.disk.remove(&source)?;
+        if is_log(from) {
+            self.blocks.write().remove(from);
+            self.forget_sums(from);
+        }
         self.sync_dir(parent(&source))
     }
 
@@ -197,6 +227,9 @@ impl Inner {
             let removed = self.check_poison().and_then(|()| self.disk.remove(&full));
             if removed.is_ok() {
                 self.blocks.write().remove(&path);
+                if is_log(&path) {
+                    self.forget_sums(&path);
+                }
                 dirs.insert(parent(&full).to_owned());
             }
             done.push((path, removed));
@@ -259,8 +292,21 @@ impl Inner {
         Ok((at < blocks.len()).then_some(at))
     }
 
+    /// Compares a file of a log with its checksums, if it has them. Answers how many blocks it has.
+    pub(super) fn verify_log(&self, location: &Path) -> io::Result<u64> {
+        let Some(blocks) = self.expected(location) else { return Ok(1) };
+        self.verify(location, &blocks, 0, u64::MAX)?;
+        Ok(blocks.len().div_ceil(BLOCK_BYTES))
+    }
+
     fn expected(&self, location: &Path) -> Option<Arc<Blocks>> {
-        self.blocks.read().get(location).cloned()
+        let known = self.blocks.read().get(location).cloned();
+        if known.is_some() || !is_log(location) {
+            return known;
+        }
+        let kept = Arc::new(self.kept_sums(location)?);
+        self.blocks.write().insert(location.clone(), Arc::clone(&kept));
+        Some(kept)
     }
 
     pub(super) fn meta(&self, location: &Path) -> io::Result<ObjectMeta> {
@@ -307,7 +353,10 @@ impl Inner {
     fn entries(&self, dir: &Path) -> io::Result<Vec<Entry>> {
         let is_root = dir.as_ref().is_empty();
         match self.disk.list(&self.full(dir.as_ref())) {
-            Ok(entries) => Ok(entries.into_iter().filter(|e| !(is_root && e.name == TEMPORARY)).collect()),
+            Ok(entries) => Ok(entries
+                .into_iter()
+                .filter(|e| !(is_root && [TEMPORARY, SUMS].contains(&e.name.as_str())))
+                .collect()),
             Err(error) if is_no_directory(&error) => Ok(Vec::new()),
             Err(error) => Err(error),
         }
@@ -334,7 +383,10 @@ fn describe(location: Path, entry: &Entry) -> ObjectMeta {
 }
 
 /// Goes through a file block by block.
-fn each_block(content: &dyn DiskFile, mut visit: impl FnMut(u64, &[u8]) -> io::Result<()>) -> io::Result<()> {
+pub(super) fn each_block(
+    content: &dyn DiskFile,
+    mut visit: impl FnMut(u64, &[u8]) -> io::Result<()>,
+) -> io::Result<()> {
     let len = content.len()?;
     let mut buffer = Vec::new();
     let mut offset = 0;

@@ -156,3 +156,50 @@ async fn an_object_of_bronze_that_changes_or_vanishes_is_noticed() {
     found.sort();
     assert_eq!(found, ["bronze.orders the object is gone", "bronze.orders the object is not what was kept"]);
 }
+
+fn log_files(dir: &TempDir) -> Vec<PathBuf> {
+    let log = dir.path().join("lake/tenant=_shared/silver/dataset=main/table=orders/_delta_log");
+    let entries = std::fs::read_dir(log).unwrap().map(|entry| entry.unwrap().path());
+    let mut files: Vec<PathBuf> = entries.filter(|path| !path.ends_with("_last_checkpoint")).collect();
+    files.sort();
+    files
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_flipped_bit_of_the_log_hides_rows_or_makes_up_some() {
+    let dir = TempDir::new().unwrap();
+    let config = LakeConfig { checkpoint_commits: 3, ..LakeConfig::default() };
+    filled(&dir, &config).await;
+    let files = log_files(&dir);
+    let is_checkpoint = |path: &&PathBuf| path.extension().is_some_and(|e| e == "parquet");
+    assert_eq!(files.iter().filter(is_checkpoint).count(), 1, "{files:?}");
+    let truth = one(&session(&reopened(&dir, &config), &["a"]), "select sum(id) from silver.orders").await;
+    let mut refused = 0;
+    for file in &files {
+        let bits = std::fs::metadata(file).unwrap().len() as usize * 8;
+        for bit in (0..12).map(|i| (i * 7_919 + 13) * 97 % bits) {
+            flip(file, bit);
+            let lake = reopened(&dir, &config);
+            match rows(&session(&lake, &["a"]), "select sum(id) from silver.orders").await {
+                // What lies before a checkpoint is not read.
+                Ok(rows) => assert_eq!(rows, [[truth.clone()]], "{} bit {bit}", file.display()),
+                Err(problem) => {
+                    assert_eq!(problem.code, "data-damaged", "{} bit {bit}: {problem}", file.display());
+                    assert!(problem.detail.contains("silver.orders"), "{problem}");
+                    refused += 1;
+                }
+            }
+            let found = lake.scrub(1 << 30).await;
+            assert!(found.iter().any(|d| d.file.contains("_delta_log")), "{} bit {bit}", file.display());
+            flip(file, bit);
+        }
+    }
+    assert!(refused >= 12, "{refused}");
+    let lake = reopened(&dir, &config);
+    assert_eq!(lake.scrub(1 << 30).await, []);
+    // Of other programs' files nothing is known, and they are read.
+    std::fs::remove_dir_all(dir.path().join("lake/.sums")).unwrap();
+    let lake = reopened(&dir, &config);
+    assert_eq!(one(&session(&lake, &["a"]), "select sum(id) from silver.orders").await, truth);
+    assert_eq!(lake.scrub(1 << 30).await, []);
+}
