@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use super::{KeyHash, Slot};
 
-const TABLES: usize = 256;
+const TABLES: usize = 32;
 
 type Table = HashMap<KeyHash, Slot, ahash::RandomState>;
 

@@ -18,6 +18,7 @@ use http::{HeaderName, HeaderValue, Method, header};
 use levada_core::{Problem, QuotaOwner};
 
 use super::context::RequestContext;
+use super::sign_ins::Attempt;
 use crate::answers::{Accounted, accounted};
 use crate::held;
 use crate::problem::{ApiProblem, Pending, of_status};
@@ -62,7 +63,9 @@ async fn placed(state: &AppState, next: Next, mut request: Request, context: &Re
         Err(problem) => return ApiProblem::from(problem).into_response(),
     };
     request.extensions_mut().insert(place.clone());
-    let mut response = run(next, request, context).await;
+    let attempt = Attempt::of(request.headers());
+    let response = run(next, request, context).await;
+    let mut response = attempt.judge(&state.sign_ins, peer, response);
     // A problem that names thousands of events is as long as any answer.
     render(&mut response, context);
     let Some(bytes) = held::size(&response).filter(|bytes| *bytes > held::SMALL_BYTES) else {

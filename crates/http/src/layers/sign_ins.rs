@@ -4,43 +4,48 @@
 //! One place for every door on the port, the gateway's routes, Pub/Sub over REST and over gRPC.
 //! What is not shaped like a key names no account and costs nothing to refuse.
 
-use std::net::SocketAddr;
+use std::net::IpAddr;
 
-use axum::extract::{ConnectInfo, Request, State};
-use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use http::{HeaderMap, StatusCode, header};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 use levada_core::SignIns;
 
 use crate::problem::ApiProblem;
-use crate::state::AppState;
 
 const UNAUTHENTICATED: &str = "16";
 
-pub async fn sign_ins(State(state): State<AppState>, request: Request, next: Next) -> Response {
-    let Some(account) = account(request.headers()) else { return next.run(request).await };
-    let address = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip());
-    let response = next.run(request).await;
-    if !is_refused(&response) {
-        return response;
+/// The credential of a request, wherever it stands. It is looked at only where it was refused.
+pub struct Attempt(Option<HeaderValue>);
+
+impl Attempt {
+    pub fn of(headers: &HeaderMap) -> Self {
+        let named = |name: &str| headers.get(name);
+        let value = named(header::AUTHORIZATION.as_str()).or_else(|| named("x-api-key"));
+        Self(value.or_else(|| named("x-goog-api-key")).cloned())
     }
-    match state.sign_ins.failed(address, &account) {
-        Ok(()) => response,
-        Err(problem) => ApiProblem::from(problem).into_response(),
+
+    /// The answer itself, or that there were too many like it.
+    pub fn judge(self, sign_ins: &SignIns, address: Option<IpAddr>, response: Response) -> Response {
+        if !is_refused(&response) {
+            return response;
+        }
+        let Some(account) = self.account() else { return response };
+        match sign_ins.failed(address, &account) {
+            Ok(()) => response,
+            Err(problem) => ApiProblem::from(problem).into_response(),
+        }
+    }
+
+    /// The account that it claims.
+    fn account(&self) -> Option<String> {
+        let text = self.0.as_ref()?.to_str().ok()?.trim();
+        // Of `Bearer KEY` the last word; a key has none before it.
+        let presented = text.rsplit_once(' ').map_or(text, |(_, key)| key);
+        Some(SignIns::account(presented)).filter(|account| !account.is_empty()).map(str::to_owned)
     }
 }
 
 fn is_refused(response: &Response) -> bool {
     response.status() == StatusCode::UNAUTHORIZED
         || response.headers().get("grpc-status").is_some_and(|status| status == UNAUTHENTICATED)
-}
-
-/// The account that the credential of a request claims, wherever it stands.
-fn account(headers: &HeaderMap) -> Option<String> {
-    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
-    let bearer = text(header::AUTHORIZATION.as_str())
-        .and_then(|value| value.split_once(' '))
-        .map(|(_, key)| key.trim());
-    let presented = bearer.or(text("x-api-key")).or(text("x-goog-api-key"))?;
-    Some(SignIns::account(presented)).filter(|account| !account.is_empty()).map(str::to_owned)
 }

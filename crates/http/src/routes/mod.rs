@@ -33,7 +33,6 @@ use levada_core::Problem;
 use crate::events::post_events;
 use crate::layers::frame::frame;
 use crate::layers::guard::{EVENTS_PATH, guard};
-use crate::layers::sign_ins::sign_ins;
 use crate::layers::site::site;
 use crate::problem::ApiProblem;
 use crate::quotas;
@@ -179,7 +178,6 @@ pub fn app_with(state: AppState, extra: Router) -> Router {
     let closed = closed.layer(from_fn_with_state(state.clone(), guard));
     let mut all =
         Router::new().merge(closed).merge(open).with_state(state.clone()).merge(extra).fallback(not_found);
-    all = all.layer(from_fn_with_state(state.clone(), sign_ins));
     if state.config.own_site_only {
         all = all.layer(from_fn(site));
     }
