@@ -78,7 +78,8 @@ impl<'a> Iterator for Walk<'a> {
 }
 
 impl<'a> Walk<'a> {
-    fn step(&mut self) -> Option<(&'a str, &'a str)> {
+    /// The next pair as it lies there: to look for a name needs no texts.
+    fn raw(&mut self) -> Option<(&'a [u8], &'a [u8])> {
         let rest = self.buf.get(self.at..)?;
         let (name_len, rest) = rest.split_first_chunk::<2>()?;
         let (value_len, rest) = rest.split_first_chunk::<4>()?;
@@ -86,9 +87,19 @@ impl<'a> Walk<'a> {
         let value_len = usize::try_from(u32::from_le_bytes(*value_len)).ok()?;
         let name = rest.get(..name_len)?;
         let value = rest.get(name_len..name_len.checked_add(value_len)?)?;
-        let pair = (std::str::from_utf8(name).ok()?, std::str::from_utf8(value).ok()?);
         self.at += PREFIX_BYTES + name_len + value_len;
-        Some(pair)
+        Some((name, value))
+    }
+
+    fn step(&mut self) -> Option<(&'a str, &'a str)> {
+        let at = self.at;
+        let pair = self.raw().and_then(|(name, value)| {
+            Some((std::str::from_utf8(name).ok()?, std::str::from_utf8(value).ok()?))
+        });
+        if pair.is_none() {
+            self.at = at;
+        }
+        pair
     }
 }
 
@@ -123,7 +134,14 @@ impl Attributes {
     }
 
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.iter().find(|(k, _)| *k == name).map(|(_, v)| v)
+        self.values(name).next().and_then(|value| std::str::from_utf8(value).ok())
+    }
+
+    /// The values of every attribute of a name.
+    fn values<'a, 'n>(&'a self, name: &'n str) -> impl Iterator<Item = &'a [u8]> + use<'a, 'n> {
+        let mut walk = Walk { buf: &self.0, at: 0 };
+        let pairs = std::iter::from_fn(move || walk.raw());
+        pairs.filter(move |(own, _)| *own == name.as_bytes()).map(|(_, value)| value)
     }
 
     /// Sets an attribute, replacing the value of one of that name.
@@ -199,9 +217,9 @@ impl Message {
     /// belongs to. Publishers write attributes freely; readers of a topic of several tenants trust
     /// this one.
     pub fn correct_owner(&mut self) {
-        let named = self.attributes.iter().filter(|(name, _)| *name == attr::TENANT_ID);
-        let (count, wrong) = named.fold((0, false), |(count, wrong), (_, value)| {
-            (count + 1, wrong || value != self.tenant.as_str())
+        let named = self.attributes.values(attr::TENANT_ID);
+        let (count, wrong) = named.fold((0, false), |(count, wrong), value| {
+            (count + 1, wrong || value != self.tenant.as_str().as_bytes())
         });
         if wrong || count > 1 {
             self.name_owner();

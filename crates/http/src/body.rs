@@ -6,6 +6,8 @@
 //! and one caller's bodies leave room for the others'.
 
 use std::ops::Deref;
+use std::pin::pin;
+use std::task::Poll;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -48,8 +50,14 @@ pub async fn read_body(
     body: Body,
 ) -> Result<HeldBody, Problem> {
     let mut body = body;
-    let reading = read(state, owner, headers, &mut body);
-    let result = tokio::time::timeout(state.config.body_timeout, reading).await;
+    let result = {
+        let mut reading = pin!(read(state, owner, headers, &mut body));
+        // Mostly it came with its head, and needs no clock.
+        match futures::poll!(&mut reading) {
+            Poll::Ready(read) => Ok(read),
+            Poll::Pending => tokio::time::timeout(state.config.body_timeout, reading).await,
+        }
+    };
     let problem = match result {
         Ok(Ok(held)) => return Ok(held),
         Ok(Err(problem)) => problem,

@@ -19,9 +19,8 @@ pub struct Attempt(Option<HeaderValue>);
 
 impl Attempt {
     pub fn of(headers: &HeaderMap) -> Self {
-        let named = |name: &str| headers.get(name);
-        let value = named(header::AUTHORIZATION.as_str()).or_else(|| named("x-api-key"));
-        Self(value.or_else(|| named("x-goog-api-key")).cloned())
+        let value = headers.get(header::AUTHORIZATION).or_else(|| headers.get("x-api-key"));
+        Self(value.or_else(|| headers.get("x-goog-api-key")).cloned())
     }
 
     /// The answer itself, or that there were too many like it.
