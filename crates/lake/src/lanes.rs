@@ -22,8 +22,10 @@ use crate::shape::Weight;
 use crate::stack;
 use crate::turns::Place;
 
-/// Lanes that are kept for later queries.
+/// Lanes that are kept for later queries. Calm ones had long queries, after which their threads keep
+/// memory that nobody uses, so few of them are kept.
 const MAX_IDLE: usize = 8;
+const MAX_IDLE_CALM: usize = 1;
 /// Reads of files that one query waits for at the same time.
 const BLOCKING_THREADS: usize = 8;
 /// The longest pause between two looks at whether a lane is free.
@@ -75,9 +77,10 @@ impl Lanes {
 
     fn put_back(&self, lane: Lane) {
         let mut idle = self.0.idle.lock();
-        let idle = idle.of(lane.pace.is_calm());
+        let is_calm = lane.pace.is_calm();
+        let (idle, most) = (idle.of(is_calm), if is_calm { MAX_IDLE_CALM } else { MAX_IDLE });
         // The stack of a heavy statement goes back to the system with its thread.
-        if lane.weight == Weight::Plain && idle.len() < MAX_IDLE {
+        if lane.weight == Weight::Plain && idle.len() < most {
             idle.push(lane);
         }
     }
