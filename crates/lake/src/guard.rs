@@ -25,7 +25,7 @@ use levada_core::TenantId;
 use crate::node::{Node, Operator};
 
 /// See the module's description.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct TenantGuard {
     tenants: Arc<BTreeSet<TenantId>>,
     /// Where the tenant column is in the input.

@@ -39,6 +39,7 @@
 
 mod amplify;
 mod answer;
+mod balance;
 mod blocks;
 pub mod bronze;
 mod catalog;

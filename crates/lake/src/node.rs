@@ -13,11 +13,14 @@ use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, Pla
 
 /// What an operator does with the rows of its input. It has no expressions that the optimiser
 /// may look into.
-pub(crate) trait Operator: fmt::Debug + Send + Sync + Sized + 'static {
+pub(crate) trait Operator: Clone + fmt::Debug + Send + Sync + Sized + 'static {
     const NAME: &'static str;
 
-    /// The same operator over another input.
-    fn over(&self, input: Arc<dyn ExecutionPlan>) -> Result<Node<Self>>;
+    /// The same operator over another input, whose properties it keeps.
+    fn over(&self, input: Arc<dyn ExecutionPlan>) -> Result<Node<Self>> {
+        let properties = Arc::clone(input.properties());
+        Ok(Node::new(self.clone(), input, properties))
+    }
 
     /// Runs one partition; `properties` are those that the node tells of itself.
     fn run(

@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 
 use crate::blocks::{BLOCK_BYTES, Damage};
 use crate::bronze::Entry;
+use crate::diskstore::is_log;
 use crate::lake::Lake;
 use crate::table::{FileEntry, Slot};
 use crate::types::TableKey;
@@ -236,7 +237,7 @@ impl Lake {
         walk.found.retain(|damage| {
             !damage.file.starts_with(&prefix)
                 || files.iter().any(|file| damage.file == slot.path(&file.path).as_ref())
-                || is_log(&damage.file)
+                || is_log(&Path::from(damage.file.as_str()))
                     && log.is_none_or(|log| log.iter().any(|still| still.file == damage.file))
         });
     }
@@ -266,10 +267,6 @@ impl Lake {
         slots.retain(|slot| first.is_none_or(|first| slot.key >= *first));
         slots
     }
-}
-
-fn is_log(file: &str) -> bool {
-    file.contains("/_delta_log/")
 }
 
 fn damage(slot: &Slot, file: String, reason: String) -> Damage {

@@ -9,8 +9,8 @@
 //! place that names them; ten that name the one before twice make a thousand copies. They are
 //! counted as often as they are named.
 //!
-//! Long lists that a program wrote (`a = 1 OR a = 2 OR ...`, `UNION ALL`) are no deeper than they
-//! need to be: [`flatten`] balances chains of operators for which the grouping does not matter.
+//! Long lists that a program wrote (`a = 1 OR a = 2 OR ...`, `UNION ALL`) are balanced before, so that
+//! they are no deeper than they need to be (see `balance`).
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
@@ -18,13 +18,12 @@ use std::ops::ControlFlow;
 use datafusion::error::DataFusionError;
 use datafusion::sql::parser::Statement;
 use datafusion::sql::sqlparser::ast::{
-    BinaryOperator, Expr, GroupByExpr, Ident, ObjectName, Query, Select, SetExpr, SetOperator, SetQuantifier,
-    Statement as SqlStatement, Value, ValueWithSpan, Values, Visit, VisitMut, Visitor, VisitorMut,
+    Expr, GroupByExpr, Ident, ObjectName, Query, Select, SetExpr, Statement as SqlStatement, Visit, Visitor,
 };
 use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::parser::ParserError;
-use datafusion::sql::sqlparser::tokenizer::{Span, Token, Tokenizer};
+use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
 use levada_core::Problem;
 
 use crate::answer::{problem, syntax, too_deep, too_large};
@@ -137,15 +136,6 @@ pub(crate) fn of(statement: &Statement) -> Result<Shape, Problem> {
     match statement {
         Statement::Statement(inner) => check(inner),
         _ => Ok(Shape::default()),
-    }
-}
-
-/// Balances the long chains of a statement.
-pub(crate) fn flatten(statement: &mut Statement) {
-    match statement {
-        Statement::Statement(inner) => drop(inner.visit(&mut Balance)),
-        Statement::Explain(explain) => flatten(&mut explain.statement),
-        _ => {}
     }
 }
 
@@ -375,101 +365,6 @@ fn grouping_sets(select: &Select) -> u64 {
 fn joined(select: &Select) -> usize {
     let relations: usize = select.from.iter().map(|from| 1 + from.joins.len()).sum();
     (2 * relations).saturating_sub(1)
-}
-
-/// Rebuilds left-deep chains of one operator as balanced trees. The operands keep their order.
-struct Balance;
-
-impl VisitorMut for Balance {
-    type Break = ();
-
-    fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
-        if let Expr::BinaryOp { op: op @ (BinaryOperator::And | BinaryOperator::Or), left, .. } = expr
-            && matches!(&**left, Expr::BinaryOp { op: below, .. } if below == op)
-        {
-            let op = op.clone();
-            let mut operands = Vec::new();
-            let mut rest = std::mem::replace(expr, nothing());
-            loop {
-                match rest {
-                    Expr::BinaryOp { left, op: below, right } if below == op => {
-                        operands.push(*right);
-                        rest = *left;
-                    }
-                    first => {
-                        operands.push(first);
-                        break;
-                    }
-                }
-            }
-            operands.reverse();
-            let joined = balanced(operands, &|left, right| Expr::BinaryOp {
-                left: Box::new(left),
-                op: op.clone(),
-                right: Box::new(right),
-            });
-            *expr = joined.unwrap_or_else(nothing);
-        }
-        ControlFlow::Continue(())
-    }
-
-    fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<()> {
-        let SetExpr::SetOperation { op: SetOperator::Union, set_quantifier, .. } = &*query.body else {
-            return ControlFlow::Continue(());
-        };
-        let quantifier = *set_quantifier;
-        if !matches!(quantifier, SetQuantifier::All | SetQuantifier::None | SetQuantifier::Distinct) {
-            return ControlFlow::Continue(());
-        }
-        let empty = SetExpr::Values(Values { explicit_row: false, value_keyword: false, rows: Vec::new() });
-        let mut sides = Vec::new();
-        let mut rest = std::mem::replace(&mut *query.body, empty);
-        loop {
-            match rest {
-                SetExpr::SetOperation { op: SetOperator::Union, set_quantifier, left, right }
-                    if set_quantifier == quantifier =>
-                {
-                    sides.push(*right);
-                    rest = *left;
-                }
-                first => {
-                    sides.push(first);
-                    break;
-                }
-            }
-        }
-        sides.reverse();
-        let union = |left, right| SetExpr::SetOperation {
-            op: SetOperator::Union,
-            set_quantifier: quantifier,
-            left: Box::new(left),
-            right: Box::new(right),
-        };
-        if let Some(body) = balanced(sides, &union) {
-            *query.body = body;
-        }
-        ControlFlow::Continue(())
-    }
-}
-
-fn nothing() -> Expr {
-    Expr::Value(ValueWithSpan { value: Value::Null, span: Span::empty() })
-}
-
-/// Joins neighbours until one is left.
-fn balanced<T>(mut operands: Vec<T>, join: &dyn Fn(T, T) -> T) -> Option<T> {
-    while operands.len() > 1 {
-        let mut halved = Vec::with_capacity(operands.len().div_ceil(2));
-        let mut rest = operands.into_iter();
-        while let Some(left) = rest.next() {
-            halved.push(match rest.next() {
-                Some(right) => join(left, right),
-                None => left,
-            });
-        }
-        operands = halved;
-    }
-    operands.pop()
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use levada_core::Problem;
 
 use crate::answer::{not_allowed, problem, syntax};
 use crate::dialect::Bounded;
-use crate::{semantics, shape};
+use crate::{balance, semantics, shape};
 
 const NESTING: usize = 50;
 /// Functions in FROM that read nothing but their arguments.
@@ -31,7 +31,7 @@ pub(crate) fn parse(sql: &str) -> Result<Statement, Problem> {
         (None, _) => Err(syntax("there is no statement")),
         (Some(_), false) => Err(not_allowed("more than one statement at once")),
         (Some(mut statement), true) => {
-            shape::flatten(&mut statement);
+            balance::flatten(&mut statement);
             check(&statement)?;
             semantics::settle_syntax(&mut statement)?;
             Ok(statement)

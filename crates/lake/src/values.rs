@@ -74,11 +74,6 @@ struct ValueExec {
 impl Operator for ValueExec {
     const NAME: &'static str = "ValueExec";
 
-    fn over(&self, input: Arc<dyn ExecutionPlan>) -> Result<Node<Self>> {
-        let properties = Arc::clone(input.properties());
-        Ok(Node::new(self.clone(), input, properties))
-    }
-
     fn run(
         &self,
         input: &dyn ExecutionPlan,

@@ -185,11 +185,6 @@ struct ChargeExec {
 impl Operator for ChargeExec {
     const NAME: &'static str = "ChargeExec";
 
-    fn over(&self, input: Arc<dyn ExecutionPlan>) -> Result<Node<Self>> {
-        let properties = Arc::clone(input.properties());
-        Ok(Node::new(self.clone(), input, properties))
-    }
-
     fn run(
         &self,
         input: &dyn ExecutionPlan,
@@ -325,11 +320,6 @@ struct WatchExec {
 
 impl Operator for WatchExec {
     const NAME: &'static str = "WatchExec";
-
-    fn over(&self, input: Arc<dyn ExecutionPlan>) -> Result<Node<Self>> {
-        let properties = Arc::clone(input.properties());
-        Ok(Node::new(self.clone(), input, properties))
-    }
 
     fn run(
         &self,

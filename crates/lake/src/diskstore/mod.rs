@@ -33,6 +33,8 @@ use parking_lot::{Mutex, RwLock};
 
 use crate::blocks::{BLOCK_BYTES, Blocks};
 
+pub(crate) use sums::is_log;
+
 /// Where unfinished objects lie, relative to the store's directory. Emptied at open.
 const TEMPORARY: &str = ".tmp";
 /// Directories known to be durable; forgotten beyond this, which only costs fsyncs.

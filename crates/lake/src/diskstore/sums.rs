@@ -23,7 +23,7 @@ pub(super) const SUMS: &str = ".sums";
 
 /// Whether an object is a file of a table's log that is written once. The pointer to the last
 /// checkpoint is a hint that is written over and over.
-pub(super) fn is_log(location: &Path) -> bool {
+pub(crate) fn is_log(location: &Path) -> bool {
     location.as_ref().contains("/_delta_log/") && location.filename() != Some("_last_checkpoint")
 }
 
