@@ -1,8 +1,8 @@
 //! The bus handle: topics, publish, read.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use levada_core::{Clock, Message, Problem, Quota, QuotaOwner, TenantContext, TenantId, TopicName};
 use levada_disk::Disk;
@@ -15,7 +15,7 @@ use crate::codec;
 use crate::config::{BusConfig, BusError, Retention, TopicConfig};
 use crate::deduplication::{Budget, Deduplicator};
 use crate::idempotency::{SharedWindow, Window};
-use crate::metrics as names;
+use crate::metrics::{self as names, PublishMeters};
 use crate::publish::Submission;
 use crate::stats::{LaneStats, TopicCounters, TopicInfo};
 
@@ -80,6 +80,7 @@ pub(crate) struct TopicState {
     /// Deleted through the port: kept for the subscriptions that it left behind, if any.
     pub deleted: AtomicBool,
     pub counters: TopicCounters,
+    meters: OnceLock<PublishMeters>,
     /// The offset after the last record that this process appended: committed, and perhaps
     /// not yet visible to readers.
     pub committed: AtomicU64,
@@ -293,6 +294,7 @@ impl TopicState {
             deduplicator: RwLock::default(),
             deleted: AtomicBool::new(false),
             counters: TopicCounters::default(),
+            meters: OnceLock::new(),
             committed: AtomicU64::new(0),
             told: AtomicU64::new(0),
             lanes: RwLock::default(),
@@ -306,6 +308,10 @@ impl TopicState {
             Some((label, _)) if self.name.is_internal() => label.to_owned(),
             _ => name.to_owned(),
         }
+    }
+
+    pub fn meters(&self) -> &PublishMeters {
+        self.meters.get_or_init(|| PublishMeters::of(&self.label()))
     }
 
     pub fn lane_counters(&self, lane: u32, tenant: &TenantId) -> Arc<LaneCounters> {

@@ -1,6 +1,8 @@
 //! Metrics of the bus, declared in one place.
 
-use ::metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
+use ::metrics::{
+    Counter, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram, histogram,
+};
 
 pub const PUBLISHED: &str = "levada_bus_published_total";
 pub const DUPLICATES: &str = "levada_bus_duplicates_total";
@@ -61,6 +63,24 @@ pub fn describe() {
     );
     describe_gauge!(TOPIC_BYTES, Unit::Bytes, "Bytes kept, by topic");
     describe_subscriptions();
+}
+
+/// The meters of every publish to a topic, looked up once: the look-up costs more than the count.
+pub(crate) struct PublishMeters {
+    pub published: Counter,
+    pub published_bytes: Counter,
+    pub commit_seconds: Histogram,
+}
+
+impl PublishMeters {
+    pub(crate) fn of(topic: &str) -> Self {
+        let topic = || topic.to_owned();
+        Self {
+            published: counter!(PUBLISHED, "topic" => topic()),
+            published_bytes: counter!(PUBLISHED_BYTES, "topic" => topic()),
+            commit_seconds: histogram!(COMMIT_SECONDS, "topic" => topic()),
+        }
+    }
 }
 
 /// Labelled with `subscription`, as `project/id`; beyond 2,000 names they are counted as `others`.

@@ -125,7 +125,7 @@ impl Inner {
         let (durability, begun) = (*topic.durability.lock(), Instant::now());
         let offsets = self.log.append_as(appends, durability).await?;
         topic.counters.committed(begun.elapsed());
-        ::metrics::histogram!(names::COMMIT_SECONDS, "topic" => topic.label()).record(begun.elapsed());
+        topic.meters().commit_seconds.record(begun.elapsed());
         Ok(offsets)
     }
 
@@ -351,7 +351,6 @@ impl Inner {
     }
 
     fn count(&self, topic: &TopicState, admitted: &[Admitted], weights: &Weights) {
-        let name = topic.label();
         let (mut published, mut bytes) = (0, 0);
         for (id, weight) in weights {
             let lane = topic.lane_counters(*id, &weight.tenant);
@@ -368,13 +367,14 @@ impl Inner {
             .count() as u64;
         TopicCounters::add(&topic.counters.published, published);
         TopicCounters::add(&topic.counters.duplicates, duplicates);
-        ::metrics::counter!(names::PUBLISHED, "topic" => name.clone()).increment(published);
-        ::metrics::counter!(names::PUBLISHED_BYTES, "topic" => name.clone()).increment(bytes);
+        let meters = topic.meters();
+        meters.published.increment(published);
+        meters.published_bytes.increment(bytes);
         if duplicates > 0 {
-            ::metrics::counter!(names::DUPLICATES, "topic" => name.clone()).increment(duplicates);
+            ::metrics::counter!(names::DUPLICATES, "topic" => topic.label()).increment(duplicates);
         }
         if conflicts > 0 {
-            ::metrics::counter!(names::CONFLICTS, "topic" => name).increment(conflicts);
+            ::metrics::counter!(names::CONFLICTS, "topic" => topic.label()).increment(conflicts);
         }
     }
 }

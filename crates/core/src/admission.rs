@@ -28,7 +28,7 @@ struct Inner {
 #[derive(Debug, Default)]
 struct Counts {
     total: usize,
-    peers: HashMap<IpAddr, usize>,
+    peers: HashMap<IpAddr, usize, ahash::RandomState>,
 }
 
 impl Admission {
@@ -53,14 +53,15 @@ impl Admission {
                 .retry_after_s(1));
         }
         if let Some(peer) = peer {
-            let held = counts.peers.get(&peer).copied().unwrap_or(0);
-            if held >= self.0.per_peer {
+            let most = self.0.per_peer;
+            let held = counts.peers.entry(peer).or_insert(0);
+            if *held >= most {
                 let detail = format!("{held} requests of this address have not yet said who calls");
                 return Err(Problem::new(429, "quota-exceeded", detail)
                     .hint("send the request again in a moment, with a credential")
                     .retry_after_s(1));
             }
-            counts.peers.insert(peer, held + 1);
+            *held += 1;
         }
         counts.total += 1;
         drop(counts);

@@ -16,7 +16,7 @@ struct Inner {
     what: &'static str,
     share: MemoryBudget,
     per_owner: usize,
-    owners: Mutex<HashMap<QuotaOwner, MemoryBudget>>,
+    owners: Mutex<HashMap<QuotaOwner, MemoryBudget, ahash::RandomState>>,
 }
 
 impl OwnedMemory {
@@ -72,11 +72,15 @@ impl OwnedMemory {
 
     fn of(&self, owner: &QuotaOwner) -> MemoryBudget {
         let mut owners = self.0.owners.lock().unwrap_or_else(PoisonError::into_inner);
-        if owners.len() >= Self::MAX_IDLE && !owners.contains_key(owner) {
+        if let Some(own) = owners.get(owner) {
+            return own.clone();
+        }
+        if owners.len() >= Self::MAX_IDLE {
             owners.retain(|_, own| own.used() > 0);
         }
-        let make = || self.0.share.share(self.0.what, self.0.per_owner);
-        owners.entry(owner.clone()).or_insert_with(make).clone()
+        let own = self.0.share.share(self.0.what, self.0.per_owner);
+        owners.insert(owner.clone(), own.clone());
+        own
     }
 }
 

@@ -7,7 +7,8 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use serde::{Serialize, Serializer};
 
@@ -151,15 +152,59 @@ pub type TenantQuotas = HashMap<TenantId, Vec<(Quota, u64)>>;
 pub struct Quotas(Arc<Inner>);
 
 struct Inner {
-    defaults: HashMap<Quota, u64>,
-    by_tenant: HashMap<(TenantId, Quota), u64>,
-    held: Mutex<HashMap<(QuotaOwner, Quota), Held>>,
+    defaults: [u64; COUNT],
+    by_tenant: HashMap<TenantId, [Option<u64>; COUNT]>,
+    owners: RwLock<Owners>,
 }
 
-#[derive(Debug, Default, Clone, Copy)]
+const COUNT: usize = Quota::ALL.len();
+
+type Owners = HashMap<QuotaOwner, Arc<Account>, ahash::RandomState>;
+
+/// What one owner holds of each quota. It is counted without a lock: every request does.
+#[derive(Default)]
+struct Account([Held; COUNT]);
+
+#[derive(Default)]
 struct Held {
-    now: u64,
-    refused: u64,
+    now: AtomicU64,
+    refused: AtomicU64,
+    /// It is listed from its first use on, also when nothing is held any more.
+    listed: AtomicBool,
+}
+
+impl Account {
+    fn of(&self, quota: Quota) -> &Held {
+        &self.0[quota as usize]
+    }
+
+    fn is_idle(&self) -> bool {
+        self.0.iter().all(|held| held.now.load(Ordering::Relaxed) == 0)
+    }
+}
+
+impl Held {
+    /// Takes one more, below a limit.
+    fn take(&self, limit: u64) -> bool {
+        self.list();
+        let one_more = |now: u64| (now < limit).then_some(now + 1);
+        let taken = self.now.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).is_ok();
+        if !taken {
+            self.refused.fetch_add(1, Ordering::Relaxed);
+        }
+        taken
+    }
+
+    fn set(&self, now: u64) {
+        self.list();
+        self.now.store(now, Ordering::Relaxed);
+    }
+
+    fn list(&self) {
+        if !self.listed.load(Ordering::Relaxed) {
+            self.listed.store(true, Ordering::Relaxed);
+        }
+    }
 }
 
 /// One line of [`Quotas::usage`].
@@ -185,23 +230,26 @@ impl Quotas {
 
     /// `defaults` replace those of the list; `by_tenant` goes before both.
     pub fn new(defaults: &[(Quota, u64)], by_tenant: &TenantQuotas) -> Self {
-        let by_tenant = by_tenant.iter().flat_map(|(tenant, quotas)| {
-            quotas.iter().map(|(quota, limit)| ((tenant.clone(), *quota), *limit))
+        let mut limits = Quota::ALL.map(Quota::default_limit);
+        for (quota, limit) in defaults {
+            limits[*quota as usize] = *limit;
+        }
+        let own = by_tenant.iter().map(|(tenant, quotas)| {
+            let mut limits = [None; COUNT];
+            for (quota, limit) in quotas {
+                limits[*quota as usize] = Some(*limit);
+            }
+            (tenant.clone(), limits)
         });
-        Self(Arc::new(Inner {
-            defaults: defaults.iter().copied().collect(),
-            by_tenant: by_tenant.collect(),
-            held: Mutex::default(),
-        }))
+        Self(Arc::new(Inner { defaults: limits, by_tenant: own.collect(), owners: RwLock::default() }))
     }
 
     pub fn limit(&self, owner: &QuotaOwner, quota: Quota) -> u64 {
         let own = match owner {
-            QuotaOwner::Tenant(tenant) => self.0.by_tenant.get(&(tenant.clone(), quota)),
+            QuotaOwner::Tenant(tenant) => self.0.by_tenant.get(tenant),
             QuotaOwner::Principal(_) => None,
         };
-        let set = own.or_else(|| self.0.defaults.get(&quota));
-        set.copied().unwrap_or_else(|| quota.default_limit())
+        own.and_then(|limits| limits[quota as usize]).unwrap_or(self.0.defaults[quota as usize])
     }
 
     /// Takes one place until it is dropped: for what runs.
@@ -209,23 +257,16 @@ impl Quotas {
     /// # Errors
     /// `quota-exceeded` (429) where the owner holds as many as it may.
     pub fn take(&self, owner: &QuotaOwner, quota: Quota) -> Result<QuotaPlace, Problem> {
-        let limit = self.limit(owner, quota);
-        let mut all = self.lock();
-        if all.len() >= Self::MAX_IDLE {
-            all.retain(|_, held| held.now > 0);
+        let (limit, account) = (self.limit(owner, quota), self.account(owner));
+        match account.of(quota).take(limit) {
+            true => Ok(QuotaPlace { account, quota }),
+            false => Err(exceeded(quota, limit)),
         }
-        let held = all.entry((owner.clone(), quota)).or_default();
-        if held.now >= limit {
-            held.refused += 1;
-            return Err(exceeded(quota, limit));
-        }
-        held.now += 1;
-        Ok(QuotaPlace { quotas: self.clone(), owner: owner.clone(), quota })
     }
 
     /// How many the owner holds now.
     pub fn held(&self, owner: &QuotaOwner, quota: Quota) -> u64 {
-        self.lock().get(&(owner.clone(), quota)).map_or(0, |held| held.now)
+        self.read().get(owner).map_or(0, |account| account.of(quota).now.load(Ordering::Relaxed))
     }
 
     /// Whether an owner that has `existing` may have one more: for what is stored, where the
@@ -234,57 +275,74 @@ impl Quotas {
     /// # Errors
     /// As [`Quotas::take`].
     pub fn admit(&self, owner: &QuotaOwner, quota: Quota, existing: u64) -> Result<(), Problem> {
-        let limit = self.limit(owner, quota);
-        let mut all = self.lock();
-        let held = all.entry((owner.clone(), quota)).or_default();
-        if existing < limit {
-            held.now = existing + 1;
-            return Ok(());
+        let (limit, account) = (self.limit(owner, quota), self.account(owner));
+        let held = account.of(quota);
+        held.set(existing);
+        match held.take(limit) {
+            true => Ok(()),
+            false => Err(exceeded(quota, limit)),
         }
-        held.now = existing;
-        held.refused += 1;
-        Err(exceeded(quota, limit))
     }
 
     /// Says how many of a stored thing each owner has now; who is not named has none. Their
     /// stores count them again and again, for lists and metrics.
     pub fn note(&self, quota: Quota, counts: &HashMap<QuotaOwner, u64>) {
-        let mut all = self.lock();
-        for ((_, _), held) in
-            all.iter_mut().filter(|((owner, of), _)| *of == quota && !counts.contains_key(owner))
-        {
-            held.now = 0;
+        for (_, account) in self.read().iter().filter(|(owner, _)| !counts.contains_key(owner)) {
+            account.of(quota).now.store(0, Ordering::Relaxed);
         }
         for (owner, count) in counts {
-            all.entry((owner.clone(), quota)).or_default().now = *count;
+            self.account(owner).of(quota).set(*count);
         }
     }
 
-    /// What is held or was refused, in order of owner and quota.
+    /// What is or was held or refused, in order of owner and quota.
     pub fn usage(&self) -> Vec<QuotaUse> {
-        let held: Vec<_> = self.lock().iter().map(|(key, held)| (key.clone(), *held)).collect();
-        let mut usage: Vec<QuotaUse> = held
-            .into_iter()
-            .map(|((owner, quota), held)| QuotaUse {
-                limit: self.limit(&owner, quota),
-                held: held.now,
-                refused: held.refused,
-                owner,
-                quota,
-            })
-            .collect();
+        let owners: Vec<_> =
+            self.read().iter().map(|(owner, account)| (owner.clone(), account.clone())).collect();
+        let mut usage = Vec::new();
+        for (owner, account) in owners {
+            for quota in Quota::ALL {
+                let held = account.of(quota);
+                if held.listed.load(Ordering::Relaxed) {
+                    usage.push(QuotaUse {
+                        owner: owner.clone(),
+                        quota,
+                        held: held.now.load(Ordering::Relaxed),
+                        limit: self.limit(&owner, quota),
+                        refused: held.refused.load(Ordering::Relaxed),
+                    });
+                }
+            }
+        }
         usage.sort_by(|a, b| (&a.owner, a.quota).cmp(&(&b.owner, b.quota)));
         usage
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<(QuotaOwner, Quota), Held>> {
-        self.0.held.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The account of an owner, opened where there is none yet.
+    fn account(&self, owner: &QuotaOwner) -> Arc<Account> {
+        if let Some(account) = self.read().get(owner) {
+            return account.clone();
+        }
+        let mut owners = self.write();
+        if owners.len() >= Self::MAX_IDLE && !owners.contains_key(owner) {
+            // An account that somebody is about to count in is not let go.
+            owners.retain(|_, account| Arc::strong_count(account) > 1 || !account.is_idle());
+        }
+        owners.entry(owner.clone()).or_default().clone()
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Owners> {
+        self.0.owners.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Owners> {
+        self.0.owners.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl fmt::Debug for Quotas {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Quotas").field("held", &self.lock().len()).finish_non_exhaustive()
+        f.debug_struct("Quotas").field("owners", &self.read().len()).finish_non_exhaustive()
     }
 }
 
@@ -305,19 +363,22 @@ fn exceeded(quota: Quota, limit: u64) -> Problem {
 }
 
 /// A place taken; dropping it gives it back.
-#[derive(Debug)]
 pub struct QuotaPlace {
-    quotas: Quotas,
-    owner: QuotaOwner,
+    account: Arc<Account>,
     quota: Quota,
+}
+
+impl fmt::Debug for QuotaPlace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "QuotaPlace({})", self.quota)
+    }
 }
 
 impl Drop for QuotaPlace {
     fn drop(&mut self) {
-        let mut all = self.quotas.lock();
-        if let Some(held) = all.get_mut(&(self.owner.clone(), self.quota)) {
-            held.now = held.now.saturating_sub(1);
-        }
+        let less = |now: u64| now.checked_sub(1);
+        // Below zero only where the thing is stored and was counted anew meanwhile.
+        let _ = self.account.of(self.quota).now.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use axum::extract::{ConnectInfo, FromRef, FromRequestParts};
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, header};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
 use levada_core::{
     Authenticator, Principal, Problem, Quota, QuotaOwner, QuotaPlace, RequestPlace, TenantContext, TenantId,
     TenantSet, named_tenant,
@@ -16,6 +16,9 @@ use parking_lot::RwLock;
 use crate::layers::site;
 use crate::problem::ApiProblem;
 use crate::state::AppState;
+
+const TENANT_ID: HeaderName = HeaderName::from_static("x-tenant-id");
+const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 
 /// Which tenants exist.
 pub trait Tenants: Send + Sync {
@@ -75,7 +78,7 @@ impl Caller {
         if let Some(place) = &place {
             place.identify(&principal)?;
         }
-        let named = parts.headers.get_all("x-tenant-id").iter().map(HeaderValue::as_bytes);
+        let named = parts.headers.get_all(TENANT_ID).iter().map(HeaderValue::as_bytes);
         let Some(tenant) = named_tenant(named)? else { return Ok(Self { principal, place }) };
         enter(&principal, &*state.tenants, tenant.as_str())?;
         Ok(Self { principal: principal.narrowed(&tenant)?, place })
@@ -181,7 +184,7 @@ fn credential(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
         let (scheme, secret) = text.split_once(' ').unwrap_or((text, ""));
         if scheme.eq_ignore_ascii_case("bearer") { secret.trim() } else { "" }
     });
-    let key = headers.get("x-api-key").map(|value| value.to_str().unwrap_or("").trim());
+    let key = headers.get(API_KEY).map(|value| value.to_str().unwrap_or("").trim());
     match (bearer, key) {
         (Some(a), Some(b)) if a != b => {
             Err(Problem::new(401, "unauthenticated", "the request carries two different credentials")

@@ -8,7 +8,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName, HeaderValue, header};
 use levada_bus::shared_names;
 use levada_core::{
     Authenticator, Principal, ProjectId, ResourceName, Role, TenantContext, TenantId, TenantSet, attr,
@@ -18,6 +18,10 @@ use parking_lot::RwLock;
 use tonic::Code;
 
 use crate::error::ApiError;
+
+const TENANT_ID: HeaderName = HeaderName::from_static("x-tenant-id");
+const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
+const GOOGLE_API_KEY: HeaderName = HeaderName::from_static("x-goog-api-key");
 
 /// Whose a project is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -115,7 +119,7 @@ impl Caller {
             Err(_) if projects.dev => (Arc::new(developer()), true),
             Err(error) => return Err(error),
         };
-        let named = headers.get_all("x-tenant-id").iter().map(http::HeaderValue::as_bytes);
+        let named = headers.get_all(TENANT_ID).iter().map(HeaderValue::as_bytes);
         if let Some(tenant) = named_tenant(named)? {
             principal = principal.narrowed(&tenant)?;
         }
@@ -303,12 +307,12 @@ fn developer() -> Principal {
 }
 
 fn credential(headers: &HeaderMap) -> Result<&str, ApiError> {
-    let text = |name: &str| headers.get(name).map(|value| value.to_str().unwrap_or(""));
-    let bearer = text("authorization").map(|value| {
+    let text = |name: HeaderName| headers.get(name).map(|value| value.to_str().unwrap_or(""));
+    let bearer = text(header::AUTHORIZATION).map(|value| {
         let (scheme, secret) = value.split_once(' ').unwrap_or((value, ""));
         if scheme.eq_ignore_ascii_case("bearer") { secret.trim() } else { "" }
     });
-    match bearer.or(text("x-goog-api-key")).or(text("x-api-key")) {
+    match bearer.or_else(|| text(GOOGLE_API_KEY)).or_else(|| text(API_KEY)) {
         Some(secret) if !secret.is_empty() => Ok(secret),
         _ => Err(ApiError::new(
             Code::Unauthenticated,

@@ -5,7 +5,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Extensions, HeaderMap};
+use http::{Extensions, HeaderMap, HeaderName};
 use levada_bus::port::{BusPort, Page, PageRequest, PortError, SubscriptionPort, TopicSpec};
 use levada_core::{Authenticator, Clock, Egress, IdSource, RequestPlace, ResourceName};
 use tokio::sync::watch;
@@ -21,6 +21,8 @@ use crate::names;
 use crate::push::Pushing;
 use crate::schemas::SchemaStore;
 use crate::stream::Streams;
+
+const TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
 /// Bounds of the API.
 #[derive(Debug, Clone)]
@@ -224,7 +226,7 @@ pub(crate) async fn timed<T>(
 
 /// The `grpc-timeout` header: up to eight digits and a unit.
 fn timeout(headers: &HeaderMap) -> Result<Option<Duration>, ApiError> {
-    let Some(value) = headers.get("grpc-timeout") else { return Ok(None) };
+    let Some(value) = headers.get(TIMEOUT) else { return Ok(None) };
     let text = value.to_str().unwrap_or("");
     let (digits, unit) = text.split_at_checked(text.len().saturating_sub(1)).unwrap_or(("", ""));
     let number = digits.parse::<u32>().ok().filter(|_| (1..=8).contains(&digits.len()));

@@ -9,7 +9,7 @@ use axum::body::{Body, Bytes};
 use bytes::{Buf as _, BytesMut};
 use flate2::read::MultiGzDecoder;
 use futures::StreamExt as _;
-use http::{HeaderMap, header};
+use http::{HeaderMap, HeaderName, header};
 use http_body_util::BodyExt as _;
 use levada_core::OwnedHold;
 use parking_lot::Mutex;
@@ -19,6 +19,7 @@ use tonic::Code;
 use crate::api::{Call, PubsubApi};
 use crate::error::ApiError;
 
+const ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
 /// Memory is taken in steps of at least this for bodies that go on.
 const STEP_BYTES: usize = 64 << 10;
 
@@ -73,7 +74,7 @@ impl HeldBody {
     /// # Errors
     /// As [`PubsubApi::read_body`].
     pub(crate) fn unpack(self, headers: &HeaderMap, most: usize) -> Result<Self, ApiError> {
-        let gzip = headers.get("grpc-encoding").is_some_and(|encoding| encoding == "gzip");
+        let gzip = headers.get(ENCODING).is_some_and(|encoding| encoding == "gzip");
         let mut body = match (self.bytes.first(), gzip) {
             (Some(1), true) if self.bytes.len() >= FRAME_BYTES => {
                 self.expand(most, |frame| inflate(&frame, most))?
@@ -125,6 +126,32 @@ fn top_level_fields(message: &[u8]) -> usize {
     fields
 }
 
+/// What has come of a body. Most come in one piece, which is not copied.
+#[derive(Default)]
+struct Pieces {
+    first: Bytes,
+    all: BytesMut,
+}
+
+impl Pieces {
+    fn len(&self) -> usize {
+        self.first.len() + self.all.len()
+    }
+
+    fn push(&mut self, piece: Bytes) {
+        if self.len() == 0 {
+            self.first = piece;
+            return;
+        }
+        self.all.extend_from_slice(&std::mem::take(&mut self.first));
+        self.all.extend_from_slice(&piece);
+    }
+
+    fn join(self) -> Bytes {
+        if self.all.is_empty() { self.first } else { self.all.freeze() }
+    }
+}
+
 impl Deref for HeldBody {
     type Target = Bytes;
     fn deref(&self) -> &Bytes {
@@ -170,7 +197,7 @@ impl PubsubApi {
             return Err(too_large());
         }
         let mut held = self.guards.bodies.take(&call.owner(), 0)?;
-        let (mut body, mut whole) = (body, BytesMut::new());
+        let (mut body, mut whole) = (body, Pieces::default());
         while let Some(frame) = body.frame().await {
             let Ok(data) = frame.map_err(|_| too_large())?.into_data() else { continue };
             let length = whole.len() + data.len();
@@ -183,9 +210,9 @@ impl PubsubApi {
                     if held.bytes() == 0 { length } else { (held.bytes() + STEP_BYTES).clamp(length, most) };
                 held.grow(wanted - held.bytes())?;
             }
-            whole.extend_from_slice(&data);
+            whole.push(data);
         }
-        Ok(HeldBody { bytes: whole.freeze(), held })
+        Ok(HeldBody { bytes: whole.join(), held })
     }
 
     /// A body that is read message by message, as streams are: what has come and is not yet part

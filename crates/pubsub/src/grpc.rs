@@ -30,6 +30,9 @@ const MAX_ANSWER_BYTES: usize = 2 * MAX_WIRE_BYTES;
 /// What one request of a stream may hold: the clients keep to an eighth of it.
 const MAX_STREAM_REQUEST_BYTES: usize = 4 << 20;
 
+/// Shorter answers are not compressed: to set the compressor up costs more than the whole call.
+const MIN_COMPRESSED_BYTES: usize = 4 << 10;
+
 /// The routes of the four services.
 pub(crate) fn router(api: PubsubApi) -> Router {
     let mut router = Router::new();
@@ -129,7 +132,7 @@ impl<Q, A, F> UnaryService<Q> for Method<F>
 where
     F: Fn(PubsubApi, Call, Q) -> BoxFuture<'static, Result<A, ApiError>> + Clone + Send + Sync + 'static,
     Q: Send + 'static,
-    A: Send + 'static,
+    A: Message + 'static,
 {
     type Response = A;
     type Future = BoxFuture<'static, Result<tonic::Response<A>, Status>>;
@@ -137,7 +140,13 @@ where
     fn call(&mut self, request: tonic::Request<Q>) -> Self::Future {
         let (path, deadline) = (self.path, self.call.deadline);
         let work = (self.method)(self.api.clone(), self.call.clone(), request.into_inner());
-        Box::pin(async move { Ok(tonic::Response::new(timed(path, "grpc", deadline, work).await?)) })
+        Box::pin(async move {
+            let mut answer = tonic::Response::new(timed(path, "grpc", deadline, work).await?);
+            if answer.get_ref().encoded_len() < MIN_COMPRESSED_BYTES {
+                answer.disable_compression();
+            }
+            Ok(answer)
+        })
     }
 }
 

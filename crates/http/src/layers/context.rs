@@ -2,11 +2,12 @@
 //!
 //! Source: W3C Recommendation "Trace Context", level 1.
 
-use http::{Extensions, HeaderMap, HeaderValue, Response};
+use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Response};
 use levada_core::IdSource;
 
-const REQUEST_ID: &str = "x-request-id";
-const TRACEPARENT: &str = "traceparent";
+// As names and not as text, which would be parsed again for each request.
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const MAX_REQUEST_ID_BYTES: usize = 128;
 
 /// The identity of one request, in its extensions.
@@ -22,7 +23,7 @@ pub struct RequestContext {
 impl RequestContext {
     /// Reads or makes both.
     pub(crate) fn new(headers: &HeaderMap, ids: &dyn IdSource) -> Self {
-        let sent = |name| headers.get(name).and_then(|v: &HeaderValue| v.to_str().ok());
+        let sent = |name: HeaderName| headers.get(name).and_then(|v: &HeaderValue| v.to_str().ok());
         let id = sent(REQUEST_ID).filter(|id| is_request_id(id)).map(str::to_owned);
         let span = ids.uuid();
         let client = sent(TRACEPARENT).filter(|t| Self::is_traceparent(t));

@@ -19,6 +19,7 @@ use levada_core::{Problem, QuotaOwner};
 
 use super::context::RequestContext;
 use super::sign_ins::Attempt;
+use super::site;
 use crate::answers::{Accounted, accounted};
 use crate::held;
 use crate::problem::{ApiProblem, Pending, of_status};
@@ -43,9 +44,12 @@ pub async fn frame(State(state): State<AppState>, mut request: Request, next: Ne
     let method = method_label(request.method());
     let path = request.extensions().get::<MatchedPath>().cloned();
     request.extensions_mut().insert(context.clone());
-    let mut response = match PROBES.contains(&request.uri().path()) {
-        true => run(next, request, &context).await,
-        false => placed(&state, next, request, &context).await,
+    let is_probe = PROBES.contains(&request.uri().path());
+    let admitted = if state.config.own_site_only { site::admit(&request) } else { Ok(()) };
+    let mut response = match admitted {
+        Err(problem) => ApiProblem::from(problem).into_response(),
+        Ok(()) if is_probe => run(next, request, &context).await,
+        Ok(()) => placed(&state, next, request, &context).await,
     };
     finish(&mut response, &context);
     let route = path.as_ref().map_or("unmatched", MatchedPath::as_str);
@@ -92,6 +96,11 @@ fn finish(response: &mut Response, context: &RequestContext) {
     render(response, context);
     context.write(response);
     let headers = response.headers_mut();
+    // No browser shows an answer of gRPC, whose headers are a good part of what it costs.
+    let is_grpc = |value: &HeaderValue| value.as_bytes().starts_with(b"application/grpc");
+    if headers.get(header::CONTENT_TYPE).is_some_and(is_grpc) {
+        return;
+    }
     for (name, value) in SECURITY_HEADERS {
         headers.entry(name).or_insert(HeaderValue::from_static(value));
     }

@@ -7,20 +7,24 @@
 use std::net::IpAddr;
 
 use axum::response::{IntoResponse, Response};
-use http::{HeaderMap, HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use levada_core::SignIns;
 
 use crate::problem::ApiProblem;
 
 const UNAUTHENTICATED: &str = "16";
 
+const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
+const GOOGLE_API_KEY: HeaderName = HeaderName::from_static("x-goog-api-key");
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+
 /// The credential of a request, wherever it stands. It is looked at only where it was refused.
 pub struct Attempt(Option<HeaderValue>);
 
 impl Attempt {
     pub fn of(headers: &HeaderMap) -> Self {
-        let value = headers.get(header::AUTHORIZATION).or_else(|| headers.get("x-api-key"));
-        Self(value.or_else(|| headers.get("x-goog-api-key")).cloned())
+        let value = headers.get(header::AUTHORIZATION).or_else(|| headers.get(API_KEY));
+        Self(value.or_else(|| headers.get(GOOGLE_API_KEY)).cloned())
     }
 
     /// The answer itself, or that there were too many like it.
@@ -46,5 +50,5 @@ impl Attempt {
 
 fn is_refused(response: &Response) -> bool {
     response.status() == StatusCode::UNAUTHORIZED
-        || response.headers().get("grpc-status").is_some_and(|status| status == UNAUTHENTICATED)
+        || response.headers().get(GRPC_STATUS).is_some_and(|status| status == UNAUTHENTICATED)
 }

@@ -8,27 +8,27 @@
 use std::net::IpAddr;
 
 use axum::extract::Request;
-use axum::middleware::Next;
-use axum::response::{IntoResponse, Response};
-use http::{HeaderMap, Method, Uri, header};
+use http::{HeaderMap, HeaderName, Method, Uri, header};
 use levada_core::Problem;
 
-use crate::problem::ApiProblem;
+const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 /// Refuses requests under another name, and those of other sites' pages. A link to a page of
 /// ours may be followed.
-pub async fn site(request: Request, next: Next) -> Response {
+///
+/// # Errors
+/// `foreign-site` (403).
+pub fn admit(request: &Request) -> Result<(), Problem> {
     let (headers, uri) = (request.headers(), request.uri());
     let refused = if !is_own_name(headers, uri) {
         "it names another host than this machine"
-    } else if !is_own_page(headers, uri) && !is_followed_link(&request) {
+    } else if !is_own_page(headers, uri) && !is_followed_link(request) {
         "it comes from a page of another site"
     } else {
-        return next.run(request).await;
+        return Ok(());
     };
-    let problem = Problem::new(403, "foreign-site", format!("the request is refused: {refused}"))
-        .hint("this server asks for no credential, so it serves only http://localhost and http://127.0.0.1");
-    ApiProblem::from(problem).into_response()
+    Err(Problem::new(403, "foreign-site", format!("the request is refused: {refused}"))
+        .hint("this server asks for no credential, so it serves only http://localhost and http://127.0.0.1"))
 }
 
 /// Whether a request is surely of this machine's own programs or of our own pages.
@@ -54,7 +54,7 @@ fn is_own_page(headers: &HeaderMap, uri: &Uri) -> bool {
         origin.split_once("://").is_some_and(|(_, authority)| authority.eq_ignore_ascii_case(host))
     };
     let mut origins = headers.get_all(header::ORIGIN).iter();
-    let mut sites = headers.get_all("sec-fetch-site").iter();
+    let mut sites = headers.get_all(FETCH_SITE).iter();
     origins.all(|origin| origin.to_str().is_ok_and(is_ours))
         && sites.all(|site| site == "same-origin" || site == "none")
 }

@@ -25,7 +25,7 @@ mod visible;
 pub(crate) use visible::json;
 
 use axum::Router;
-use axum::middleware::{from_fn, from_fn_with_state};
+use axum::middleware::from_fn_with_state;
 use axum::routing::{MethodRouter, delete, get, patch, post};
 use http::Method;
 use levada_core::Problem;
@@ -33,7 +33,6 @@ use levada_core::Problem;
 use crate::events::post_events;
 use crate::layers::frame::frame;
 use crate::layers::guard::{EVENTS_PATH, guard};
-use crate::layers::site::site;
 use crate::problem::ApiProblem;
 use crate::quotas;
 use crate::state::AppState;
@@ -176,11 +175,8 @@ pub fn app_with(state: AppState, extra: Router) -> Router {
     // `route_layer` would let an unknown method pass to the 405 without a key; `layer` shuts
     // the whole address.
     let closed = closed.layer(from_fn_with_state(state.clone(), guard));
-    let mut all =
+    let all =
         Router::new().merge(closed).merge(open).with_state(state.clone()).merge(extra).fallback(not_found);
-    if state.config.own_site_only {
-        all = all.layer(from_fn(site));
-    }
     all.layer(from_fn_with_state(state, frame))
 }
 
