@@ -21,6 +21,9 @@ use crate::stats::TopicCounters;
 /// How long a duplicate waits for the first's record to be readable.
 const VISIBLE_WITHIN: std::time::Duration = std::time::Duration::from_secs(2);
 
+/// Of a large publish so many are admitted before others have their turn on the thread.
+const MESSAGES_AT_ONCE: usize = 128;
+
 /// What one tenant has in a publish. Kept by the number of its lane.
 struct Weight {
     tenant: TenantId,
@@ -73,7 +76,10 @@ impl Inner {
         let mut appends = Vec::with_capacity(items.len());
         let mut admitted = Vec::with_capacity(items.len());
         let mut weights = Weights::new();
-        for item in items {
+        for (nth, item) in items.into_iter().enumerate() {
+            if nth % MESSAGES_AT_ONCE == MESSAGES_AT_ONCE - 1 {
+                tokio::task::yield_now().await;
+            }
             let lane = self.lane(&item.publish.message.tenant).await;
             let outcome = match lane {
                 Ok(lane) => self.admit(&call, item, lane, &mut appends, &mut weights).await,
