@@ -24,11 +24,8 @@ use std::process::ExitCode;
 use clap::Parser;
 use levada_cli::{Cli, Command, Failure, exit};
 
-// Batches are made on one thread and dropped on another; the system allocator is slow at it.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
+    levada_allocator::set_up();
     let cli = Cli::parse();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,

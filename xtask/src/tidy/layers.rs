@@ -10,7 +10,7 @@ use super::Findings;
 
 /// Each row may use the rows before it, never its own.
 const ROWS: [&[&str]; 7] = [
-    &["core"],
+    &["allocator", "core"],
     &["config", "disk"],
     &["log", "store", "lake"],
     &["access", "bus", "outbound", "schema"],
