@@ -1,7 +1,7 @@
 //! Kills at random moments of a running load: every event that got its 202 is in silver exactly
 //! once, every row of every file too, and nothing else is.
 //!
-//! `LEVADA_E2E_KILLS` sets how many; 100 is the full campaign.
+//! `LEVADA_E2E_KILLS` sets how many; `cargo xtask campaign kills` is the long way.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -7,7 +7,6 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use levada_core::{SourceName, TenantId};
 use levada_disk::DiskFile;
-use levada_lake::{BronzeObject, Lake};
 
 /// What a bronze object is called.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,26 +37,4 @@ pub trait Archive: Send + Sync + Debug {
     /// The content kept under that name: a file half read goes on from it after a crash, when
     /// neither the landing file nor the spooled copy is left.
     async fn fetch(&self, name: &ArchiveName) -> Result<Option<Bytes>, ArchiveError>;
-}
-
-/// The lake's bronze zone.
-#[async_trait]
-impl Archive for Lake {
-    async fn keep(&self, name: &ArchiveName, content: Arc<dyn DiskFile>) -> Result<(), ArchiveError> {
-        let kept = self.archive_file(object(name), content).await;
-        kept.map(|_kept| ()).map_err(|e| failed(name, &e))
-    }
-
-    async fn fetch(&self, name: &ArchiveName) -> Result<Option<Bytes>, ArchiveError> {
-        self.archived(&object(name)).await.map_err(|e| failed(name, &e))
-    }
-}
-
-fn object(name: &ArchiveName) -> BronzeObject {
-    let ArchiveName { tenant, source, date, name } = name.clone();
-    BronzeObject { tenant, source, date, name, bytes: Bytes::new() }
-}
-
-fn failed(name: &ArchiveName, reason: &dyn std::fmt::Display) -> ArchiveError {
-    ArchiveError { object: name.name.clone(), reason: reason.to_string() }
 }

@@ -20,6 +20,11 @@ mod session;
 mod shown;
 mod subscription;
 
+#[cfg(test)]
+extern crate self as levada_console;
+#[cfg(test)]
+mod tests;
+
 pub use app::{ConsoleConfig, router};
 pub use data::{
     BlockedRow, ConsoleData, DeadLetter, DeadLetterFilter, DeadLetterPage, EpochRow, Health, LaneRow,

@@ -10,6 +10,11 @@ mod path;
 mod real;
 mod sim;
 
+#[cfg(test)]
+extern crate self as levada_disk;
+#[cfg(test)]
+mod tests;
+
 use std::fmt::Debug;
 use std::io;
 use std::path::PathBuf;

@@ -26,6 +26,11 @@ mod server;
 mod stalls;
 mod state;
 
+#[cfg(test)]
+extern crate self as levada_http;
+#[cfg(test)]
+mod tests;
+
 pub use auth::{Caller, DeclaredTenants, Tenants};
 pub use extract::{Json, Query};
 pub use layers::context::RequestContext;

@@ -2,6 +2,7 @@
 //!
 //! This crate is the composition: the only place where adapters are chosen and parts meet.
 
+mod archive;
 mod census;
 mod check;
 mod console_data;

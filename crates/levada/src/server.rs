@@ -30,6 +30,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use crate::archive::LakeArchive;
 use crate::census::Census;
 use crate::console_data::{self, PlatformData};
 use crate::data_dir::DataDir;
@@ -477,7 +478,7 @@ fn file_readers(
         };
         let dir = format!("connect/{owner}/{}", pipeline.name);
         let reader: Result<FileReader, ReadError> =
-            FileReader::new(config, Arc::new(lake.clone()), disk.clone(), &dir, clock.clone());
+            FileReader::new(config, Arc::new(LakeArchive(lake.clone())), disk.clone(), &dir, clock.clone());
         Ok(Box::new(reader?) as _)
     })
 }

@@ -41,6 +41,11 @@ mod tail;
 mod topic;
 mod verify;
 
+#[cfg(test)]
+extern crate self as levada_log;
+#[cfg(test)]
+mod tests;
+
 pub use config::LogConfig;
 pub use engine::Engine;
 pub use error::{Damage, LogError};

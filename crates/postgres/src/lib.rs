@@ -36,5 +36,10 @@ mod statement;
 mod tokens;
 mod types;
 
+#[cfg(test)]
+extern crate self as levada_postgres;
+#[cfg(test)]
+mod tests;
+
 pub use error::PostgresError;
 pub use server::{PostgresConfig, PostgresServer};

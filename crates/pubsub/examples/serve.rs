@@ -7,7 +7,7 @@
 //! PUBSUB_EMULATOR_HOST=127.0.0.1:8085 python tests/python/pubsub_client.py
 //! ```
 
-#[path = "../tests/support/memory.rs"]
+#[path = "../src/tests/memory.rs"]
 mod memory;
 
 use std::sync::Arc;

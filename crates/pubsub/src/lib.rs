@@ -23,9 +23,6 @@ mod iam;
 mod letters;
 mod limits;
 mod mask;
-#[cfg(test)]
-#[path = "../tests/support/memory.rs"]
-mod memory;
 mod messages;
 pub mod metrics;
 mod names;
@@ -38,6 +35,11 @@ mod stock;
 mod stored_schemas;
 mod stream;
 mod subscriber;
+
+#[cfg(test)]
+extern crate self as levada_pubsub;
+#[cfg(test)]
+mod tests;
 
 pub use access::{Owner, Projects};
 pub use api::{Parts, PubsubApi, PubsubConfig};

@@ -11,6 +11,11 @@ mod copy;
 mod error;
 mod format;
 
+#[cfg(test)]
+extern crate self as levada_store;
+#[cfg(test)]
+mod tests;
+
 use std::io;
 use std::sync::Arc;
 

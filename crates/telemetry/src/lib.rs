@@ -22,6 +22,11 @@ mod traced;
 mod tracer;
 mod units;
 
+#[cfg(test)]
+extern crate self as levada_telemetry;
+#[cfg(test)]
+mod conformance_tests;
+
 pub use config::{Config, ConfigError, Target};
 pub use ingest::{Ingest, Outcome, PublishTrace, RequestTrace};
 pub use sampler::{Root, Sampler};

@@ -14,6 +14,7 @@ mod cage;
 mod client;
 mod victim;
 
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
@@ -39,6 +40,9 @@ pub struct Args {
     /// Only this attack, and not all at once
     #[arg(long)]
     only: Option<String>,
+    /// How often the binary is killed
+    #[arg(long, default_value_t = 100)]
+    kills: u32,
     /// Be the attacker: carry out the order on the standard input
     #[arg(long, hide = true)]
     attack: bool,
@@ -48,13 +52,30 @@ pub struct Args {
 enum Campaign {
     /// One tenant's attacks beside another's work
     Attacks,
+    /// `kill -9` of the binary under load, far more often than the tests do it
+    Kills,
 }
 
 pub fn run(args: &Args) -> Result<()> {
-    let Campaign::Attacks = args.campaign;
-    if args.attack {
-        return attacker::obey();
+    match args.campaign {
+        Campaign::Attacks if args.attack => attacker::obey(),
+        Campaign::Attacks => attack(args),
+        Campaign::Kills => kill(args.kills),
     }
+}
+
+/// Runs the end-to-end tests of crashes with so many kills.
+fn kill(kills: u32) -> Result<()> {
+    let status = Command::new("cargo")
+        .args(["test", "--release", "-p", "levada-tests", "--test", "e2e", "--", "crashes", "--nocapture"])
+        .env("LEVADA_E2E_KILLS", kills.to_string())
+        .current_dir(levada_testkit::program::workspace())
+        .status()?;
+    ensure!(status.success(), "the tests of crashes failed");
+    Ok(())
+}
+
+fn attack(args: &Args) -> Result<()> {
     let parent = levada_testkit::program::workspace().join("target/campaign");
     std::fs::create_dir_all(&parent)?;
     let folder = tempfile::Builder::new().prefix("run-").tempdir_in(&parent)?;

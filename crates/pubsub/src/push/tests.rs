@@ -15,8 +15,8 @@ use tokio::sync::mpsc;
 
 use super::*;
 use crate::api::{Call, Parts, PubsubConfig};
-use crate::memory::MemoryBus;
 use crate::messages::pb;
+use crate::tests::memory::MemoryBus;
 use crate::{Guards, MemoryPolicies, NoSchemas, Projects};
 
 const TOPIC: &str = "projects/demo/topics/orders";

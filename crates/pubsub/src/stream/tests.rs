@@ -11,7 +11,7 @@ use tonic::Code;
 
 use super::*;
 use crate::api::{Parts, PubsubConfig};
-use crate::memory::MemoryBus;
+use crate::tests::memory::MemoryBus;
 use crate::{Guards, MemoryPolicies, NoSchemas, Projects};
 
 const TOPIC: &str = "projects/demo/topics/orders";

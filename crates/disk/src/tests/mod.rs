@@ -1,0 +1,4 @@
+//! Both disks by their public face.
+
+mod conformance;
+mod simulation;
