@@ -3,7 +3,7 @@
 //! The file `checkpoint` is the truth about segments: what lies behind the lengths it
 //! names is not trusted at start and comes again from the commit log.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -13,6 +13,7 @@ use crate::TopicId;
 use crate::commit::Position;
 use crate::demux::{Demux, Dirty};
 use crate::error::{LogError, io_error};
+use crate::files::SegmentKey;
 use crate::format::{Fields, seal, unseal};
 use crate::shared::Shared;
 
@@ -131,13 +132,10 @@ impl Plan {
         if dirty.segments.len() + dirty.indexes.len() + dirty.dirs.len() > shared.config.sync_each_limit {
             return shared.disk.sync_everything().map_err(|e| shared.poison("a sync of the file system", &e));
         }
-        for (topic, base) in &dirty.segments {
-            let path = shared.topic(TopicId(*topic))?.segment_path(*base);
-            self.sync_file(shared, &path, || shared.files.get((*topic, *base), &path))?;
-        }
+        sync_segments(shared, &dirty.segments)?;
         for (topic, base) in &dirty.indexes {
             let path = shared.topic(TopicId(*topic))?.index_path(*base);
-            self.sync_file(shared, &path, || shared.disk.open(&path, OpenMode::Existing))?;
+            sync_file(shared, &path, || shared.disk.open(&path, OpenMode::Existing))?;
         }
         let mut dirs = Vec::new();
         for topic in &dirty.dirs {
@@ -150,19 +148,28 @@ impl Plan {
             shared.disk.sync_dir(dir).map_err(|e| shared.poison("a sync of a topic's folder", &e))
         })
     }
+}
 
-    fn sync_file(
-        &self,
-        shared: &Shared,
-        path: &str,
-        open: impl FnOnce() -> std::io::Result<Arc<dyn levada_disk::DiskFile>>,
-    ) -> Result<(), LogError> {
-        match open() {
-            Ok(file) => file.sync_data().map_err(|e| shared.poison(&format!("a sync of {path}"), &e)),
-            // Removed by retention since it was written.
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-            Err(error) => Err(shared.poison(&format!("the opening of {path}"), &error)),
-        }
+/// Makes what segments have so far durable. A checkpoint does it with all of them; doing it again
+/// and again on the way keeps the disk from writing all at once, behind which commits would wait.
+pub(crate) fn sync_segments(shared: &Shared, segments: &BTreeSet<SegmentKey>) -> Result<(), LogError> {
+    for (topic, base) in segments {
+        let path = shared.topic(TopicId(*topic))?.segment_path(*base);
+        sync_file(shared, &path, || shared.files.get((*topic, *base), &path))?;
+    }
+    Ok(())
+}
+
+fn sync_file(
+    shared: &Shared,
+    path: &str,
+    open: impl FnOnce() -> std::io::Result<Arc<dyn levada_disk::DiskFile>>,
+) -> Result<(), LogError> {
+    match open() {
+        Ok(file) => file.sync_data().map_err(|e| shared.poison(&format!("a sync of {path}"), &e)),
+        // Removed by retention since it was written.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(shared.poison(&format!("the opening of {path}"), &error)),
     }
 }
 

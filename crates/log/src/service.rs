@@ -1,5 +1,6 @@
 //! The log on three threads, behind a handle that is cheap to clone.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
@@ -11,12 +12,13 @@ use levada_disk::Disk;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use crate::checkpoint::Plan;
+use crate::checkpoint::{Plan, sync_segments};
 use crate::commit::{Group, check_append};
 use crate::commit_thread::{Buffers, CommitThread};
 use crate::demux::Demux;
 use crate::engine::{Engine, ensure_lanes, ensure_topics, stats};
 use crate::error::LogError;
+use crate::files::SegmentKey;
 use crate::quarantine::Quarantined;
 use crate::queue::{Queue, block_on};
 use crate::recover::Recovery;
@@ -27,6 +29,8 @@ use crate::{Append, Bounds, Durability, LogConfig, LogStats, Stored, TopicId};
 
 /// Durable groups that may wait for the demultiplexer, each at most about `group_bytes`.
 const GROUPS_IN_FLIGHT: usize = 3;
+/// Segments are synced after so many bytes, long before a checkpoint needs it.
+const EARLY_SYNC_BYTES: usize = 8 << 20;
 /// Pause before a full disk is tried again.
 const FULL_RETRY: Duration = Duration::from_millis(100);
 /// Group buffers above this are not kept.
@@ -66,15 +70,20 @@ impl Log {
         let buffers: Buffers = Arc::default();
         let (groups_in, groups_out) = sync_channel(GROUPS_IN_FLIGHT);
         // Without a buffer: a plan is handed over only when the one before it is done with.
-        let (plans_in, plans_out) = sync_channel(0);
+        let (syncs_in, syncs_out) = sync_channel(0);
         let commit = CommitThread::new(committer, queue.clone(), buffers.clone(), groups_in);
-        let demultiplex =
-            DemuxThread { shared: shared.clone(), demux: demux.clone(), buffers, plans: plans_in };
+        let demultiplex = DemuxThread {
+            shared: shared.clone(),
+            demux: demux.clone(),
+            buffers,
+            syncs: syncs_in,
+            unsynced_bytes: 0,
+        };
         let (s, d) = (shared.clone(), demux.clone());
         let threads = vec![
             spawn("log-commit", move || commit.run())?,
             spawn("log-demux", move || demultiplex.run(&groups_out))?,
-            spawn("log-checkpoint", move || run_checkpoints(&s, &d, &plans_out))?,
+            spawn("log-checkpoint", move || run_checkpoints(&s, &d, &syncs_out))?,
         ];
         let inner = Inner { shared, queue, demux, threads: Mutex::new(threads) };
         Ok((Self { inner: Arc::new(inner) }, recovery))
@@ -307,11 +316,21 @@ struct DemuxThread {
     shared: Arc<Shared>,
     demux: Arc<Mutex<Demux>>,
     buffers: Buffers,
-    plans: SyncSender<Plan>,
+    syncs: SyncSender<SyncOrder>,
+    /// Written to segments since they were last handed over to be synced.
+    unsynced_bytes: usize,
+}
+
+/// What the demultiplexer asks of the checkpoint thread.
+#[derive(Debug)]
+enum SyncOrder {
+    Checkpoint(Plan),
+    /// Only of segments, between two checkpoints.
+    Segments(BTreeSet<SegmentKey>),
 }
 
 impl DemuxThread {
-    fn run(self, groups: &Receiver<Group>) {
+    fn run(mut self, groups: &Receiver<Group>) {
         let idle = Duration::from_millis(self.shared.config.idle_checkpoint_ms.max(1));
         loop {
             match groups.recv_timeout(idle) {
@@ -319,12 +338,15 @@ impl DemuxThread {
                     if !self.apply(&group) {
                         return;
                     }
+                    let bytes = group.buffer.len();
                     let mut buffers = self.buffers.lock();
                     if buffers.len() < GROUPS_IN_FLIGHT && group.buffer.capacity() <= MAX_KEPT_BUFFER {
                         buffers.push(group.buffer);
                     }
                     drop(buffers);
+                    self.unsynced_bytes += bytes;
                     self.checkpoint(false);
+                    self.sync_early();
                 }
                 Err(RecvTimeoutError::Timeout) => self.checkpoint(true),
                 Err(RecvTimeoutError::Disconnected) => return,
@@ -347,7 +369,7 @@ impl DemuxThread {
     }
 
     /// Hands a checkpoint to its thread when one is due and none is under way.
-    fn checkpoint(&self, idle: bool) {
+    fn checkpoint(&mut self, idle: bool) {
         let mut demux = self.demux.lock();
         let first = self.shared.first_needed_file.load(Ordering::Acquire);
         let due = demux.position.file_seq >= first + self.shared.config.checkpoint_files;
@@ -355,16 +377,41 @@ impl DemuxThread {
             return;
         }
         let plan = Plan::take(&mut demux);
-        if let Err(TrySendError::Full(plan) | TrySendError::Disconnected(plan)) = self.plans.try_send(plan) {
-            demux.return_dirty(plan.dirty);
+        match self.syncs.try_send(SyncOrder::Checkpoint(plan)) {
+            Ok(()) => self.unsynced_bytes = 0,
+            Err(TrySendError::Full(sync) | TrySendError::Disconnected(sync)) => {
+                if let SyncOrder::Checkpoint(plan) = sync {
+                    demux.return_dirty(plan.dirty);
+                }
+            }
+        }
+    }
+
+    /// Has segments synced every few megabytes: a checkpoint that finds hundreds of them would
+    /// keep the disk from commits, of all tenants, for a tenth of a second.
+    fn sync_early(&mut self) {
+        if self.unsynced_bytes < EARLY_SYNC_BYTES {
+            return;
+        }
+        let segments = self.demux.lock().dirty.segments.clone();
+        if segments.len() <= self.shared.config.sync_each_limit
+            && self.syncs.try_send(SyncOrder::Segments(segments)).is_ok()
+        {
+            self.unsynced_bytes = 0;
         }
     }
 }
 
-fn run_checkpoints(shared: &Arc<Shared>, demux: &Mutex<Demux>, plans: &Receiver<Plan>) {
-    while let Ok(plan) = plans.recv() {
-        if plan.run(shared).is_err() {
-            demux.lock().return_dirty(plan.dirty);
+fn run_checkpoints(shared: &Arc<Shared>, demux: &Mutex<Demux>, syncs: &Receiver<SyncOrder>) {
+    while let Ok(sync) = syncs.recv() {
+        match sync {
+            SyncOrder::Checkpoint(plan) => {
+                if plan.run(shared).is_err() {
+                    demux.lock().return_dirty(plan.dirty);
+                }
+            }
+            // A failure has poisoned the log, and everybody hears of it there.
+            SyncOrder::Segments(segments) => drop(sync_segments(shared, &segments)),
         }
     }
 }
