@@ -437,6 +437,7 @@ mod tests {
     fn names_are_unique_and_read_back() {
         for quota in Quota::ALL {
             assert_eq!(Quota::from_name(quota.name()), Some(quota));
+            assert_eq!(Quota::ALL[quota as usize], quota, "accounts and limits are kept by this number");
         }
         assert_eq!(Quota::from_name("nonsense"), None);
     }
